@@ -1,0 +1,39 @@
+# Two commands to know: `make demo` runs the main job on phantoms, `make test` runs the tests. Both set up what they need.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: venv demo test lint fix bench soak clean
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python jobs/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not soak" --durations=15
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak --durations=0
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

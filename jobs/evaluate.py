@@ -1,0 +1,23 @@
+"""Score the test split, once members and operating point are frozen: per-image AUCs with 95% intervals.
+
+    ray job submit --working-dir . -- python jobs/evaluate.py cbis-s10-resnet50 \
+        --source /data/CBIS-DDSM --lake s3://bucket/lake
+
+Reads    ensemble/ and the test images; builds what is missing
+Writes   evaluation/ in the lake: one row per image and model, and the patch classifiers' test accuracy
+Next     jobs/promote.py, jobs/report.py
+"""
+
+from mammoflow import cli, pipeline, recipes, tables
+
+
+def main() -> None:
+    """Print the plan, score the test split, print the tables."""
+    config = cli.parse(__doc__, recipes.ALL)
+    artefacts = pipeline.ensure("evaluation", config)
+    tables.show_scores(pipeline.summarise(artefacts))
+    tables.show_next("report", config)
+
+
+if __name__ == "__main__":
+    cli.run(main)

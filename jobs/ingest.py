@@ -1,0 +1,23 @@
+"""Decode a release, split it by patient and cut labelled patches; without --source, draw phantoms first.
+
+    ray job submit --working-dir . -- python jobs/ingest.py cbis-s10-resnet50 \
+        --source /data/CBIS-DDSM --lake s3://bucket/lake
+
+Reads    the release's metadata and DICOM files
+Writes   images/ and patches/ in the lake, each with a quarantine of what could not be used and why
+Next     jobs/train_patch.py
+"""
+
+from mammoflow import cli, pipeline, recipes, tables
+
+
+def main() -> None:
+    """Print the plan, build images and patches, print what came out."""
+    config = cli.parse(__doc__, recipes.ALL)
+    artefacts = pipeline.ensure("patches", config)
+    tables.show_data(artefacts.images.summary(), artefacts.patches.summary())
+    tables.show_next("train_patch", config)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,22 @@
+"""Write the report of a finished run: one HTML file that opens offline. Never trains.
+
+    python jobs/report.py demo
+
+Reads    everything the run left in the lake; a missing stage is an error
+Writes   report/ in the lake
+Next     open the file
+"""
+
+from mammoflow import cli, pipeline, recipes
+
+
+def main() -> None:
+    """Write the report anew, whether or not the lake holds one, and print its path."""
+    config = cli.parse(__doc__, recipes.ALL)
+    artefacts = pipeline.find("evaluation", config)
+    pipeline.find("registered", config)
+    print(f"report: {pipeline.write_report(artefacts)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,25 @@
+"""Train whole-image classifiers through both stages, every candidate of the recipe, without dropping any.
+
+    python jobs/train_image.py cbis-s10-resnet50 --source /data/CBIS-DDSM --trunks.0.top-layers 256x1,128x1
+
+Reads    images/ and the patch classifiers of the recipe; builds what is missing
+Writes   search/ in the lake; MLflow experiment "top-layers"
+Next     jobs/select_ensemble.py with the same flags and --search.survivors all
+"""
+
+from dataclasses import replace
+
+from mammoflow import cli, pipeline, recipes, tables
+from mammoflow.config import SearchConfig
+
+
+def main() -> None:
+    """Print the plan, train, print the ranking."""
+    config = cli.parse(__doc__, recipes.ALL)
+    artefacts = pipeline.ensure("search", replace(config, search=SearchConfig(survivors="all")))
+    tables.show_ranking(artefacts.search.summary()["ranking"])
+    tables.show_next("select_ensemble", config, "--search.survivors", "all")
+
+
+if __name__ == "__main__":
+    cli.run(main)

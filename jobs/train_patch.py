@@ -1,0 +1,23 @@
+"""Train the patch classifier of each trunk of the recipe; its convolutional part becomes the trunk.
+
+    ray job submit --working-dir . -- python jobs/train_patch.py cbis-s10-resnet50 \
+        --source /data/CBIS-DDSM --lake s3://bucket/lake
+
+Reads    patches/; builds what is missing
+Writes   trunks/ in the lake (safetensors, kept by validation accuracy); MLflow experiment "patch-classifiers"
+Next     jobs/tune_top_layers.py
+"""
+
+from mammoflow import cli, pipeline, recipes, tables
+
+
+def main() -> None:
+    """Print the plan, train, print each trunk's validation accuracy."""
+    config = cli.parse(__doc__, recipes.ALL)
+    artefacts = pipeline.ensure("trunks", config)
+    tables.show_trunks({name: item.summary() for name, item in artefacts.trunks.items()})
+    tables.show_next("tune_top_layers", config)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,249 @@
+"""Cut labelled square patches out of one decoded mammogram, set S1 or S10. NumPy and OpenCV only: no Ray, no files.
+
+Every draw is uniform over the exact set of positions that qualify, found for all positions at once from summed-area
+tables; there is no retry loop.
+
+Shape letters: H, W image rows, columns [px]; P patch side [px]; R, C top-left corners of all windows, H-P+1 rows and
+W-P+1 columns; N patches. A position is the (row, column) of a patch's top-left corner.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mammoflow.config import PatchConfig
+from mammoflow.errors import ConfigError, PatchError
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesion:
+    """A lesion of one image."""
+
+    lesion_id: str
+    kind: str
+    """mass | calcification."""
+    pathology: str
+    """malignant | benign."""
+    mask: BoolArray | None
+    """(H, W), True on its pixels; None where its outline is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """Where a patch lies and what it shows; its pixels are `image[row : row + P, column : column + P]`."""
+
+    label: int
+    """Index into the class list."""
+    lesion_id: str | None
+    """None for background."""
+    row: int
+    column: int
+    overlap: float
+    """Overlap reached with its lesion; for background the share of tissue [0-1]."""
+    below_min: bool
+    """No position reached the least overlap or tissue asked for; this is the best one."""
+    unverified: bool
+    """Background of an image with a lesion whose outline is unknown: it may show that lesion."""
+
+
+@dataclass(frozen=True, slots=True)
+class CornerDraw:
+    """Corners drawn from one set of positions."""
+
+    corners: NDArray[np.int64]
+    """(N, 2), (row, column) [px]."""
+    shares: NDArray[np.float64]
+    """(N,), overlap or tissue share reached at each [0-1]."""
+    below_min: bool
+    """None qualified: all are the best position."""
+
+
+def cut(
+    pixels_HW: NDArray[np.uint16], lesions: list[Lesion], config: PatchConfig, rng: np.random.Generator
+) -> list[Patch]:
+    """Choose the patches of one image: for each lesion its own patches, and as many of background.
+
+    S1 takes one patch centred on each lesion; S10 draws `per_lesion` around each. A lesion without an outline gives
+    background only, flagged `unverified`. An image without lesions gives none.
+
+    Args:
+        pixels_HW: uint16 (H, W), air dark.
+        lesions: all lesions of the film.
+        config: the set, P, least overlap and tissue, class list.
+        rng: seeded by the caller from (run seed, image id, stage).
+
+    Returns:
+        Patches, lesion by lesion in the order given, then background. Background is left out where no position is
+        free of lesions and holds any tissue.
+
+    Raises:
+        PatchError: the image is smaller than a patch, or a mask is empty or of another shape.
+        ConfigError: a lesion's class is not in the class list.
+
+    Source: paper, 3.1.1 (sets S1 and S10).
+    """
+    labels = [class_label(lesion, config) for lesion in lesions]
+    outlines = [lesion.mask for lesion in lesions if lesion.mask is not None]
+    for mask_HW in outlines:
+        if mask_HW.shape != pixels_HW.shape:
+            raise PatchError(f"an outline is {mask_HW.shape}, its image {pixels_HW.shape}; decode them with one map")
+    patches = []
+    for lesion, label in zip(lesions, labels, strict=True):
+        if lesion.mask is None:
+            continue
+        draw = lesion_corners(lesion.mask, config, rng)
+        patches += _patches(draw, label, lesion.lesion_id, unverified=False)
+    wanted = len(lesions) * (1 if config.set == "S1" else config.per_lesion)
+    if wanted:
+        any_lesion_HW = np.logical_or.reduce(outlines) if outlines else np.zeros(pixels_HW.shape, np.bool_)
+        background = background_corners(any_lesion_HW, tissue_mask(pixels_HW), wanted, config, rng)
+        patches += _patches(background, 0, None, unverified=len(outlines) < len(lesions))
+    return patches
+
+
+def class_label(lesion: Lesion, config: PatchConfig) -> int:
+    """Return the class code of a lesion: the index of `<pathology>_<kind>` in the class list.
+
+    Raises:
+        ConfigError: it is not in the list.
+    """
+    name = f"{lesion.pathology}_{lesion.kind}"
+    if name not in config.classes:
+        raise ConfigError(
+            f"lesion {lesion.lesion_id} is a {name}, but the classes are {', '.join(config.classes)}; "
+            "add it to --patches.classes"
+        )
+    return config.classes.index(name)
+
+
+def lesion_corners(lesion_HW: BoolArray, config: PatchConfig, rng: np.random.Generator) -> CornerDraw:
+    """Draw top-left corners of patches that cover enough of one lesion.
+
+    The overlap is lesion pixels inside / min(P * P, lesion area). S1: the patch centred on the lesion's bounding box,
+    moved inside the image. S10: `per_lesion` draws with replacement, every position that qualifies equally likely;
+    where none does, the first of the best positions.
+
+    Args:
+        lesion_HW: bool (H, W), True on the pixels of this lesion only.
+        config: the set, P, how many, and the least overlap.
+        rng: the image's generator.
+
+    Raises:
+        PatchError: the image is smaller than one patch, or the mask is empty.
+
+    Source: paper, 3.1.1; the overlap is the reference's rule `inter / ROI > c or inter / patch > c`.
+    """
+    inside_RC = window_sums(lesion_HW, config.side)
+    area = int(lesion_HW.sum())
+    if area == 0:
+        raise PatchError("a lesion's outline holds no pixel; decode its mask again")
+    full = min(config.side**2, area)
+    if config.set == "S10":
+        return _draw(inside_RC, full, config.min_overlap, config.per_lesion, rng)
+    corner = _centred(lesion_HW, config.side)
+    overlap = inside_RC[corner] / full
+    return CornerDraw(np.array([corner]), np.array([overlap]), bool(overlap < config.min_overlap))
+
+
+def background_corners(
+    lesions_HW: BoolArray, tissue_HW: BoolArray, wanted: int, config: PatchConfig, rng: np.random.Generator
+) -> CornerDraw:
+    """Draw top-left corners of patches on breast tissue that hold no pixel of any lesion.
+
+    Every position that holds at least `min_tissue` tissue is equally likely, with replacement; where none does, the
+    one with the most. No position free of lesions and with any tissue: nothing is drawn.
+
+    Args:
+        lesions_HW: bool (H, W), the union of the image's lesions.
+        tissue_HW: bool (H, W), as by `tissue_mask`.
+        wanted: N.
+        config: P and the least share of tissue.
+        rng: the image's generator.
+
+    Raises:
+        PatchError: the image is smaller than one patch.
+    """
+    tissue_RC = window_sums(tissue_HW, config.side)
+    tissue_RC[window_sums(lesions_HW, config.side) > 0] = 0
+    if not tissue_RC.any():
+        return CornerDraw(np.empty((0, 2), np.int64), np.empty(0), False)
+    return _draw(tissue_RC, config.side**2, config.min_tissue, wanted, rng)
+
+
+def window_sums(mask_HW: BoolArray, side: int) -> NDArray[np.int32]:
+    """Return how many True pixels each P x P window holds, for all corners (R, C), from one summed-area table.
+
+    Raises:
+        PatchError: the image is smaller than one patch.
+    """
+    if min(mask_HW.shape) < side:
+        raise PatchError(
+            f"the image is {mask_HW.shape[0]}x{mask_HW.shape[1]}, smaller than a patch of {side}x{side}; "
+            "cut smaller patches (--patches.side)"
+        )
+    table = cv2.integral(mask_HW.view(np.uint8))
+    sums_RC = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
+    return np.asarray(sums_RC, np.int32)
+
+
+def tissue_mask(pixels_HW: NDArray[np.uint16]) -> BoolArray:
+    """Find the breast (with what muscle is seen): bool (H, W), without air, letters, markers and film borders.
+
+    The cut lies a third of the way from the grey of air (the commonest below Otsu's threshold) to Otsu's threshold,
+    which itself would cut off fatty tissue and skin. What is thinner than a letter's stroke or a film border is
+    opened away; the largest component is kept and its holes are filled.
+    """
+    grey_HW = (pixels_HW >> 8).astype(np.uint8)
+    smaller = min(grey_HW.shape)
+    smooth_HW = cv2.GaussianBlur(grey_HW, (0, 0), max(0.5, smaller / 300))
+    otsu, _ = cv2.threshold(smooth_HW, 0, 255, cv2.THRESH_OTSU)
+    air = int(np.bincount(smooth_HW.ravel(), minlength=256)[: int(otsu) + 1].argmax())
+    bright_HW = (smooth_HW > air + (otsu - air) / 3).astype(np.uint8)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(3, smaller // 25) | 1,) * 2)
+    opened_HW = cv2.morphologyEx(bright_HW, cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    count, parts_HW, stats, _ = cv2.connectedComponentsWithStats(opened_HW)
+    if count == 1:
+        return np.zeros(pixels_HW.shape, np.bool_)
+    breast_HW = (parts_HW == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
+    contours, _ = cv2.findContours(breast_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(breast_HW, contours, -1, 1, cv2.FILLED) > 0, np.bool_)
+
+
+def _draw(sums_RC: NDArray[np.int32], full: int, least: float, wanted: int, rng: np.random.Generator) -> CornerDraw:
+    """Draw from the positions whose sum is at least `least` of `full`; the best one `wanted` times where none is."""
+    needed = max(1, math.ceil(least * full - 1e-9))  # 0.9 * 100 is 90.00000000000001 in some products
+    flat = np.flatnonzero(sums_RC >= needed)
+    below_min = not len(flat)
+    chosen_N = np.full(wanted, sums_RC.argmax()) if below_min else rng.choice(flat, size=wanted)
+    corners_N2 = np.stack(np.unravel_index(chosen_N, sums_RC.shape), axis=1)
+    return CornerDraw(corners_N2, sums_RC.ravel()[chosen_N] / full, below_min)
+
+
+def _centred(lesion_HW: BoolArray, side: int) -> tuple[int, int]:
+    """Return the corner of the patch centred on the lesion's bounding box, moved inside the image."""
+    corner = []
+    for axis in (0, 1):
+        line = np.flatnonzero(lesion_HW.any(axis=1 - axis))
+        wanted = (int(line[0]) + int(line[-1]) + 1 - side) // 2
+        corner.append(min(max(wanted, 0), lesion_HW.shape[axis] - side))
+    return corner[0], corner[1]
+
+
+def _patches(draw: CornerDraw, label: int, lesion_id: str | None, *, unverified: bool) -> list[Patch]:
+    return [
+        Patch(
+            label=label,
+            lesion_id=lesion_id,
+            row=int(row),
+            column=int(column),
+            overlap=float(share),
+            below_min=draw.below_min,
+            unverified=unverified,
+        )
+        for (row, column), share in zip(draw.corners, draw.shares, strict=True)
+    ]

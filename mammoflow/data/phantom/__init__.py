@@ -1,0 +1,1 @@
+"""Synthetic mammograms as DICOM, in the layouts of real releases. Pure functions: no Ray, no files."""

@@ -1,0 +1,228 @@
+"""CBIS-DDSM: its four case description CSVs and the classic tree, as an exams table. No Ray, no pixels.
+
+A row of the CSVs is a lesion; a path in it leads to an image *series*. One physical film may come as two series
+(under mass and under calcification) with a lesion list each: it has one label and one lesion list here, the union,
+carried by every series of the film. Benign without callback counts as benign.
+
+Source: The Cancer Imaging Archive, CBIS-DDSM (doi:10.7937/K9/TCIA.2016.7O02S9CY); paper, 2.1.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from mammoflow import lake
+from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, problem, scan
+from mammoflow.errors import LakeError, SourceError
+
+CSV_FILES = {
+    "mass_case_description_train_set.csv": ("train", "mass", "Mass-Training_"),
+    "mass_case_description_test_set.csv": ("test", "mass", "Mass-Test_"),
+    "calc_case_description_train_set.csv": ("train", "calcification", "Calc-Training_"),
+    "calc_case_description_test_set.csv": ("test", "calcification", "Calc-Test_"),
+}
+"""File name to the release's part, the kind of its lesions, and how its case folders begin."""
+
+ROOTS = ("", "CBIS-DDSM")
+"""Where the CSVs and the case folders may stand within the source."""
+
+DENSITY_COLUMNS = ("breast_density", "breast density")
+COLUMNS = {
+    "patient": "patient_id",
+    "side": "left or right breast",
+    "view": "image view",
+    "number": "abnormality id",
+    "pathology": "pathology",
+    "image": "image file path",
+    "crop": "cropped image file path",
+    "mask": "ROI mask file path",
+}
+SIDES = {"LEFT": "L", "RIGHT": "R"}
+VIEWS = {"CC": "CC", "MLO": "MLO"}
+PATHOLOGIES = {"MALIGNANT": "malignant", "BENIGN": "benign", "BENIGN_WITHOUT_CALLBACK": "benign"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LesionRow:
+    """One CSV row, its values stripped of the newlines that some quoted fields end in."""
+
+    part: str
+    kind: str
+    patient: str
+    side: str
+    view: str
+    number: str
+    density: str
+    pathology: str
+    image: str
+    crop: str
+    mask: str
+
+    @property
+    def image_id(self) -> str:
+        """The case folder of the image series, e.g. Mass-Training_P_00001_LEFT_CC."""
+        return self.image.partition("/")[0]
+
+    @property
+    def film(self) -> tuple[str, str, str]:
+        """Patient, side and view: what one physical film shows, in whichever part and series it comes."""
+        return self.patient, self.side, self.view
+
+
+def read(source: str) -> Listing:
+    """Read a CBIS-DDSM folder: one exam per image series, its film's label and lesions over all its series.
+
+    Each lesion lists the files that may be its mask: those the CSV names as mask and crop, which are swapped in
+    many cases, and any other DICOM file beside them. Pixels decide later.
+
+    Raises:
+        SourceError: the folder holds none of the CSVs, or images of a CSV that is missing; a CSV without a column;
+            a path that leads out of the source.
+    """
+    files = scan(source)
+    found = _find_csvs(files)
+    rows = [row for name, path in found.items() for row in _read_csv(files, name, path)]
+    faults = _faults(rows)
+    films: dict[tuple[str, str, str], list[LesionRow]] = {}
+    for row in rows:
+        films.setdefault(row.film, []).append(row)
+    good, problems = [], {}
+    for film in films.values():
+        fault = next((faults[row.image_id] for row in film if row.image_id in faults), None)
+        if fault is None:
+            good.append(film)
+            continue
+        for row in film:  # the film's label is in doubt, so none of its series is used
+            path = files.url(_locate(files, row.image))
+            problems[row.image_id] = problem(row.image_id, path, "decode", fault, fatal=True)
+    exams = exams_table([exam for film in good for exam in _exams_of_film(files, film)])
+    counts = {f"rows in {name}": 0 for name in found}
+    for row in rows:
+        counts[f"rows in {_csv_of(row)}"] += 1
+    counts |= {"patients": len({row.patient for row in rows}), "images": exams.num_rows, "films": len(good)}
+    return Listing(exams=exams, problems=tuple(problems.values()), counts=counts)
+
+
+def _faults(rows: list[LesionRow]) -> dict[str, str]:
+    """Return image_id -> what in its rows can't be understood or contradicts another row."""
+    faults: dict[str, str] = {}
+    first: dict[str, LesionRow] = {}
+    for row in rows:
+        values = (("side", row.side, SIDES), ("view", row.view, VIEWS), ("pathology", row.pathology, PATHOLOGIES))
+        for field, value, known in values:
+            if value not in known:
+                reason = f"column `{COLUMNS[field]}` is {value!r}, but must be one of {', '.join(known)}; mend the CSV"
+                faults.setdefault(row.image_id, reason)
+        image = first.setdefault(row.image_id, row)
+        if (image.film, image.image) != (row.film, row.image):
+            faults.setdefault(row.image_id, "its rows disagree on patient, side, view or path; mend the CSV")
+        lesion = first.setdefault(f"{row.image_id}_{row.number}", row)
+        if lesion.pathology != row.pathology:
+            faults.setdefault(row.image_id, f"two rows of abnormality {row.number} disagree on pathology; mend the CSV")
+    return faults
+
+
+def _csv_of(row: LesionRow) -> str:
+    return next(name for name, (part, kind, _) in CSV_FILES.items() if (part, kind) == (row.part, row.kind))
+
+
+def _find_csvs(files: SourceFiles) -> dict[str, str]:
+    """Return CSV name -> relative path of those that are there; refuse a folder whose images lack their CSV."""
+    found: dict[str, str] = {}
+    for name in CSV_FILES:
+        path = _locate(files, name)
+        if files.has(path):
+            found[name] = path
+    if not found:
+        raise SourceError(
+            f"{files.root} holds no CBIS-DDSM: looked for {', '.join(CSV_FILES)} there and in its folder CBIS-DDSM; "
+            "put the case description CSVs beside the case folders, or name another --dataset"
+        )
+    tops = {folder.removeprefix("CBIS-DDSM/").partition("/")[0] for folder in files.folders}
+    for name, (_, _, prefix) in CSV_FILES.items():
+        if name not in found and any(top.startswith(prefix) for top in tops):
+            raise SourceError(
+                f"{files.root} holds folders {prefix}* but not {name}, without which they have no labels; "
+                "put that CSV beside the case folders"
+            )
+    return found
+
+
+def _read_csv(files: SourceFiles, name: str, path: str) -> list[LesionRow]:
+    part, kind, _ = CSV_FILES[name]
+    url = files.url(path)
+    try:
+        text = lake.read_bytes(url).decode("utf-8-sig")
+    except (LakeError, UnicodeDecodeError) as error:
+        raise SourceError(f"can't read {url}: {error}; fetch it again from The Cancer Imaging Archive") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = reader.fieldnames or []
+    density = next((column for column in DENSITY_COLUMNS if column in header), None)
+    missing = [column for column in COLUMNS.values() if column not in header]
+    if density is None:
+        missing.append(" or ".join(DENSITY_COLUMNS))
+    if missing or density is None:
+        raise SourceError(f"{url} has no column {', '.join(missing)}; fetch it again, or mend its header")
+    rows = []
+    for record in reader:
+        values = {field: (record[column] or "").strip() for field, column in COLUMNS.items()}
+        for field in ("image", "crop", "mask"):
+            _refuse_escape(values[field], url, COLUMNS[field], reader.line_num)
+        rows.append(LesionRow(part=part, kind=kind, density=(record[density] or "").strip(), **values))
+    return rows
+
+
+def _refuse_escape(path: str, url: str, column: str, line: int) -> None:
+    """A path of the CSV must lie below the source: files elsewhere on the machine are none of its business."""
+    parts = path.replace("\\", "/").split("/")
+    if not path or "" in parts or ".." in parts or ":" in parts[0]:
+        raise SourceError(
+            f"{url}, line {line}: column `{column}` is {path!r}, but must be a relative path inside the source, "
+            "without `..`; mend the CSV"
+        )
+
+
+def _locate(files: SourceFiles, path: str) -> str:
+    """Return where a path of the CSV is in the source; the CSV's own path where it is nowhere."""
+    return next((p for root in ROOTS if files.has(p := str(PurePosixPath(root, path)))), path)
+
+
+def _exams_of_film(files: SourceFiles, film: list[LesionRow]) -> list[dict[str, Any]]:
+    """Return one exam per series of a film, all with the film's label and the lesions of all its series."""
+    lesions = {}
+    for row in film:
+        lesion_id = f"{row.image_id}_{row.number}"
+        lesions[lesion_id] = {
+            "lesion_id": lesion_id,
+            "kind": row.kind,
+            "pathology": PATHOLOGIES[row.pathology],
+            "mask_paths": _mask_candidates(files, row),
+        }
+    union = [lesions[lesion_id] for lesion_id in sorted(lesions)]
+    label = int(any(lesion["pathology"] == "malignant" for lesion in union))
+    densities = [int(row.density) for row in film if row.density in ("1", "2", "3", "4")]  # the release has 0 twice
+    series = {row.image_id: row for row in film}
+    return [
+        {
+            "image_id": image_id,
+            "film_id": "_".join(row.film),
+            "patient_id": row.patient,
+            "laterality": SIDES[row.side],
+            "view": row.view,
+            "density": densities[0] if densities else None,
+            "label": label,
+            "part": row.part,
+            "path": files.url(_locate(files, row.image)),
+            "lesions": union,
+        }
+        for image_id, row in series.items()
+    ]
+
+
+def _mask_candidates(files: SourceFiles, row: LesionRow) -> list[str]:
+    """Return the files that may be a lesion's mask, the likeliest first."""
+    named = [_locate(files, path) for path in (row.mask, row.crop)]
+    beside = [path for one in named for path in files.inside(one.rpartition("/")[0], ".dcm")]
+    return [files.url(path) for path in dict.fromkeys([*named, *beside])]

@@ -1,0 +1,144 @@
+"""Doing a stage's shards by Ray Data, each once: what is there is kept, what is missing is done. Knows no stage.
+
+A shard is a unit of work and a Parquet file named by its content. Its ledger entry (JSON: what it holds, what could
+not be used) is written before the file that marks it as done, and every file appears whole or not at all; so a run
+that was killed at any point is continued by running it again.
+
+Shape letters: N rows of a shard; H, W image rows, columns [px].
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from mammoflow import lake
+from mammoflow.errors import MammoflowError
+from mammoflow.lake import Artefact
+
+Say = Callable[[str], None]
+Row = dict[str, Any]
+
+_ROW_GROUP_BYTES = 16 * 2**20  # what a reader that streams a shard holds at a time
+_SAY_EVERY = 5.0  # seconds between two progress lines
+
+
+class Progress:
+    """Says every few seconds how much of a stage is done, and how fast."""
+
+    def __init__(self, what: str, say: Say) -> None:
+        """Name the units, and who takes the lines."""
+        self._what, self._say = what, say
+        self._done = self._new = self._bad = self._total = 0
+        self._started = self._said = time.monotonic()
+
+    def start(self, total: int, done: int) -> None:
+        """Begin with `done` of `total` there already."""
+        self._total, self._done = total, done
+        if done:
+            self._say(f"  {done} of {total} {self._what} before")
+
+    def add(self, units: int, bad: int) -> None:
+        """Count what one task did."""
+        self._done, self._new, self._bad = self._done + units, self._new + units, self._bad + bad
+        if time.monotonic() - self._said >= _SAY_EVERY or self._done == self._total:
+            self._said = time.monotonic()
+            rate = self._new / max(self._said - self._started, 1e-3)
+            aside = f", {self._bad} set aside" if self._bad else ""
+            self._say(f"  {self._done} of {self._total} {self._what}, {rate:.1f}/s{aside}")
+
+
+def ledger_url(out: str, shard: str) -> str:
+    """Return where the ledger entry of a shard stands in the artefact at `out`."""
+    return lake.join(out, "ledger", f"{shard}.json")
+
+
+def shard_url(out: str, shard: str) -> str:
+    """Return where the Parquet file of a shard stands in the artefact at `out`."""
+    return lake.join(out, "shards", f"{shard}.parquet")
+
+
+def complete(
+    work: Callable[..., Row], jobs: list[Row], common: Row, out: Artefact, marks: str, progress: Progress
+) -> list[Row]:
+    """Do the jobs whose file is not in `<out>/<marks>` yet, one Ray Data task each.
+
+    Files there that no job of this run names come from a run with other shard sizes that was broken off: they would
+    double rows, so they are removed.
+
+    Args:
+        work: called as `work(job, **common)` in a task; writes the ledger entry (`ledger_url`) and the mark, and
+            returns {"units": done, "bad": set aside}.
+        jobs: {"shard": name, "units": how much work it is, ...}; small values only.
+        common: what all jobs share; sent once.
+        out: the artefact that is being written.
+        marks: the folder of it whose files mark shards as done.
+        progress: told of each job.
+
+    Returns:
+        The ledger entries of all jobs, in the order of the jobs.
+
+    Raises:
+        MammoflowError: what `work` raised; any other error comes as Ray wraps it.
+    """
+    wanted = {job["shard"] for job in jobs}
+    present = set()
+    for url in lake.list_files(out.file(marks)):
+        stem = url.rpartition("/")[2].rpartition(".")[0]
+        present.add(stem)
+        if stem not in wanted:
+            lake.remove(url)
+    missing = [job for job in jobs if job["shard"] not in present]
+    total = sum(job["units"] for job in jobs)
+    progress.start(total, total - sum(job["units"] for job in missing))
+    if missing:
+        dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).map(work, fn_kwargs=common)
+        try:
+            for row in dataset.iter_rows():
+                progress.add(row["units"], row["bad"])
+        except ray.exceptions.RayTaskError as error:
+            raise _own_error(error) from error
+    return [lake.read_json(ledger_url(out.url, job["shard"])) for job in jobs]
+
+
+def _own_error(error: BaseException) -> BaseException:
+    """Return the error of ours inside one that Ray wrapped, or what Ray raised."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, MammoflowError) and not isinstance(inner, ray.exceptions.RayError):
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error
+
+
+def write(url: str, rows: list[Row], pixels: NDArray[np.uint16], form: pa.Schema) -> None:
+    """Write rows and their pixels (N, ., .) as one Parquet file, in row groups that a reader can stream."""
+    tensor = form.field("pixels").type
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(pixels.ravel()), pixels.shape[1] * pixels.shape[2])
+    plain = pa.Table.from_pylist(rows, schema=form.remove(form.get_field_index("pixels")))
+    table = plain.append_column("pixels", pa.ExtensionArray.from_storage(tensor, flat))
+    per_group = max(1, _ROW_GROUP_BYTES // (2 * pixels.shape[1] * pixels.shape[2]))
+    lake.write_table(url, table, row_group_size=per_group)
+
+
+def read_images(url: str) -> Iterator[tuple[Row, NDArray[np.uint16]]]:
+    """Yield the rows of a shard of images and their pixels (H, W), a few in memory at a time."""
+    fs, path = lake.filesystem(url)
+    with fs.open_input_file(path) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=8):
+            pixels_NHW = batch.column("pixels").to_numpy_ndarray()
+            rows = batch.drop_columns(["pixels"]).to_pylist()
+            yield from zip(rows, pixels_NHW, strict=True)
+
+
+def count_rows(url: str) -> int:
+    """Return how many rows a Parquet file holds, from its footer."""
+    fs, path = lake.filesystem(url)
+    with fs.open_input_file(path) as stream:
+        return int(pq.read_metadata(stream).num_rows)

@@ -1,0 +1,153 @@
+"""Who is in train, val and test: by patient, stratified on cancer, refusing leaks. No Ray, no files, no pixels.
+
+Every function takes and returns tables of schema.EXAMS; none depends on the order of rows.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.model_selection import train_test_split
+
+from mammoflow import lake
+from mammoflow.config import SplitConfig
+from mammoflow.errors import SplitError
+from mammoflow.schema import MALIGNANT, SPLITS
+
+
+def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
+    """Keep the images that a protocol uses.
+
+    `paper`: the official test part is left out (a release without parts is kept whole). `official`: test patients
+    who are in the training part too are left out of test.
+
+    Raises:
+        SplitError: nothing is left.
+    """
+    if splits.protocol == "paper":
+        kept = exams.filter(pc.fill_null(pc.not_equal(exams["part"], "test"), True))
+        remedy = "the source holds only an official test part; use --splits.protocol official"
+    else:
+        train = pc.equal(exams["part"], "train")
+        both = pc.is_in(exams["patient_id"], value_set=exams.filter(train)["patient_id"].combine_chunks())
+        kept = exams.filter(pc.or_(train, pc.and_(pc.equal(exams["part"], "test"), pc.invert(both))))
+        remedy = "the release has no parts of its own; use --splits.protocol paper"
+    if not kept.num_rows:
+        raise SplitError(f"protocol {splits.protocol!r} leaves none of the {exams.num_rows} images: {remedy}")
+    return kept
+
+
+def limit_films(exams: pa.Table, films: int) -> pa.Table:
+    """Keep the first patients, whole, until `films` films are reached, taking turns between kinds of patients.
+
+    A kind is the release's part and whether any film of the patient shows cancer, so that a small sample still
+    has both classes in every split. The last patient may bring a few films more than asked for.
+    """
+    kinds: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    of_part = {(patient, part or "") for patient, part in _pairs(exams, "patient_id", "part")}
+    parts = dict(sorted(of_part))  # `train` of a patient who is in both
+    for patient, cancer in sorted(_cancer_by_patient(exams).items()):
+        kinds[parts[patient], cancer].append(patient)
+    in_turn = [patient for turn in zip_longest(*(kinds[kind] for kind in sorted(kinds))) for patient in turn if patient]
+    films_of: dict[str, set[str]] = defaultdict(set)
+    for patient, film in _pairs(exams, "patient_id", "film_id"):
+        films_of[patient].add(film)
+    kept: list[str] = []
+    count = 0
+    for patient in in_turn:
+        if count >= films:
+            break
+        kept.append(patient)
+        count += len(films_of[patient])
+    return exams.filter(pc.is_in(exams["patient_id"], value_set=pa.array(kept, pa.string())))
+
+
+def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
+    """Return the images that the protocol uses, with `split` filled.
+
+    `paper`: a share `splits.test` of the patients is test. `official`: the release's test part is. Either way a
+    share `splits.val` of the remaining patients is validation. Patients are stratified on having any malignant
+    film. The outcome depends on the set of patients and the seed, never on the order of rows. A source that holds
+    only an official test part is all test: good for evaluation, not for training.
+
+    Raises:
+        SplitError: too few patients of a class to split, or what `check` finds.
+
+    Source: paper, 2.1 (85-15, then 10% of the training patients, stratified on cancer).
+    """
+    used = select(exams, splits)
+    cancer = _cancer_by_patient(used)
+    if splits.protocol == "official":
+        in_test = pc.equal(used["part"], "test")
+        test = set(used.filter(in_test)["patient_id"].to_pylist())
+    else:
+        test = _draw(cancer, splits.test, "test", seed)
+    rest = {patient: has for patient, has in cancer.items() if patient not in test}
+    val = _draw(rest, splits.val, "val", seed) if rest else set()
+    split = ["test" if p in test else "val" if p in val else "train" for p in used["patient_id"].to_pylist()]
+    index = used.schema.get_field_index("split")
+    result = used.set_column(index, used.schema.field(index), pa.array(split, pa.string()))
+    check(result)
+    return result
+
+
+def check(exams: pa.Table) -> None:
+    """Refuse splits that leak or that can't be learnt from or measured on.
+
+    Raises:
+        SplitError: a patient or film is in two splits; or a split lacks one of the two labels. Train and val may
+            both be empty (a source for evaluation only).
+    """
+    for column in ("patient_id", "film_id"):
+        seen: dict[str, str] = {}
+        for key, split in _pairs(exams, column, "split"):
+            if seen.setdefault(key, split) != split:
+                raise SplitError(
+                    f"{column} {key} is in {seen[key]} and in {split}, a leak; give all images of a patient one split"
+                )
+    counts = {split: [0, 0] for split in SPLITS}
+    for split, label in _pairs(exams, "split", "label"):
+        counts[split][label == MALIGNANT] += 1
+    test_only = not any(counts["train"]) and not any(counts["val"])
+    for split, (benign, malignant) in counts.items():
+        if (not benign or not malignant) and not (test_only and split != "test"):
+            raise SplitError(
+                f"split {split} has {benign} benign and {malignant} malignant images, but needs at least one of each "
+                f"({_show(counts)}); use more patients (a larger --limit, or no limit) or other shares in --splits"
+            )
+
+
+def _show(counts: dict[str, list[int]]) -> str:
+    return "; ".join(
+        f"{split}: {benign} benign, {malignant} malignant" for split, (benign, malignant) in counts.items()
+    )
+
+
+def _pairs(exams: pa.Table, first: str, second: str) -> Iterator[tuple[Any, Any]]:
+    return zip(exams[first].to_pylist(), exams[second].to_pylist(), strict=True)
+
+
+def _cancer_by_patient(exams: pa.Table) -> dict[str, bool]:
+    """Return, for each patient, whether any of her images is malignant."""
+    cancer: dict[str, bool] = {}
+    for patient, label in _pairs(exams, "patient_id", "label"):
+        cancer[patient] = cancer.get(patient, False) or label == MALIGNANT
+    return cancer
+
+
+def _draw(cancer: dict[str, bool], share: float, split: str, seed: int) -> set[str]:
+    """Draw a share of the patients, stratified on cancer; sorted first, so that the order of rows has no say."""
+    patients = sorted(cancer)
+    strata = [cancer[patient] for patient in patients]
+    state = int(lake.fingerprint(seed, "splits", split)[:8], 16)
+    try:
+        _, drawn = train_test_split(patients, test_size=share, stratify=strata, random_state=state)
+    except ValueError as error:
+        raise SplitError(
+            f"can't draw {share:.0%} of {len(patients)} patients ({sum(strata)} with cancer) for {split}: {error} "
+            "Use more patients (a larger --limit, or no limit) or another share in --splits"
+        ) from error
+    return set(drawn)

@@ -1,0 +1,249 @@
+"""Where everything is kept: paths, fingerprints, atomic writes. Local folders or any pyarrow/fsspec URL. No Ray.
+
+An artefact is a folder `<lake>/<stage>/<name>-<fingerprint>`; it is complete once it holds `done.json`, written
+last. Files appear whole or not at all: a temporary name and a rename on disk, one put on object stores.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from mammoflow.errors import LakeError
+
+DONE = "done.json"
+
+
+def science(value: Any) -> Any:
+    """Reduce a config to JSON-ready plain values, leaving out every field marked with `config.how`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [f for f in dataclasses.fields(value) if f.metadata.get("science", True)]
+        return {f.name: science(getattr(value, f.name)) for f in fields}
+    if isinstance(value, list | tuple):
+        return [science(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): science(item) for key, item in value.items()}
+    return value
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return 12 hex digits that name these values: configs by their science fields, other values by their JSON."""
+    text = json.dumps([science(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def resolve_root(lake: str | None) -> str:
+    """Return the lake's absolute folder or URL: the flag, else $MAMMOFLOW_LAKE, else ~/mammoflow/lake.
+
+    Raises:
+        LakeError: the folder lies inside Ray's runtime directory, which Ray deletes.
+    """
+    root = lake or os.environ.get("MAMMOFLOW_LAKE") or str(Path.home() / "mammoflow" / "lake")
+    if "://" in root:
+        return root.rstrip("/")
+    path = Path(root).expanduser().resolve()
+    if "runtime_resources" in path.parts:
+        raise LakeError(f"the lake {path} lies in Ray's runtime directory, which Ray deletes; give an absolute --lake")
+    return str(path)
+
+
+def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    """Return the pyarrow filesystem of a local path or URL, and the path within it."""
+    if "://" not in url:
+        return pafs.LocalFileSystem(), str(Path(url).expanduser().absolute())
+    try:
+        return pafs.FileSystem.from_uri(url)  # type: ignore[no-any-return]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(url)
+        return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
+
+
+def join(url: str, *parts: str) -> str:
+    """Join path segments to a folder or URL with forward slashes."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def exists(url: str) -> bool:
+    """Tell whether a file or folder is there."""
+    fs, path = filesystem(url)
+    return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all, creating its folder.
+
+    Raises:
+        LakeError: no permission, or the disk is full.
+    """
+    fs, path = filesystem(url)
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            _write_local(Path(path), data)
+        else:
+            with fs.open_output_stream(path) as stream:  # one put: the object appears when all of it is there
+                stream.write(data)
+    except OSError as error:
+        remedy = "check permissions and free space, or give another --lake"
+        raise LakeError(f"can't write {url}: {error}; {remedy}") from error
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_bytes(url: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        LakeError: it is not there or can't be read.
+    """
+    fs, path = filesystem(url)
+    try:
+        with fs.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise LakeError(f"can't read {url}: {error}; was its stage run on this lake?") from error
+
+
+def format_json(value: Any) -> bytes:
+    """Return a value as indented JSON text."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text."""
+    return json.loads(data)
+
+
+def write_json(url: str, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_bytes(url, format_json(value))
+
+
+def read_json(url: str) -> Any:
+    """Read a JSON file."""
+    return parse_json(read_bytes(url))
+
+
+def write_table(url: str, table: pa.Table, *, row_group_size: int | None = None) -> None:
+    """Write a table as one Parquet file, atomically; it is held in memory twice for a moment."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=row_group_size)
+    write_bytes(url, sink.getvalue().to_pybytes())
+
+
+def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file, or every Parquet file of a folder in the order of their names, as one table.
+
+    Raises:
+        LakeError: nothing there.
+    """
+    fs, _ = filesystem(url)
+    files = [url] if url.endswith(".parquet") else list_files(url, ".parquet")
+    if not files:
+        raise LakeError(f"{url} holds no Parquet file; was its stage run on this lake?")
+    tables = [pq.read_table(filesystem(file)[1], filesystem=fs, columns=columns) for file in files]
+    return pa.concat_tables(tables)
+
+
+def list_files(url: str, suffix: str = "") -> list[str]:
+    """Return the files of a folder (not below) that end in `suffix`, sorted; an absent folder has none."""
+    fs, path = filesystem(url)
+    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    names = (info.base_name for info in infos if info.is_file)
+    return [join(url, name) for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+
+
+def remove(url: str) -> None:
+    """Delete a file, or a folder and all it holds; an absent one is no error."""
+    fs, path = filesystem(url)
+    kind = fs.get_file_info(path).type
+    if kind == pafs.FileType.Directory:
+        fs.delete_dir(path)
+    elif kind == pafs.FileType.File:
+        fs.delete_file(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A folder of the lake that one stage writes: `<lake>/<stage>/<name>-<fingerprint>`."""
+
+    stage: str
+    name: str
+    fingerprint: str
+    url: str
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the stage finished it."""
+        return exists(self.file(DONE))
+
+    def file(self, *parts: str) -> str:
+        """Return the URL of a file or folder in it."""
+        return join(self.url, *parts)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Mark it complete; `summary` holds the figures that later stages and the report show."""
+        write_json(self.file(DONE), summary)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the stage said of it when it finished.
+
+        Raises:
+            LakeError: it is not complete.
+        """
+        return dict(read_json(self.file(DONE)))
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """The root of everything that mammoflow keeps."""
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether it is a folder of this machine (or one that all nodes mount)."""
+        return "://" not in self.root
+
+    def artefact(self, stage: str, name: str, *inputs: Any) -> Artefact:
+        """Return the artefact of a stage, named by its science fields and its inputs' fingerprints."""
+        parts = [item.fingerprint if isinstance(item, Artefact) else item for item in inputs]
+        mark = fingerprint(stage, *parts)
+        return Artefact(stage, name, mark, join(self.root, stage, f"{name}-{mark}"))
+
+    def check_writable(self) -> None:
+        """Write and remove a small file.
+
+        Raises:
+            LakeError: it can't be written.
+        """
+        probe = join(self.root, f"probe-{uuid.uuid4().hex}")
+        write_bytes(probe, b"mammoflow")
+        fs, path = filesystem(probe)
+        fs.delete_file(path)
+
+
+def iter_shards(artefact: Artefact) -> Iterator[str]:
+    """Yield the URLs of an artefact's Parquet shards, sorted by name."""
+    yield from list_files(artefact.file("shards"), ".parquet")

@@ -1,0 +1,1 @@
+"""Plain PyTorch: backbones, top layers, classifiers, augmentation. No Ray, no files."""

@@ -1,0 +1,313 @@
+"""The stage graph: what needs what, what the lake holds already, what must be built. Last in the order of imports.
+
+    phantoms ─┐
+    source   ─┴▶ images ─▶ patches ─▶ trunks ─▶ search ─▶ ensemble ─▶ registered
+                                                             └──────▶ evaluation ─▶ report
+
+Every job names the stage it wants; `ensure` prints a plan, builds what is missing, in order, and returns all artefacts.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mammoflow import cluster, lake, tracking
+from mammoflow.config import Config
+from mammoflow.data import ingest, releases
+from mammoflow.errors import LakeError, QuarantineError
+from mammoflow.lake import Artefact, Lake
+from mammoflow.results import ensemble, evaluation, registered_model, report, summary
+from mammoflow.training import trunks, tuning
+
+STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
+"""Every stage, each after all that it needs."""
+
+_NEEDS = {
+    "phantoms": (),
+    "images": ("phantoms",),
+    "patches": ("images",),
+    "trunks": ("patches",),
+    "search": ("trunks",),
+    "ensemble": ("search",),
+    "registered": ("ensemble",),
+    "evaluation": ("ensemble",),
+    "report": ("registered", "evaluation"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefacts:
+    """The artefact of every stage of one config, whether the lake holds it yet or not."""
+
+    config: Config
+    lake: Lake
+    phantoms: Artefact | None
+    images: Artefact
+    patches: Artefact
+    trunks: dict[str, Artefact]
+    search: Artefact
+    ensemble: Artefact
+    registered: Artefact
+    evaluation: Artefact
+    report: Artefact
+
+    def of(self, stage: str) -> list[Artefact]:
+        """Return the artefacts of a stage: one, or one a trunk, or none where a source replaces the phantoms."""
+        found = getattr(self, stage)
+        if found is None:
+            return []
+        return list(found.values()) if isinstance(found, dict) else [found]
+
+    @property
+    def source(self) -> str:
+        """Return the folder of the release that the images come from."""
+        return self.config.source or self.of("phantoms")[0].file("release")
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long each stage took when it was built [s]."""
+        done = {stage: [item for item in self.of(stage) if item.done] for stage in STAGES}
+        return {
+            stage: round(max(float(item.summary()["seconds"]) for item in items), 1)
+            for stage, items in done.items()
+            if items
+        }
+
+
+def ensure(stage: str, config: Config) -> Artefacts:
+    """Build everything that a stage needs and the lake does not hold, and the stage itself.
+
+    Raises:
+        QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
+        MammoflowError: any other error of a stage, which names its remedy.
+    """
+    artefacts = locate(config, cluster.preflight(config))
+    wanted = _wanted(stage)
+    missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
+    _print_plan(artefacts, wanted, missing)
+    cluster.start()
+    for name in wanted:
+        if name in missing:
+            _build(name, artefacts)
+        if name == "images":
+            _check_quarantine(artefacts)
+    return artefacts
+
+
+def find(stage: str, config: Config) -> Artefacts:
+    """Return the artefacts of a config whose `stage` is complete, without building anything.
+
+    Raises:
+        LakeError: the stage has not been run on this lake.
+    """
+    artefacts = locate(config, cluster.preflight(config))
+    for item in artefacts.of(stage):
+        if not item.done:
+            raise LakeError(f"{item.url} is not complete; run the job of stage {stage!r} with the same flags first")
+    return artefacts
+
+
+def locate(config: Config, root: Lake) -> Artefacts:
+    """Name the artefact of every stage: fingerprints of its own science fields and of its inputs'.
+
+    Data and trunks are named by what they are, so that recipes on the same data share them.
+    """
+    seed, size = config.seed, f"{config.images.height}x{config.images.width}"
+    phantoms = None if config.source else root.artefact("phantoms", config.dataset, config.phantoms, seed)
+    origin = phantoms or _identity(config)
+    data = config.dataset if config.source else f"phantoms-{config.dataset}"
+    images = root.artefact("images", f"{data}-{size}", origin, config.images, config.splits, config.limit, seed)
+    cut = f"{data}-{size}-{config.patches.set}"
+    patches = root.artefact("patches", cut, images, config.patches, seed)
+    found = {
+        trunk.backbone: root.artefact(
+            "trunks", trunk.backbone, patches, trunk.backbone, trunk.weights, trunk.training, seed
+        )
+        for trunk in config.trunks
+    }
+    tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
+    name = config.name
+    search = root.artefact("search", name, *found.values(), tops, config.image_training, config.search, seed)
+    chosen = root.artefact("ensemble", name, search, config.ensemble)
+    registered = root.artefact("registered", name, chosen, tracking.uri(root))
+    evaluated = root.artefact("evaluation", name, chosen)
+    return Artefacts(
+        config=config,
+        lake=root,
+        phantoms=phantoms,
+        images=images,
+        patches=patches,
+        trunks=found,
+        search=search,
+        ensemble=chosen,
+        registered=registered,
+        evaluation=evaluated,
+        report=root.artefact("report", name, evaluated, registered),
+    )
+
+
+def _identity(config: Config) -> str:
+    """Fingerprint what a release holds, wherever it lies."""
+    exams = releases.read(config.dataset, str(config.source)).exams
+    return lake.fingerprint(config.dataset, exams.drop_columns(["path", "lesions"]).to_pylist())
+
+
+def _wanted(stage: str) -> list[str]:
+    wanted = {stage}
+    for name in reversed(STAGES):
+        if name in wanted:
+            wanted.update(_NEEDS[name])
+    return [name for name in STAGES if name in wanted]
+
+
+def _print_plan(artefacts: Artefacts, wanted: list[str], missing: list[str]) -> None:
+    for name in wanted:
+        for item in artefacts.of(name):
+            state = "reuse" if item.done else "build"
+            inputs = [need for need in _NEEDS[name] if need in missing and artefacts.of(need)]
+            why = "" if item.done else f"  (needs {', '.join(inputs)})" if inputs else "  (not in the lake)"
+            print(f"  {state}  {name:<10} {item.name}-{item.fingerprint}{why}", flush=True)
+
+
+def _build(stage: str, artefacts: Artefacts) -> None:
+    """Run one stage and mark its artefacts complete, with how long it took."""
+    if not artefacts.of(stage):
+        return
+    started = time.monotonic()
+    print(f"{stage}:", flush=True)
+    for item, figures in _BUILDERS[stage](artefacts):
+        item.finish({**figures, "seconds": round(time.monotonic() - started, 2)})
+    print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _check_quarantine(artefacts: Artefacts) -> None:
+    figures = artefacts.images.summary()
+    bad, good = int(figures["quarantined"]), sum(figures["images"].values())
+    limit = artefacts.config.compute.max_bad
+    if bad > limit * (bad + good):
+        raise QuarantineError(
+            f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
+            f"{artefacts.images.file('quarantine.parquet')}; mend the files, or allow more with --compute.max-bad"
+        )
+
+
+Built = list[tuple[Artefact, dict[str, Any]]]
+
+
+def _build_phantoms(a: Artefacts) -> Built:
+    out = a.of("phantoms")[0]
+    return [(out, ingest.draw_phantoms(a.config, out))]
+
+
+def _build_images(a: Artefacts) -> Built:
+    return [(a.images, ingest.decode_images(a.config, a.source, a.images))]
+
+
+def _build_patches(a: Artefacts) -> Built:
+    return [(a.patches, ingest.cut_patches(a.config, a.images, a.patches))]
+
+
+def _build_trunks(a: Artefacts) -> Built:
+    todo = {name: item for name, item in a.trunks.items() if not item.done}
+    trained = trunks.train(a.config, a.lake, a.images, a.patches, todo)
+    return [(todo[name], figures) for name, figures in trained.items()]
+
+
+def _build_search(a: Artefacts) -> Built:
+    return [(a.search, tuning.search(a.config, a.lake, a.images, a.trunks, a.search))]
+
+
+def _build_ensemble(a: Artefacts) -> Built:
+    ranking = a.search.summary()["ranking"]
+    scores = evaluation.score_split(_finished(a), a.images, "val", a.config.compute)
+    chosen = ensemble.choose(scores, ranking, a.config.ensemble)
+    lake.write_table(a.ensemble.file("val.parquet"), scores)
+    lake.write_json(a.ensemble.file("ensemble.json"), ensemble.to_dict(chosen))
+    return [(a.ensemble, {"members": list(chosen.names), "val_auc": chosen.val_auc})]
+
+
+def _build_registered(a: Artefacts) -> Built:
+    chosen = load_ensemble(a)
+    folders = {name: a.search.file("candidates", name, "best") for name in chosen.names}
+    card = {
+        "config": lake.science(a.config),
+        "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in STAGES},
+        "phantoms": a.config.source is None,
+        "intended_use": "research; not a medical device",
+    }
+    uri = tracking.uri(a.lake)
+    version = registered_model.register(uri, chosen, folders, card, a.config.ensemble.model_name, a.config.images)
+    return [(a.registered, {"tracking_uri": uri, "name": a.config.ensemble.model_name, "version": version})]
+
+
+def _build_evaluation(a: Artefacts) -> Built:
+    chosen = load_ensemble(a)
+    scores = evaluation.score_split(_finished(a), a.images, "test", a.config.compute, ensemble=chosen)
+    lake.write_table(a.evaluation.file("test.parquet"), scores)
+    accuracy = {
+        name: evaluation.patch_accuracy(item.file("best"), a.patches, "test", a.config.compute, ensemble=chosen)
+        for name, item in a.trunks.items()
+    }
+    return [(a.evaluation, {"patch_accuracy": accuracy})]
+
+
+def _build_report(a: Artefacts) -> Built:
+    return [(a.report, {"url": write_report(a)})]
+
+
+def _finished(a: Artefacts) -> dict[str, str]:
+    """Return the model folders of the candidates that went through both stages."""
+    ranking = a.search.summary()["ranking"]
+    return {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
+
+
+def load_ensemble(a: Artefacts) -> ensemble.Ensemble:
+    """Return the ensemble that was chosen on validation."""
+    return ensemble.from_dict(lake.read_json(a.ensemble.file("ensemble.json")))
+
+
+def summarise(a: Artefacts) -> dict[str, Any]:
+    """Gather the figures of a finished run, as summary.json holds them."""
+    return summary.summarise(
+        recipe=a.config.name,
+        images=a.images.summary(),
+        patches=a.patches.summary(),
+        patch_accuracy=a.evaluation.summary()["patch_accuracy"],
+        ranking=a.search.summary()["ranking"],
+        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
+        test_scores=lake.read_table(a.evaluation.file("test.parquet")),
+        chosen=load_ensemble(a),
+        registered=f"models:/{a.config.ensemble.model_name}@champion",
+        seconds=a.seconds(),
+    )
+
+
+def write_report(a: Artefacts) -> str:
+    """Write the report of a finished run and return where it lies."""
+    inputs = report.ReportInputs(
+        config=a.config,
+        images=a.images,
+        patches=a.patches,
+        trunks=a.trunks,
+        search=a.search,
+        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
+        test_scores=lake.read_table(a.evaluation.file("test.parquet")),
+        ensemble=load_ensemble(a),
+        registered=a.registered.summary(),
+        patch_accuracy=a.evaluation.summary()["patch_accuracy"],
+        seconds=a.seconds(),
+    )
+    return report.write(inputs, a.report.file("report.html"))
+
+
+_BUILDERS: dict[str, Callable[[Artefacts], Built]] = {
+    "phantoms": _build_phantoms,
+    "images": _build_images,
+    "patches": _build_patches,
+    "trunks": _build_trunks,
+    "search": _build_search,
+    "ensemble": _build_ensemble,
+    "registered": _build_registered,
+    "evaluation": _build_evaluation,
+    "report": _build_report,
+}

@@ -1,0 +1,1 @@
+"""From classifiers to figures, a registered model, scores and the report."""

@@ -1,0 +1,179 @@
+"""From models and a split to a scores table, in Ray tasks. Needs ray; no MLflow.
+
+The test split is read only by `score_split` and `patch_accuracy`, and only when they are handed the frozen
+`Ensemble`: members and cut-off are settled before the first test image is seen.
+
+Shape letters: N images, H W rows and columns [px], P patch side [px], C patch classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+
+from mammoflow import lake
+from mammoflow.config import ComputeConfig
+from mammoflow.errors import LakeError, SplitError
+from mammoflow.lake import Artefact
+from mammoflow.models import classifiers
+from mammoflow.results.ensemble import Ensemble, read_member
+from mammoflow.schema import SCORES, SPLITS
+
+_BATCH = 16
+_ABOUT = ["split", "image_id", "film_id", "patient_id", "laterality", "view", "label"]
+"""Columns of an image that its score's row repeats."""
+
+
+def score_split(
+    models: Mapping[str, str],
+    images: Artefact,
+    split: str,
+    compute: ComputeConfig,
+    *,
+    ensemble: Ensemble | None = None,
+) -> pa.Table:
+    """Score every image of a split with every model, plain and flip-averaged.
+
+    Args:
+        models: candidate name -> folder or URL of its model.json and model.safetensors.
+        images: the images artefact.
+        split: train | val | test.
+        compute: a GPU for each task where it asks for GPUs.
+        ensemble: the frozen choice; without it the test split stays closed.
+
+    Returns:
+        schema.SCORES, one row for each model and image, sorted by both.
+
+    Raises:
+        SplitError: the test split without a frozen ensemble, or an unknown split.
+        LakeError: the split has no images, or a model is missing.
+
+    Source: paper, methods (augmented prediction: mean over identity, H, V and HV flips).
+    """
+    shards = _shards(images, split, ensemble)
+    groups = _spread(shards, len(models), compute)
+    work = [(name, folder, group) for name, folder in sorted(models.items()) for group in groups]
+    task = _task(_score_shards, compute)
+    tables = ray.get([task.remote(name, folder, group, compute) for name, folder, group in work])
+    return pa.concat_tables(tables).sort_by([("model", "ascending"), ("image_id", "ascending")])
+
+
+def patch_accuracy(
+    folder: str,
+    patches: Artefact,
+    split: str,
+    compute: ComputeConfig,
+    *,
+    ensemble: Ensemble | None = None,
+) -> dict[str, Any]:
+    """Return how well a patch classifier names the patches of a split.
+
+    Args:
+        folder: folder or URL of its model.json and model.safetensors.
+        patches: the patches artefact.
+        split: train | val | test.
+        compute: a GPU for each task where it asks for GPUs.
+        ensemble: the frozen choice; without it the test split stays closed.
+
+    Returns:
+        `accuracy` and `balanced_accuracy` (mean recall of the classes present) [0-1]; `confusion`, C lists of C
+        counts (rows: true class, columns: named class); `patches`, how many. Patches of `unverified` background are
+        left out.
+
+    Raises:
+        SplitError: the test split without a frozen ensemble, or an unknown split.
+        LakeError: the split has no patches, or the model is missing.
+    """
+    shards = _shards(patches, split, ensemble)
+    task = _task(_confuse_shards, compute)
+    parts = ray.get([task.remote(folder, group, compute) for group in _spread(shards, 1, compute)])
+    confusion_CC = np.sum(parts, axis=0)
+    of_class_C = confusion_CC.sum(axis=1)
+    if not of_class_C.any():
+        raise LakeError(f"{patches.url} holds no patch of split {split!r} with a certain label; sample more images")
+    recall_C = np.diag(confusion_CC)[of_class_C > 0] / of_class_C[of_class_C > 0]
+    return {
+        "accuracy": float(np.trace(confusion_CC) / of_class_C.sum()),
+        "balanced_accuracy": float(recall_C.mean()),
+        "confusion": confusion_CC.tolist(),
+        "patches": int(of_class_C.sum()),
+    }
+
+
+def _shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> list[str]:
+    """Return the split's shards, or refuse: this is the only way to the test split."""
+    if split not in SPLITS:
+        raise SplitError(f"split {split!r} is unknown; the known ones are {SPLITS}")
+    if split == "test" and not isinstance(ensemble, Ensemble):
+        raise SplitError(
+            "the test split stays closed until members and cut-off are frozen; choose the ensemble on validation "
+            "(results.ensemble.choose) and pass it"
+        )
+    names = (url.rsplit("/", 1)[-1] for url in lake.iter_shards(artefact))
+    shards = [artefact.file("shards", name) for name in names if name.startswith(f"{split}-")]
+    if not shards:
+        raise LakeError(f"{artefact.url} holds no shard of split {split!r}; was its stage run to the end?")
+    return shards
+
+
+def _spread(shards: Sequence[str], models: int, compute: ComputeConfig) -> list[list[str]]:
+    """Deal the shards into as many groups as keep every CPU or GPU busy once; a group loads its model once."""
+    resources = ray.cluster_resources()
+    slots = resources.get("GPU", 1) if compute.gpu else resources.get("CPU", 1) // compute.cpus_per_worker
+    groups = min(len(shards), max(1, round(slots / models)))
+    return [list(shards[start::groups]) for start in range(groups)]
+
+
+def _task(function: Callable[..., Any], compute: ComputeConfig) -> Any:
+    return ray.remote(num_cpus=compute.cpus_per_worker, num_gpus=1 if compute.gpu else 0)(function)
+
+
+def _score_shards(name: str, folder: str, shards: Sequence[str], compute: ComputeConfig) -> pa.Table:
+    """Score these shards with one model; runs in a Ray task."""
+    model = _load(folder, compute)
+    tables = []
+    for shard in shards:
+        rows = lake.read_table(shard, [*_ABOUT, "pixels"])
+        scores = [classifiers.flip_averaged(model, batch) for batch in _batches(rows)]
+        plain_N, averaged_N = (np.concatenate(part) for part in zip(*scores, strict=True))
+        values = {column: rows[column] for column in _ABOUT}
+        values |= {"model": [name] * rows.num_rows, "score": plain_N, "score_tta": averaged_N}
+        tables.append(pa.table({column: values[column] for column in SCORES.names}).cast(SCORES))
+    return pa.concat_tables(tables)
+
+
+def _confuse_shards(folder: str, shards: Sequence[str], compute: ComputeConfig) -> npt.NDArray[np.int64]:
+    """Count true against named classes over these shards, (C, C); runs in a Ray task."""
+    model = _load(folder, compute)
+    classes = len(model.spec.classes)
+    confusion_CC = np.zeros((classes, classes), np.int64)
+    for shard in shards:
+        rows = lake.read_table(shard, ["label", "unverified", "pixels"])
+        rows = rows.filter(pc.invert(rows["unverified"]))
+        labels_N = rows["label"].to_numpy()
+        for start, batch in zip(range(0, len(labels_N), _BATCH), _batches(rows), strict=True):
+            with torch.inference_mode():
+                named_N = model(classifiers.to_input(batch.to(_device(compute)))).argmax(1).cpu().numpy()
+            np.add.at(confusion_CC, (labels_N[start : start + _BATCH], named_N), 1)
+    return confusion_CC
+
+
+def _load(folder: str, compute: ComputeConfig) -> Any:
+    torch.set_num_threads(compute.cpus_per_worker)
+    return classifiers.from_files(read_member(folder)).eval().to(_device(compute))
+
+
+def _device(compute: ComputeConfig) -> str:
+    return "cuda" if compute.gpu else "cpu"
+
+
+def _batches(rows: pa.Table) -> Iterator[torch.Tensor]:
+    """Yield pixels uint16 (N, H, W), a batch at a time."""
+    for start in range(0, rows.num_rows, _BATCH):
+        chunk = rows["pixels"].slice(start, _BATCH).combine_chunks()
+        yield torch.from_numpy(chunk.to_numpy_ndarray())

@@ -1,0 +1,153 @@
+"""Curves of the report, drawn by matplotlib's Agg back end and returned as SVG. No files, no global state.
+
+Every function takes plain values and a `mark`, which is written into the picture: what kind of data it shows.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a3d9a", "#8c564b")
+"""Told apart by colour-blind readers too (Okabe and Ito, less yellow and black)."""
+
+_INK, _FAINT = "#1f2933", "#9aa5b1"
+_SIZE = (5.4, 3.9)  # inches; on a phone the text stays readable at the width of the screen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve of a figure."""
+
+    name: str
+    """What the legend says."""
+    values: Sequence[float]
+    """One value an epoch, from epoch 1."""
+    colour: str
+    """CSS colour."""
+    dashed: bool = False
+    """Drawn dashed, e.g. for training beside validation."""
+    strong: bool = True
+    """Drawn thick."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roc:
+    """One ROC curve."""
+
+    name: str
+    """What the legend says."""
+    false_positive: npt.NDArray[np.float64]
+    """1 - specificity at each cut-off [0-1]."""
+    true_positive: npt.NDArray[np.float64]
+    """Sensitivity at each cut-off [0-1]."""
+    colour: str
+    """CSS colour."""
+    strong: bool = False
+    """Drawn thick: the ensemble."""
+
+
+def curves(title: str, lines: Sequence[Line], stage_ends: Sequence[int], mark: str, limits: Any = None) -> bytes:
+    """Draw curves over epochs, with a dotted line after each stage.
+
+    Args:
+        title: what the figure shows.
+        lines: the curves.
+        stage_ends: last epoch of each stage but the last.
+        mark: kind of data, written below.
+        limits: (lowest, highest) of the vertical axis; of the data where None.
+
+    Returns:
+        SVG.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    for line in lines:
+        epochs = np.arange(1, len(line.values) + 1)
+        # A single epoch has no line to see, only a point.
+        axes.plot(
+            epochs,
+            line.values,
+            color=line.colour,
+            linestyle="--" if line.dashed else "-",
+            linewidth=2 if line.strong else 1.2,
+            marker="o" if len(epochs) < 15 else None,
+            markersize=3.5,
+            label=line.name,
+        )
+    for end in stage_ends:
+        axes.axvline(end + 0.5, color=_FAINT, linestyle=":", linewidth=1)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if limits is not None:
+        axes.set_ylim(*limits)
+    _dress(figure, axes, title, mark)
+    return _svg(figure)
+
+
+def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], mark: str) -> bytes:
+    """Draw ROC curves and the ensemble's operating point.
+
+    Args:
+        title: what the figure shows.
+        rocs: the curves.
+        operating_point: 1 - specificity and sensitivity of the ensemble at its cut-off [0-1].
+        mark: kind of data, written below.
+
+    Returns:
+        SVG.
+    """
+    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=_FAINT, linestyle=":", linewidth=1)
+    for curve in rocs:
+        axes.plot(
+            curve.false_positive,
+            curve.true_positive,
+            color=curve.colour,
+            linewidth=2.8 if curve.strong else 1.3,
+            label=curve.name,
+            zorder=3 if curve.strong else 2,
+        )
+    axes.plot(
+        *operating_point, "o", color=_INK, markersize=8, zorder=4, label="operating point (cut-off of validation)"
+    )
+    axes.set_xlabel("1 - specificity")
+    axes.set_ylabel("sensitivity")
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    _dress(figure, axes, title, mark)
+    return _svg(figure)
+
+
+def stage_ends(history: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return after which epochs, counted from 1, a new stage begins."""
+    stages = [row["stage"] for row in history]
+    return [index for index in range(1, len(stages)) if stages[index] != stages[index - 1]]
+
+
+def _dress(figure: Figure, axes: Axes, title: str, mark: str) -> None:
+    """Give a figure its title, legend below, light grid and mark."""
+    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.grid(color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    columns = 2 if all(len(text) < 30 for text in axes.get_legend_handles_labels()[1]) else 1
+    figure.legend(loc="outside lower left", ncols=columns, fontsize=8.5, frameon=False)
+    if mark:
+        axes.text(
+            0.5, 0.5, mark, transform=axes.transAxes, ha="center", va="center", color=_FAINT, alpha=0.45, zorder=1
+        )
+
+
+def _svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, text as outlines so that it looks the same everywhere, and without a date."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()

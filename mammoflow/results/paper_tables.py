@@ -1,0 +1,69 @@
+"""The paper's own figures, to stand beside ours: facts of tables 2 and 3, and of its ensemble. Imports nothing.
+
+They belong to CBIS-DDSM's training release split 85-15 by patient; beside figures of other images or another split
+they are a reference, not a comparison. Source: Shen et al., Sci Rep 9:12495, 2019.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperRow:
+    """One all-convolutional whole-image classifier of the paper."""
+
+    table: int
+    """2 (Resnet50 patch classifier) or 3 (VGG16)."""
+    backbone: str
+    """Our name of its patch classifier's backbone."""
+    patch_set: str
+    """S1 | S10."""
+    top_layers: str
+    """Its two blocks in our notation."""
+    auc: float
+    """Test AUC per image."""
+    auc_tta: float | None
+    """Test AUC of the flip-averaged score; None where not given."""
+    epoch: int
+    """Epoch of the best validation AUC."""
+
+
+def _row(table: int, patch_set: str, top_layers: str, auc: float, auc_tta: float | None, epoch: int) -> PaperRow:
+    backbone = {2: "resnet50", 3: "vgg16"}[table]
+    return PaperRow(
+        table=table,
+        backbone=backbone,
+        patch_set=patch_set,
+        top_layers=top_layers,
+        auc=auc,
+        auc_tta=auc_tta,
+        epoch=epoch,
+    )
+
+
+ROWS = (
+    _row(2, "S1", "[512-512-2048]x1,[512-512-2048]x1", 0.63, None, 35),
+    _row(2, "S10", "[512-512-2048]x1,[512-512-2048]x1", 0.85, 0.87, 20),
+    _row(2, "S10", "[512-512-1024]x2,[512-512-1024]x2", 0.85, 0.87, 34),
+    _row(2, "S10", "[256-256-256]x1,[128-128-128]x1", 0.84, 0.85, 25),
+    _row(2, "S10", "[256-256-256]x3,[128-128-128]x3", 0.83, 0.84, 17),
+    _row(2, "S10", "[256-256-512]x3,[128-128-256]x3", 0.84, 0.87, 48),
+    _row(2, "S10", "256x1,128x1", 0.87, 0.88, 36),
+    _row(3, "S10", "512x3,512x3", 0.81, 0.82, 91),
+    _row(3, "S10", "512x1,512x1", 0.83, 0.86, 98),
+    _row(3, "S10", "256x3,128x3", 0.83, 0.85, 51),
+    _row(3, "S10", "256x1,128x1", 0.85, 0.86, 61),
+    _row(3, "S10", "128x1,64x1", 0.84, 0.85, 142),
+    _row(3, "S10", "[512-512-1024]x2,[512-512-1024]x2", 0.85, 0.88, 165),
+)
+"""Tables 2 and 3 without the heatmap variants."""
+
+ENSEMBLE_AUC = 0.91
+"""Mean of the paper's best four, chosen on its test set."""
+ENSEMBLE_SENSITIVITY = 0.861
+ENSEMBLE_SPECIFICITY = 0.801
+
+
+def find(backbone: str, patch_set: str, top_layers: str) -> PaperRow | None:
+    """Return the paper's row of this very model, or None where it has none."""
+    wanted = (backbone, patch_set, top_layers.replace(" ", ""))
+    return next((row for row in ROWS if (row.backbone, row.patch_set, row.top_layers) == wanted), None)

@@ -1,0 +1,117 @@
+"""Pixels of the report: films with outlined lesions, sheets of patches, heatmaps. OpenCV and NumPy; no files.
+
+Every picture is JPEG with a strip below that names the kind of data, where there is a `mark`.
+
+Shape letters: H W rows and columns of an image [px], P patch side [px], u v rows and columns of a heatmap.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mammoflow.data.decode import decode_mask
+
+Bgr = npt.NDArray[np.uint8]
+GreyImage = npt.NDArray[np.uint16]
+
+MALIGNANT_BGR, BENIGN_BGR = (0, 94, 213), (178, 114, 0)  # vermilion and blue, as in the curves
+_LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
+_STRIP = 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesion:
+    """The outline of one lesion in the reduced image."""
+
+    mask_HW: npt.NDArray[np.bool_]
+    """True on the lesion."""
+    malignant: bool
+    """Its pathology, which decides its colour."""
+
+
+def lesions_of(row: dict[str, Any]) -> list[Lesion]:
+    """Return the lesions of a row of schema.images that have an outline."""
+    known = [lesion for lesion in row["lesions"] or [] if lesion["mask_png"]]
+    return [
+        Lesion(mask_HW=decode_mask(lesion["mask_png"]), malignant=lesion["pathology"] == "malignant")
+        for lesion in known
+    ]
+
+
+def film(pixels_HW: GreyImage, lesions: Sequence[Lesion], mark: str) -> bytes:
+    """Draw an image with its lesions outlined, malignant and benign in their colours; returns JPEG."""
+    return _jpeg(_outlined(_bgr(pixels_HW), lesions), mark)
+
+
+def heatmaps(
+    pixels_HW: GreyImage, lesions: Sequence[Lesion], maps: Sequence[npt.NDArray[np.floating[Any]]], mark: str
+) -> bytes:
+    """Draw an image, outlined, and beside it the image under each heatmap.
+
+    Args:
+        pixels_HW: uint16 (H, W).
+        lesions: outlined in the first panel.
+        maps: probability of malignant tissue, each (u, v) [0-1], stretched over the image.
+        mark: kind of data, written below.
+
+    Returns:
+        JPEG.
+    """
+    base = _bgr(pixels_HW)
+    panels = [_outlined(base.copy(), lesions)]
+    for values_uv in maps:
+        spread_HW = cv2.resize(np.asarray(values_uv, np.float32), base.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        shown_HW = np.clip(spread_HW, 0, 1)
+        colours = cv2.applyColorMap((shown_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+        weight = 0.75 * shown_HW[..., None]
+        panels.append((base * (1 - weight) + colours * weight).astype(np.uint8))
+    gap = np.full((base.shape[0], 6, 3), 255, np.uint8)
+    row = [part for panel in panels for part in (gap, panel)][1:]
+    return _jpeg(np.concatenate(row, axis=1), mark)
+
+
+def sheet(patches: Sequence[GreyImage], columns: int, mark: str) -> bytes:
+    """Draw patches (P, P) side by side, `columns` to a row; returns JPEG."""
+    side = max(96, patches[0].shape[0] // 2)
+    tiles = [cv2.resize(_grey(patch), (side, side), interpolation=cv2.INTER_AREA) for patch in patches]
+    tiles += [np.full((side, side), 255, np.uint8)] * (-len(tiles) % columns)
+    framed = [np.pad(tile, 2, constant_values=255) for tile in tiles]
+    rows = [np.concatenate(framed[start : start + columns], axis=1) for start in range(0, len(framed), columns)]
+    return _jpeg(cv2.cvtColor(np.concatenate(rows), cv2.COLOR_GRAY2BGR), mark)
+
+
+def _grey(pixels: GreyImage) -> npt.NDArray[np.uint8]:
+    return (pixels >> 8).astype(np.uint8)
+
+
+def _bgr(pixels_HW: GreyImage) -> Bgr:
+    grey = _grey(pixels_HW)
+    factor = max(1, -(-_LEAST_SIDE // min(grey.shape)))
+    size = (grey.shape[1] * factor, grey.shape[0] * factor)
+    return np.asarray(cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2BGR), np.uint8)
+
+
+def _outlined(base: Bgr, lesions: Sequence[Lesion]) -> Bgr:
+    """Draw outlines a little outside the lesions, so that what they hold stays visible."""
+    for lesion in lesions:
+        mask = cv2.resize(lesion.mask_HW.astype(np.uint8), base.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        grown = cv2.dilate(mask, np.ones((9, 9), np.uint8))
+        contours, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(base, contours, -1, MALIGNANT_BGR if lesion.malignant else BENIGN_BGR, 2, cv2.LINE_AA)
+    return base
+
+
+def _jpeg(picture: Bgr, mark: str) -> bytes:
+    """Add the mark's strip and encode; a line too long for a narrow picture is set smaller."""
+    if mark:
+        strip = np.full((_STRIP, picture.shape[1], 3), 255, np.uint8)
+        (wide, _), _ = cv2.getTextSize(mark, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
+        scale = min(0.42, 0.42 * (picture.shape[1] - 8) / wide)
+        cv2.putText(strip, mark, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, scale, (90, 80, 70), 1, cv2.LINE_AA)
+        picture = np.concatenate([picture, strip])
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return bytes(data.tobytes())

@@ -1,0 +1,161 @@
+"""The ensemble as an object: images in; probability, decision and members' scores out. No Ray, no MLflow.
+
+It lives in a folder of data, never a pickle: `ensemble.json` and each member's model.json and model.safetensors.
+
+Shape letters: N images, K members, H W rows and columns of the images the members were trained on [px], h w those
+of an array handed in [px].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from mammoflow import lake
+from mammoflow.config import ImageConfig
+from mammoflow.data import decode
+from mammoflow.errors import ConfigError, DecodeError, LakeError
+from mammoflow.models import classifiers
+from mammoflow.results import ensemble as ensembles
+from mammoflow.results.ensemble import Ensemble, read_member
+
+ABOUT = "ensemble.json"
+_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a predictor's folder says of it."""
+
+    ensemble: Ensemble
+    """Members, cut-off and validation figures."""
+    images: ImageConfig
+    """Size and fit of the images that the members take."""
+    card: dict[str, Any]
+    """Where it comes from and what it is for."""
+
+
+class Predictor:
+    """The loaded ensemble: images in; probability, decision and members' scores out."""
+
+    def __init__(self, ensemble: Ensemble, images: ImageConfig, models: Sequence[torch.nn.Module]) -> None:
+        self.ensemble = ensemble
+        self.images = images
+        self._models = [model.eval() for model in models]
+
+    def to(self, device: str) -> "Predictor":
+        """Move the members to a device, e.g. `cuda`."""
+        self._models = [model.to(device) for model in self._models]
+        return self
+
+    def score(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+        """Return the members' flip-averaged probabilities of malignant (N, K) [0-1] of images already reduced."""
+        members_KN = [classifiers.flip_averaged(model, torch.from_numpy(pixels_NHW))[1] for model in self._models]
+        return np.stack(members_KN, axis=1)
+
+    def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """Score images; the entry point that MLflow calls.
+
+        Args:
+            inputs: a table with a column `path`, or a sequence of paths or URLs, of DICOM, PNG, TIFF or PGM files; or
+                one uint16 array (N, h, w) or a sequence of (h, w) of any size, full range, air dark.
+            params: none are known; MLflow's interface.
+
+        Returns:
+            One row an image: `probability` (the members' mean) [0-1], `malignant` (decision at the ensemble's
+            cut-off), and each member's score under its name.
+
+        Raises:
+            DecodeError: a file or array can't be used.
+            ConfigError: inputs of another form.
+        """
+        items = _items(inputs)
+        members_NK = np.empty((len(items), len(self.ensemble.members)))
+        for start in range(0, len(items), _BATCH):
+            batch = slice(start, start + _BATCH)
+            members_NK[batch] = self.score(np.stack([self._pixels(item) for item in items[batch]]))
+        probability_N, malignant_N = ensembles.decide(members_NK, self.ensemble)
+        columns = {"probability": probability_N, "malignant": malignant_N}
+        return pd.DataFrame(columns | dict(zip(self.ensemble.names, members_NK.T, strict=True)))
+
+    def _pixels(self, item: str | npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+        """Return one file or array as an image of the members' size, uint16 (H, W)."""
+        if isinstance(item, str):
+            return decode.load_image(item, self.images).pixels
+        if item.dtype != np.uint16 or item.ndim != 2:
+            raise DecodeError(
+                f"an image of type {item.dtype} and shape {item.shape}, but uint16 (rows, columns) over 0-65535 is "
+                "needed; rescale it (8 bits: times 257), or pass the file's path"
+            )
+        fit = decode.plan_fit(item.shape[0], item.shape[1], self.images)
+        return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
+
+
+def write_folder(
+    url: str, ensemble: Ensemble, members: Mapping[str, str], card: Mapping[str, Any], images: ImageConfig
+) -> None:
+    """Write the folder of a predictor.
+
+    Args:
+        url: the folder, created where absent.
+        ensemble: the frozen choice.
+        members: candidate name -> folder or URL of its model.json and model.safetensors.
+        card: plain values.
+        images: size and fit of the images that the members were trained on.
+
+    Raises:
+        LakeError: a member's model is missing or damaged, or takes images of another size.
+    """
+    about = {"ensemble": ensembles.to_dict(ensemble), "images": asdict(images), "card": dict(card)}
+    lake.write_json(lake.join(url, ABOUT), about)
+    for name in ensemble.names:
+        files = read_member(members[name])
+        spec = classifiers.from_files(files).spec
+        if (spec.height, spec.width, spec.fit) != (images.height, images.width, images.fit):
+            raise LakeError(
+                f"{name} takes images of {spec.height}x{spec.width} ({spec.fit}), not {images.height}x{images.width} "
+                f"({images.fit}); choose members from one search"
+            )
+        for file, content in files.items():
+            lake.write_bytes(lake.join(url, "members", name, file), content)
+
+
+def read_folder(url: str) -> Predictor:
+    """Load the predictor that `write_folder` wrote.
+
+    Raises:
+        LakeError: a file is missing, or of another version of mammoflow.
+    """
+    about = read_about(lake.join(url, ABOUT))
+    models = [classifiers.from_files(read_member(lake.join(url, "members", name))) for name in about.ensemble.names]
+    return Predictor(about.ensemble, about.images, models)
+
+
+def read_about(url: str) -> About:
+    """Read a predictor's ensemble.json.
+
+    Raises:
+        LakeError: it is missing, or of another version of mammoflow.
+    """
+    values = lake.read_json(url)
+    ensemble = ensembles.from_dict(values["ensemble"])
+    return About(ensemble=ensemble, images=ImageConfig(**values["images"]), card=values["card"])
+
+
+def _items(inputs: Any) -> list[Any]:
+    """Return the images of any accepted input as a list of paths and arrays."""
+    if isinstance(inputs, pd.DataFrame):
+        if "path" not in inputs.columns:
+            raise ConfigError(f"a table with the columns {list(inputs.columns)}, but none is `path`; name it so")
+        inputs = inputs["path"].tolist()
+    items = list(inputs) if isinstance(inputs, list | tuple | np.ndarray) else None
+    if items is None or not all(isinstance(item, str | np.ndarray) for item in items):
+        raise ConfigError(
+            f"inputs of type {type(inputs).__name__} can't be read; give a table with a column `path`, a list of paths "
+            "or uint16 arrays of rows and columns"
+        )
+    return items

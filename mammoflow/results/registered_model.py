@@ -1,0 +1,263 @@
+"""The ensemble as a registered MLflow model: register, promote, describe, load. No Ray.
+
+What is registered is code and data, never a pickle: this package's source and the predictor's folder.
+`mlflow.pyfunc.load_model("models:/mammoflow@champion")` finds `_load_pyfunc` here, in any process.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+import mammoflow
+from mammoflow import tracking
+from mammoflow.config import ImageConfig
+from mammoflow.errors import TrackingError
+from mammoflow.results import predictor
+from mammoflow.results.ensemble import Ensemble
+from mammoflow.results.predictor import Predictor
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+"""Aliases: the newest registered version, and the one that users score with."""
+
+EXPERIMENT = "ensembles"
+"""MLflow experiment whose runs hold the packages."""
+
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_FOLDER = "ensemble"
+_PACKAGES = (
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pyarrow",
+    "pydicom",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
+    "safetensors",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+)
+"""What loading and predicting imports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """One version of a registered model, and what was packed with it."""
+
+    name: str
+    """Name in the registry."""
+    version: str
+    """Version in the registry, counted from 1."""
+    run_id: str
+    """MLflow run that registered it."""
+    aliases: tuple[str, ...]
+    """Its aliases now, e.g. champion."""
+    ensemble: Ensemble
+    """Members, cut-off and validation figures."""
+    images: ImageConfig
+    """Size and fit of the images that the members take."""
+    card: dict[str, Any]
+    """Where it comes from and what it is for, as given at registration."""
+
+    @property
+    def uri(self) -> str:
+        """Return the URI of exactly this version."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def _load_pyfunc(data_path: str) -> Predictor:
+    """Load the packed ensemble; MLflow calls this by name."""
+    return predictor.read_folder(data_path)
+
+
+def register(
+    tracking_uri: str,
+    ensemble: Ensemble,
+    members: Mapping[str, str],
+    card: Mapping[str, Any],
+    name: str,
+    images: ImageConfig,
+) -> str:
+    """Package the ensemble into an MLflow run, register it as a new version and give it the alias `candidate`.
+
+    Args:
+        tracking_uri: of the tracking server and registry.
+        ensemble: the frozen choice.
+        members: candidate name -> folder or URL of its model.json and model.safetensors.
+        card: plain values: data fingerprints, figures, intended use, limits.
+        name: of the registered model.
+        images: size and fit of the images that the members were trained on.
+
+    Returns:
+        The version, counted from 1.
+
+    Raises:
+        LakeError: a member's model is missing, or takes images of another size.
+        TrackingError: the server can't be reached or refuses.
+    """
+    tracker = tracking.Tracker.connect(tracking_uri, EXPERIMENT)
+    tags = {"val_auc": repr(ensemble.val_auc), "members": ", ".join(ensemble.names)}
+    with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, _client(tracking_uri) as client:
+        package = Path(folder) / "model"
+        _pack(package, ensemble, members, card, images)
+        run_id = tracker.start(name, params={"cutoff": ensemble.cutoff}, tags=tags)
+        with tracker.closing([run_id]):
+            tracker.log(run_id, {"val_auc": ensemble.val_auc}, step=0)
+            client.log_artifacts(run_id, str(package), artifact_path="model")
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(
+                    name, description="Cancer or not, for whole mammograms. Research use only."
+                )
+            source = f"{client.get_run(run_id).info.artifact_uri}/model"
+            made = client.create_model_version(name, source, run_id=run_id, tags=tags, description=_describe(ensemble))
+            client.set_registered_model_alias(name, CANDIDATE, str(made.version))
+    return str(made.version)
+
+
+def promote(tracking_uri: str, name: str, version: str | None = None, *, force: bool = False) -> str:
+    """Make a version the champion: the first one as it is, a later one only if its validation AUC is not lower.
+
+    Args:
+        tracking_uri: of the registry.
+        name: of the registered model.
+        version: which one; the candidate where None.
+        force: promote even a lower one.
+
+    Returns:
+        The champion's version.
+
+    Raises:
+        TrackingError: no such model or version, or its validation AUC is lower and `force` is not given.
+    """
+    with _client(tracking_uri) as client:
+        new = _find(client, f"models:/{name}@{CANDIDATE}" if version is None else f"models:/{name}/{version}")
+        held = client.get_registered_model(name).aliases.get(CHAMPION)
+        if held is not None and not force:
+            old = client.get_model_version(name, str(held))
+            before, after = float(old.tags["val_auc"]), float(new.tags["val_auc"])
+            if after < before:
+                raise TrackingError(
+                    f"version {new.version} of {name} has a validation AUC of {after:.4f}, the champion, version "
+                    f"{old.version}, {before:.4f}; promote a better one, or force it"
+                )
+        client.set_registered_model_alias(name, CHAMPION, str(new.version))
+        return str(new.version)
+
+
+def describe(tracking_uri: str, uri: str) -> Registered:
+    """Return what a registered version is, without loading its weights.
+
+    Args:
+        tracking_uri: of the registry.
+        uri: models:/<name>@<alias> or models:/<name>/<version>.
+
+    Raises:
+        TrackingError: no such model, version or alias.
+        LakeError: it was not packed by this version of mammoflow.
+    """
+    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        found = _find(client, uri)
+        about = predictor.read_about(_download(client, found, f"data/{_FOLDER}/{predictor.ABOUT}", folder))
+        return Registered(
+            name=str(found.name),
+            version=str(found.version),
+            run_id=str(found.run_id),
+            aliases=tuple(sorted(found.aliases)),
+            ensemble=about.ensemble,
+            images=about.images,
+            card=about.card,
+        )
+
+
+def load(tracking_uri: str, uri: str) -> Predictor:
+    """Load a registered version into this process, with this process's code.
+
+    Args:
+        tracking_uri: of the registry.
+        uri: models:/<name>@<alias> or models:/<name>/<version>.
+
+    Raises:
+        TrackingError: no such model, version or alias.
+        LakeError: it was not packed by this version of mammoflow.
+    """
+    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        return _load_pyfunc(_download(client, _find(client, uri), f"data/{_FOLDER}", folder))
+
+
+def _pack(
+    package: Path, ensemble: Ensemble, members: Mapping[str, str], card: Mapping[str, Any], images: ImageConfig
+) -> None:
+    """Write the MLflow model folder: code, data, requirements."""
+    kinds = {"probability": DataType.double, "malignant": DataType.boolean}
+    kinds |= dict.fromkeys(ensemble.names, DataType.double)
+    with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        data = Path(folder) / _FOLDER
+        predictor.write_folder(str(data), ensemble, members, card, images)
+        mlflow.pyfunc.save_model(
+            path=str(package),
+            loader_module=__name__,
+            data_path=str(data),
+            code_paths=[str(Path(mammoflow.__file__).parent)],
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in _PACKAGES],
+            # No input schema: paths and arrays are both taken.
+            signature=ModelSignature(outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()])),
+        )
+
+
+def _describe(ensemble: Ensemble) -> str:
+    low, high = ensemble.val_ci95
+    return (
+        f"Mean of {', '.join(ensemble.names)}. Chosen on {ensemble.val_images} validation images: AUC "
+        f"{ensemble.val_auc:.3f} (95% interval {low:.3f}-{high:.3f}), cut-off {ensemble.cutoff:.4f}. Research use only."
+    )
+
+
+@contextmanager
+def _client(tracking_uri: str) -> Iterator[MlflowClient]:
+    """Yield a client of this server; whatever it refuses becomes a TrackingError."""
+    tracking.check_reachable(tracking_uri)
+    try:
+        yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    except MlflowException as error:
+        raise TrackingError(f"the registry at {tracking_uri} refuses: {error}") from error
+
+
+def _find(client: MlflowClient, uri: str) -> Any:
+    """Return the model version that a models:/ URI names."""
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise TrackingError(
+            f"{uri!r} names no registered model; write models:/<name>@<alias> or models:/<name>/<version>"
+        )
+    name, alias, version = match.group("name", "alias", "version")
+    try:
+        return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+    except MlflowException as error:
+        known = sorted(model.name for model in client.search_registered_models())
+        raise TrackingError(
+            f"{uri} is not registered ({error.message}); the registry knows {known or 'no model'}: register one"
+        ) from error
+
+
+def _download(client: MlflowClient, version: Any, path: str, folder: str) -> str:
+    """Fetch a file or folder of a version's package and return where it lies."""
+    source = client.get_model_version_download_uri(version.name, version.version)
+    uri = client.tracking_uri
+    artifact = f"{source}/{path}"
+    return str(
+        mlflow.artifacts.download_artifacts(artifact_uri=artifact, dst_path=folder, tracking_uri=uri, registry_uri=uri)
+    )

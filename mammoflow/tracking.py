@@ -1,0 +1,132 @@
+"""Runs, curves and states in MLflow. With registered_model, the only module that imports mlflow; no Ray.
+
+One process of a job writes: the driver, which hears every epoch of every run. Calls are batched: one a run and
+epoch. Nothing global is set: every call goes through a client with an explicit URI.
+"""
+
+import math
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from mammoflow.errors import TrackingError
+from mammoflow.lake import Lake
+
+_REACH_S = 5.0
+
+
+def uri(lake: Lake) -> str:
+    """Return $MLFLOW_TRACKING_URI, else a SQLite database in a local lake.
+
+    Raises:
+        TrackingError: the lake is remote and no tracking server is named.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named:
+        return named
+    if not lake.is_local:
+        raise TrackingError(f"the lake {lake.root} is remote; set MLFLOW_TRACKING_URI to a tracking server beside it")
+    return f"sqlite:///{lake.root}/mlflow/mlflow.db"
+
+
+def check_reachable(tracking_uri: str) -> None:
+    """Ask a tracking server for its health, for a few seconds at most.
+
+    Raises:
+        TrackingError: no answer.
+    """
+    if not tracking_uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=_REACH_S):  # noqa: S310
+            return
+    except (urllib.error.URLError, OSError) as error:
+        raise TrackingError(
+            f"the tracking server {tracking_uri} does not answer within {_REACH_S:.0f} s ({error}); "
+            "start it, or correct or unset MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """Writes runs of one experiment."""
+
+    tracking_uri: str
+    experiment_id: str
+    client: MlflowClient = field(repr=False)
+
+    @classmethod
+    def open(cls, lake: Lake, experiment: str) -> "Tracker":
+        """Connect to the lake's tracking server, or to the one that $MLFLOW_TRACKING_URI names; see `connect`."""
+        return cls.connect(uri(lake), experiment)
+
+    @classmethod
+    def connect(cls, tracking_uri: str, experiment: str) -> "Tracker":
+        """Connect, and create the experiment where it is new; its artifacts lie beside a local database.
+
+        Raises:
+            TrackingError: the server can't be reached or refuses.
+        """
+        check_reachable(tracking_uri)
+        location = None
+        if tracking_uri.startswith("sqlite:///"):
+            folder = Path(tracking_uri.removeprefix("sqlite:///")).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            location = str(folder / "artifacts")
+        try:
+            client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+            found = client.get_experiment_by_name(experiment)
+            made = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
+        except MlflowException as error:
+            raise TrackingError(f"the tracking server {tracking_uri} refuses: {error}") from error
+        return cls(tracking_uri, made, client)
+
+    def start(self, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open a run, as a child of `parent` where given, and return its id."""
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        run = self.client.create_run(self.experiment_id, run_name=name, tags={**nested, **tags})
+        run_id = str(run.info.run_id)
+        self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+        return run_id
+
+    def log(self, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
+        """Write the finite numbers of one epoch in one call."""
+        now = int(time.time() * 1000)
+        rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
+        self.client.log_batch(run_id, metrics=rows)
+
+    def tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
+        """Set tags in one call."""
+        self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+    def end(self, run_id: str, status: str = "FINISHED") -> None:
+        """Close a run as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run_id, status=status)
+
+    @contextmanager
+    def closing(self, run_ids: list[str]) -> Iterator[None]:
+        """End all runs of the (growing) list with the block: FINISHED, FAILED on an error, KILLED on a signal."""
+        try:
+            yield
+        except Exception:
+            self._end_open(run_ids, "FAILED")
+            raise
+        except BaseException:  # KeyboardInterrupt, Terminated, SystemExit: the user's doing
+            self._end_open(run_ids, "KILLED")
+            raise
+        self._end_open(run_ids, "FINISHED")
+
+    def _end_open(self, run_ids: list[str], status: str) -> None:
+        for run_id in run_ids:
+            if self.client.get_run(run_id).info.status == "RUNNING":
+                self.end(run_id, status)

@@ -1,0 +1,1 @@
+"""From patches and images to trained classifiers."""

@@ -1,0 +1,77 @@
+"""Many training jobs at once: Ray Tune places them, every epoch of each streams to the driver.
+
+Each trial is a driver that asks for no CPU of its own and runs one Ray Train run (distributed.fit); the workers of
+that run hold the CPUs and GPUs. Figures of each epoch come back through Tune, so one process writes MLflow.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from mammoflow import lake
+from mammoflow.config import ComputeConfig
+from mammoflow.errors import TrainingError
+from mammoflow.training import distributed
+
+OnEpoch = Callable[[str, dict[str, Any]], None]
+
+
+class _Stream(tune.Callback):
+    """Hands every epoch of every trial to a function of the driver process."""
+
+    def __init__(self, jobs: Sequence[distributed.Job], on_epoch: OnEpoch) -> None:
+        """Keep the jobs by number, as trials carry them."""
+        self._jobs = jobs
+        self._on_epoch = on_epoch
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_info: Any
+    ) -> None:
+        """Pass on the figures of one epoch."""
+        if "epoch" in result:
+            self._on_epoch(self._jobs[trial.config["job"]].name, result)
+
+
+def run(
+    jobs: Sequence[distributed.Job], artefact: lake.Artefact, compute: ComputeConfig, on_epoch: OnEpoch
+) -> None:
+    """Train all jobs, as many at a time as the cluster and `compute.concurrent_trials` allow.
+
+    Args:
+        jobs: what to train; each writes its own results to the lake.
+        artefact: whose folder `train/` holds checkpoints while they run.
+        compute: resources of each.
+        on_epoch: called in this process as `on_epoch(job name, figures)` after every epoch of every job.
+
+    Raises:
+        TrainingError: a job failed; names it and the cause. The others' results are kept.
+    """
+    if not jobs:
+        return
+    folder = artefact.file("train")
+
+    def drive(settings: dict[str, Any]) -> None:
+        distributed.fit(jobs[settings["job"]], folder, compute, [TuneReportCallback()])
+
+    filesystem, path = lake.filesystem(artefact.file("tune"))
+    tuner = tune.Tuner(
+        tune.with_resources(drive, {"CPU": 0}),
+        param_space={"job": tune.grid_search(list(range(len(jobs))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=compute.concurrent_trials),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            callbacks=[_Stream(jobs, on_epoch)],
+            verbose=0,
+        ),
+    )
+    results = tuner.fit()
+    failed = {jobs[result.config["job"]].name: str(result.error) for result in results if result.error is not None}
+    if failed:
+        causes = "; ".join(f"{name}: {cause.strip().splitlines()[-1]}" for name, cause in failed.items())
+        raise TrainingError(f"{len(failed)} of {len(jobs)} training runs failed ({causes}); the same command retries them")
+    for name in ("train", "tune"):
+        lake.remove(artefact.file(name))

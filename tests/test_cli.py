@@ -1,0 +1,87 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mammoflow import cli, recipes
+from mammoflow.config import Config, PatchConfig
+from mammoflow.errors import ConfigError
+
+
+def test_without_words_the_first_recipe_is_taken() -> None:
+    assert cli.parse("", recipes.ALL, []).name == "demo"
+    assert cli.parse("", recipes.ALL, ["--seed", "3"]) .seed == 3
+
+
+def test_any_field_is_overridden_by_its_flag() -> None:
+    words = ["smoke", "--limit", "5", "--lake", "/x", "--trunks.0.top-layers", "32x1,16x1", "[8-8-8]x1,[8-8-8]x1"]
+    config = cli.parse("", recipes.ALL, [*words, "--image-training.stages.1.epochs", "7"])
+    assert (config.limit, config.lake) == (5, "/x")
+    assert config.trunks[0].top_layers == ("32x1,16x1", "[8-8-8]x1,[8-8-8]x1")
+    assert config.image_training.stages[1].epochs == 7
+
+
+def test_an_unknown_recipe_names_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.parse("", recipes.ALL, ["cbis"])
+    assert stop.value.code == 2
+    assert "cbis-s10-resnet50" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", recipes.ALL)
+def test_help_shows_every_field_of_every_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.parse("", recipes.ALL, [name, "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    for flag in ("--seed", "--limit", "--lake", "--patches.side", "--image-training.stages.1.lr"):
+        assert flag in shown
+
+
+def test_a_field_out_of_range_names_value_limit_and_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"patches.side is 4, but must be at least 16 px; cut larger patches"):
+        PatchConfig(side=4)
+    with pytest.raises(ConfigError, match="image's smaller side, 896 px"):
+        Config(name="x", patches=PatchConfig(side=1000))
+
+
+def test_the_papers_recipes_hold_the_papers_numbers() -> None:
+    config = recipes.ALL["cbis-s10-resnet50"]()
+    patch, image = config.trunks[0].training, config.image_training
+    assert [(s.trained, s.lr, s.epochs) for s in patch.stages] == [("last", 1e-3, 3), ("top", 1e-4, 10), ("all", 1e-5, 37)]
+    assert [(s.lr, s.weight_decay, s.epochs) for s in image.stages] == [(1e-4, 0.001, 30), (1e-5, 0.01, 20)]
+    assert (patch.batch, image.batch) == (32, 2)
+    assert (config.images.height, config.images.width, config.patches.side) == (1152, 896, 224)
+    assert (config.splits.test, config.splits.val) == (0.15, 0.10)
+    augment = patch.augment
+    assert (augment.rotation, augment.shear, augment.zoom, augment.channel_shift) == (25, 0.2, 0.2, 20)
+
+
+ENDS = {
+    "from mammoflow.errors import LakeError\n    raise LakeError('no')": 1,
+    "from mammoflow.errors import QuarantineError\n    raise QuarantineError('bad')": 3,
+    "raise KeyboardInterrupt": 130,
+    "pass": 0,
+}
+
+
+@pytest.mark.parametrize("body", ENDS)
+def test_exit_codes(body: str) -> None:
+    code = f"from mammoflow import cli\ndef main():\n    {body}\ncli.run(main)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == ENDS[body]
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_a_job_with_143() -> None:
+    code = "import time\nfrom mammoflow import cli\ndef main():\n    print('up', flush=True)\n    time.sleep(60)\ncli.run(main)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        started = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert time.monotonic() - started < 10

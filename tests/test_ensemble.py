@@ -1,0 +1,95 @@
+"""Choosing and freezing the ensemble: on validation, and on nothing else."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mammoflow.config import EnsembleConfig
+from mammoflow.errors import LakeError, SplitError
+from mammoflow.results import ensemble, metrics
+from mammoflow.schema import SCORES
+
+RANKING = [
+    {"name": "resnet18-64x1-32x1", "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": "64x1,32x1"},
+    {"name": "resnet18-32x1-16x1", "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": "32x1,16x1"},
+    {"name": "vgg11-64x1-32x1", "kind": "VGG-VGG", "backbone": "vgg11", "top_layers": "64x1,32x1"},
+]
+NAMES = [row["name"] for row in RANKING]
+
+
+def scores_table(model, split, scores_tta, labels, scores=None):
+    n = len(labels)
+    ids = [f"film-{i}" for i in range(n)]
+    values = [[model] * n, [split] * n, ids, ids, ids, ["L"] * n, ["CC"] * n, labels, scores or scores_tta, scores_tta]
+    return pa.Table.from_arrays([pa.array(v, f.type) for v, f in zip(values, SCORES, strict=True)], schema=SCORES)
+
+
+LABELS = [0, 0, 0, 1, 1, 1]
+
+
+def val_scores(split="val"):
+    return pa.concat_tables(
+        [
+            scores_table(NAMES[0], split, [0.1, 0.2, 0.6, 0.5, 0.7, 0.8], LABELS),  # 8 of 9 pairs right
+            scores_table(NAMES[1], split, [0.1, 0.7, 0.6, 0.5, 0.7, 0.8], LABELS),  # worse, same kind
+            scores_table(NAMES[2], split, [0.3, 0.2, 0.1, 0.35, 0.1, 0.9], LABELS),
+        ]
+    )
+
+
+def test_the_best_of_each_kind_is_averaged_and_cut_by_youden():
+    chosen = ensemble.choose(val_scores(), RANKING, EnsembleConfig())
+    assert chosen.names == (NAMES[0], NAMES[2])
+    assert [member.kind for member in chosen.members] == ["Resnet-VGG", "VGG-VGG"]
+    mean = np.array([0.2, 0.2, 0.35, 0.425, 0.4, 0.85])
+    rows = ensemble.average(val_scores(), chosen)
+    assert rows.schema == SCORES
+    np.testing.assert_allclose(rows["score_tta"].to_numpy(), mean)
+    assert set(rows["model"].to_pylist()) == {"ensemble"}
+    assert chosen.cutoff == pytest.approx(0.375)
+    assert (chosen.val_auc, chosen.val_sensitivity, chosen.val_specificity) == (1.0, 1.0, 1.0)
+    point = ensemble.performance(val_scores("test"), chosen)
+    assert point.cutoff == chosen.cutoff
+
+
+@pytest.mark.parametrize("other", ["test", "train"])
+def test_no_row_of_another_split_takes_part_in_the_choice(other):
+    one_row_too_many = pa.concat_tables([val_scores(), val_scores(other).slice(0, 1)])
+    for table in (val_scores(other), one_row_too_many, val_scores().slice(0, 0)):
+        with pytest.raises(SplitError, match="chosen on 'val' alone"):
+            ensemble.choose(table, RANKING, EnsembleConfig())
+
+
+def test_the_choice_does_not_depend_on_the_order_of_rows():
+    shuffled = val_scores().take(np.random.default_rng(0).permutation(18))
+    assert ensemble.choose(shuffled, RANKING[::-1], EnsembleConfig()) == ensemble.choose(
+        val_scores(), RANKING, EnsembleConfig()
+    )
+
+
+def test_json_keeps_every_digit():
+    chosen = ensemble.choose(val_scores(), RANKING, EnsembleConfig())
+    assert ensemble.from_dict(json.loads(json.dumps(ensemble.to_dict(chosen)))) == chosen
+    with pytest.raises(LakeError, match="no ensemble of this version"):
+        ensemble.from_dict({"members": []})
+
+
+def test_scores_that_do_not_fit_together_are_refused():
+    with pytest.raises(LakeError, match="which the search's ranking lacks"):
+        ensemble.choose(val_scores(), RANKING[:2], EnsembleConfig())
+    chosen = ensemble.choose(val_scores(), RANKING, EnsembleConfig())
+    with pytest.raises(LakeError, match="score every member on the same split"):
+        ensemble.average(val_scores().slice(0, 17), chosen)
+
+
+def test_summarise_gives_plain_and_averaged_figures():
+    table = scores_table(NAMES[0], "test", [0.1, 0.2, 0.6, 0.5, 0.7, 0.8], LABELS, [0.1, 0.2, 0.3, 0.5, 0.7, 0.8])
+    figures = ensemble.summarise(table)[NAMES[0]]
+    assert (figures["images"], figures["malignant"]) == (6, 3)
+    assert figures["auc"] == 1.0
+    assert figures["auc_tta"] == pytest.approx(8 / 9)
+    assert figures["ci95_tta"] == list(metrics.auc_interval(LABELS, [0.1, 0.2, 0.6, 0.5, 0.7, 0.8]))
+    with pytest.raises(SplitError, match="one split at a time"):
+        ensemble.summarise(pa.concat_tables([table, val_scores()]))
