@@ -8,7 +8,7 @@ Writes   Parquet: path, probability, decision at the operating point, members' s
 Next     nothing; read the table with any Parquet reader
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mammoflow import cli, cluster, lake, tables, tracking
 from mammoflow.config import ComputeConfig
@@ -27,7 +27,7 @@ class Options:
     """Registered model, as MLflow names it."""
     lake: str | None = None
     """The lake whose registry is meant, where MLFLOW_TRACKING_URI names none."""
-    compute: ComputeConfig = ComputeConfig()
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     """CPUs and GPUs to use."""
 
 

@@ -23,6 +23,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Tune's handler turns Ctrl-C into a normal return; the job must hear of it.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
@@ -39,13 +40,10 @@ def start(num_cpus: int | None = None) -> None:
         num_cpus=None if joining else num_cpus,
         include_dashboard=None if joining else False,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": _QUIET},
     )
     cli.on_sigterm()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def preflight(config: Config) -> Lake:

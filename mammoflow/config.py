@@ -49,6 +49,8 @@ class PhantomConfig:
     """Share of films stored compressed (RLE, JPEG 2000, JPEG lossless in turn) [0-1]."""
     two_series: float = 0.02
     """Share of films that come as two series, once under mass, once under calcification [0-1]."""
+    official_test: float = 0.0
+    """Share of women in the release's own test part; where above 0, some of them are in its training part too [0-1]."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be drawn."""
@@ -56,7 +58,7 @@ class PhantomConfig:
         require(self.height >= 128, "phantoms.height", self.height, "at least 128 px", "draw larger films")
         require(self.width >= 96, "phantoms.width", self.width, "at least 96 px", "draw larger films")
         require(self.contrast >= 0, "phantoms.contrast", self.contrast, "0 or more", "use 1 for the default")
-        for name in ("compressed", "two_series"):
+        for name in ("compressed", "two_series", "official_test"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"phantoms.{name}", share, "between 0 and 1", "it is a share")
 

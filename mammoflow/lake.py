@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,24 @@ def read_bytes(url: str) -> bytes:
             return bytes(stream.read())
     except OSError as error:
         raise LakeError(f"can't read {url}: {error}; was its stage run on this lake?") from error
+
+
+def read_folder(url: str) -> dict[str, bytes]:
+    """Read every file of a folder, by name.
+
+    Raises:
+        LakeError: it holds none.
+    """
+    files = list_files(url)
+    if not files:
+        raise LakeError(f"{url} holds no file; was its stage run on this lake?")
+    return {file.rsplit("/", 1)[-1]: read_bytes(file) for file in files}
+
+
+def write_folder(url: str, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, each atomically, in their order."""
+    for name, data in files.items():
+        write_bytes(join(url, name), data)
 
 
 def format_json(value: Any) -> bytes:
@@ -244,6 +262,8 @@ class Lake:
         fs.delete_file(path)
 
 
-def iter_shards(artefact: Artefact) -> Iterator[str]:
-    """Yield the URLs of an artefact's Parquet shards, sorted by name."""
-    yield from list_files(artefact.file("shards"), ".parquet")
+def iter_shards(artefact: Artefact, split: str = "") -> Iterator[str]:
+    """Yield the URLs of an artefact's Parquet shards, of one split or of all, sorted by name."""
+    for url in list_files(artefact.file("shards"), ".parquet"):
+        if not split or url.rsplit("/", 1)[-1].startswith(f"{split}-"):
+            yield url

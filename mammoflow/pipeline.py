@@ -177,6 +177,7 @@ def _build(stage: str, artefacts: Artefacts) -> None:
     print(f"{stage}:", flush=True)
     for item, figures in _BUILDERS[stage](artefacts):
         item.finish({**figures, "seconds": round(time.monotonic() - started, 2)})
+        lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 

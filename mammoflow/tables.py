@@ -50,8 +50,14 @@ def show_trunks(summaries: Mapping[str, Mapping[str, Any]]) -> None:
 def show_ranking(ranking: Sequence[Mapping[str, Any]]) -> None:
     """Print the candidates of a search, best first."""
     rows = [
-        [r["name"], r["kind"], f"{r['val_auc']:.3f}", r["best_epoch"], f"{r['parameters'] / 1e6:.2f} M"]
-        + ["stage 2" if r["survived"] else "stage 1"]
+        [
+            r["name"],
+            r["kind"],
+            f"{r['val_auc']:.3f}",
+            r["best_epoch"],
+            f"{r['parameters'] / 1e6:.2f} M",
+            "stage 2" if r["survived"] else "stage 1",
+        ]
         for r in ranking
     ]
     show(
@@ -66,8 +72,12 @@ def show_scores(summary: Mapping[str, Any]) -> None:
     ensemble = {"name": f"ensemble of {len(summary['ensemble']['members'])}", "kind": "mean", **summary["ensemble"]}
     ensemble["test_auc_tta"], ensemble["test_auc"] = ensemble["test_auc"], ensemble["test_auc_plain"]
     cells = [
-        [r["name"], r["kind"], f"{r['val_auc_tta']:.3f}", f"{r['test_auc']:.3f}", f"{r['test_auc_tta']:.3f}"]
-        + [f"{r['ci95'][0]:.3f}-{r['ci95'][1]:.3f}"]
+        [
+            r["name"],
+            r["kind"],
+            *(f"{r[figure]:.3f}" for figure in ("val_auc_tta", "test_auc", "test_auc_tta")),
+            "-".join(f"{bound:.3f}" for bound in r["ci95"]),
+        ]
         for r in [*summary["models"], ensemble]
     ]
     columns = ["model", "kind", "val A-AUC", "test AUC", "test A-AUC", "95% interval"]

@@ -4,6 +4,7 @@ One process of a job writes: the driver, which hears every epoch of every run. C
 epoch. Nothing global is set: every call goes through a client with an explicit URI.
 """
 
+import logging
 import math
 import os
 import time
@@ -20,7 +21,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from mammoflow.errors import TrackingError
-from mammoflow.lake import Lake
+from mammoflow.lake import Lake, exists, read_json, write_json
 
 _REACH_S = 5.0
 
@@ -83,6 +84,8 @@ class Tracker:
             folder = Path(tracking_uri.removeprefix("sqlite:///")).parent
             folder.mkdir(parents=True, exist_ok=True)
             location = str(folder / "artifacts")
+        for name in ("mlflow.store.db.utils", "alembic"):  # they tell of every table they make
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
             found = client.get_experiment_by_name(experiment)
@@ -97,6 +100,22 @@ class Tracker:
         run = self.client.create_run(self.experiment_id, run_name=name, tags={**nested, **tags})
         run_id = str(run.info.run_id)
         self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+        return run_id
+
+    def reopen(
+        self, record: str, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> str:
+        """Go on with the run whose id the file `record` holds, or start one and write its id there."""
+        if exists(record):
+            known = str(read_json(record)["run_id"])
+            try:
+                self.client.update_run(known, status="RUNNING")
+            except MlflowException:  # another tracking server than last time
+                pass
+            else:
+                return known
+        run_id = self.start(name, parent=parent, params=params, tags=tags)
+        write_json(record, {"run_id": run_id})
         return run_id
 
     def log(self, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:

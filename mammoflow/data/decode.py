@@ -236,7 +236,7 @@ def _read_file(path: str) -> bytes:
         with fs.open_input_file(inner) as stream:
             data = bytes(stream.read())
     except FileNotFoundError as error:
-        raise DecodeError(f"{path}: no such file; fetch it, or remove its row from the metadata") from error
+        raise DecodeError(f"{path}: no such file; fetch it") from error
     except (OSError, pa.ArrowException) as error:
         raise DecodeError(f"{path}: can't be read ({error}); check permissions and the disk") from error
     if not data:

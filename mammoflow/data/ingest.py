@@ -191,6 +191,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         "patients": sorted({row["patient_id"] for row in rows}),
         "grey_sum": int(pixels_NHW.sum(dtype=np.uint64)),
         "pixels": pixels_NHW.size,
+        "outlines_missing": sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
         "quarantine": quarantine,
     }
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)

@@ -7,6 +7,7 @@ that was killed at any point is continued by running it again.
 Shape letters: N rows of a shard; H, W image rows, columns [px].
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 import ray.data
 from numpy.typing import NDArray
 
-from mammoflow import lake
+from mammoflow import errors, lake
 from mammoflow.errors import MammoflowError
 from mammoflow.lake import Artefact
 
@@ -98,23 +98,20 @@ def complete(
     total = sum(job["units"] for job in jobs)
     progress.start(total, total - sum(job["units"] for job in missing))
     if missing:
-        dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).map(work, fn_kwargs=common)
-        try:
-            for row in dataset.iter_rows():
-                progress.add(row["units"], row["bad"])
-        except ray.exceptions.RayTaskError as error:
-            raise _own_error(error) from error
+        dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
+        for row in dataset.map(functools.partial(_guarded, work=work, common=common)).iter_rows():
+            if row["error"]:
+                raise getattr(errors, row["error"])(row["reason"])
+            progress.add(row["units"], row["bad"])
     return [lake.read_json(ledger_url(out.url, job["shard"])) for job in jobs]
 
 
-def _own_error(error: BaseException) -> BaseException:
-    """Return the error of ours inside one that Ray wrapped, or what Ray raised."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, MammoflowError) and not isinstance(inner, ray.exceptions.RayError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+def _guarded(job: Row, work: Callable[..., Row], common: Row) -> Row:
+    """Call `work`; an error of ours comes back as a row, since Ray Data passes on only the text of exceptions."""
+    try:
+        return {**work(job, **common), "error": None, "reason": None}
+    except MammoflowError as error:
+        return {"units": 0, "bad": 0, "error": type(error).__name__, "reason": str(error)}
 
 
 def write(url: str, rows: list[Row], pixels: NDArray[np.uint16], form: pa.Schema) -> None:

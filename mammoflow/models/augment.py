@@ -25,9 +25,9 @@ _NUMBERS = 9  # per image: two flips, rotation, shear, two zooms, three shifts
 class Changes:
     """What is done to each image of a batch, on the CPU."""
 
-    affine_N22: Tensor
+    affine: Tensor
     """float64 (N, 2, 2): offset (row, column) from the centre in the result -> offset in the image [px]."""
-    shift_N3: Tensor
+    shift: Tensor
     """float64 (N, 3): added to each channel's grey values [of 255]."""
 
 
@@ -47,7 +47,7 @@ def draw(augment: AugmentConfig, seed: int, epoch: int, stage: int, ids: Sequenc
     rotation_N22 = _matrices(torch.cos(angle_N), -torch.sin(angle_N), torch.sin(angle_N), torch.cos(angle_N))
     shear_N22 = _matrices(torch.ones_like(shear_N), -torch.sin(shear_N), torch.zeros_like(shear_N), torch.cos(shear_N))
     scale_N22 = torch.diag_embed(zoom_N2 * flip_N2)  # a flip of the result comes first on the way back to the image
-    return Changes(affine_N22=rotation_N22 @ shear_N22 @ scale_N22, shift_N3=shift_N3)
+    return Changes(affine=rotation_N22 @ shear_N22 @ scale_N22, shift=shift_N3)
 
 
 def _uniform(
@@ -77,11 +77,11 @@ def apply(grey_NHW: Tensor, changes: Changes) -> Tensor:
         float (N, 3, H, W), channels last in memory, on the same device.
     """
     n, height, width = grey_NHW.shape
-    matrix_N22 = changes.affine_N22.flip(1, 2)  # affine_grid counts (column, row)
+    matrix_N22 = changes.affine.flip(1, 2)  # affine_grid counts (column, row)
     half = torch.tensor([width / 2, height / 2], dtype=torch.float64)
     theta_N23 = torch.zeros(n, 2, 3, dtype=torch.float64)
     theta_N23[:, :, :2] = matrix_N22 * half[None, None, :] / half[None, :, None]  # from pixels to sides of length 2
     grid = affine_grid(theta_N23.to(grey_NHW), [n, 1, height, width], align_corners=False)
     warped_N1HW = grid_sample(grey_NHW[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    shifted_N3HW = warped_N1HW + changes.shift_N3.to(grey_NHW)[:, :, None, None]
+    shifted_N3HW = warped_N1HW + changes.shift.to(grey_NHW)[:, :, None, None]
     return shifted_N3HW.clamp_(0, 255).contiguous(memory_format=torch.channels_last)

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
-from urllib.error import URLError
+from itertools import pairwise
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,10 @@ from torchvision.models.vgg import make_layers
 from mammoflow.errors import ConfigError, TrainingError
 
 GREY_STD = 255 * 0.226
-"""Divisor of grey values 0-255 that torchvision's ImageNet weights expect (mean of their three channels' deviations)."""
+"""Divisor of grey values 0-255 that torchvision's ImageNet weights expect (the mean of three channels)."""
 
 Trained = Literal["last", "top", "all"]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Backbone:
 
 
 def _resnet(block: type[BasicBlock | Bottleneck], units: Sequence[int]) -> nn.Sequential:
-    """torchvision's ResNet without pooling and FC."""
+    """Build torchvision's ResNet without pooling and FC."""
     net = ResNet(block, list(units))
     return nn.Sequential(
         OrderedDict((name, layer) for name, layer in net.named_children() if name not in ("avgpool", "fc"))
@@ -90,7 +91,7 @@ def _narrow_resnet(widths: Sequence[int]) -> nn.Sequential:
         maxpool=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         layer1=nn.Sequential(BasicBlock(stem, stem)),
     )
-    for number, (before, width) in enumerate(zip(widths, widths[1:], strict=False), start=2):
+    for number, (before, width) in enumerate(pairwise(widths), start=2):
         shortcut = nn.Sequential(conv1x1(before, width, 2), nn.BatchNorm2d(width))
         layers[f"layer{number}"] = nn.Sequential(BasicBlock(before, width, stride=2, downsample=shortcut))
     trunk = nn.Sequential(layers)
@@ -99,7 +100,7 @@ def _narrow_resnet(widths: Sequence[int]) -> nn.Sequential:
 
 
 def _vgg(widths: Sequence[int | str], batch_norm: bool) -> nn.Sequential:
-    """torchvision's VGG features; its FC layers (124 M weights in VGG16) are never made."""
+    """Build torchvision's VGG features; its FC layers (124 M weights in VGG16) are never made."""
     trunk: nn.Sequential = make_layers(list(widths), batch_norm=batch_norm)
     initialise(trunk)
     return trunk
@@ -115,6 +116,13 @@ def initialise(layers: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def seeded(seed: int, build: Callable[[], _Model]) -> _Model:
+    """Build a model from a seed without touching torch's global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
 
 
 def _resnet_entry(
@@ -164,7 +172,7 @@ def _vgg_entry(
 
 _VGG16: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 _VGG11: tuple[int | str, ...] = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
-_VGG9_NARROW: tuple[int | str, ...] = (16, "M", 32, "M", 64, 64, "M", 128, 128, "M", 128, 128, "M")
+_VGG9_NARROW: tuple[int | str, ...] = (16, "M", 32, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
 _RESNET10_NARROW = (32, 64, 128, 256)
 
 _ENTRIES = (
@@ -284,7 +292,7 @@ def load_pretrained(trunk: Trunk, weights: str) -> None:
     entry = backbone.pretrained[weights]
     try:
         state = entry.enum.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError) as error:
+    except (OSError, RuntimeError) as error:  # no network, no space; a download cut short
         raise TrainingError(
             f"can't download {entry.enum.url} ({error}); let this machine reach it once, put the file into "
             f"{torch.hub.get_dir()}/checkpoints, or train from random weights with `weights=None`"

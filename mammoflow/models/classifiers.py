@@ -1,15 +1,17 @@
-"""Patch and whole-image classifiers, the bank of candidates on one trunk, and the change of one into the other.
+"""Patch and whole-image classifiers, the change of one into the other, and what they say of images.
 
 Plain PyTorch; no Ray, no files: a model folder is a dict of file names and bytes, never a pickle.
 
-Shape letters: N images, H W rows and columns [px], C classes of patches, K candidate heads, h w rows and columns of
-the trunk's map, u v rows and columns of a heatmap. Images are grey values 0-255, repeated to 3 channels.
+Shape letters: N images, H W rows and columns [px], C classes of patches, u v rows and columns of a
+heatmap. Images are grey values 0-255, repeated to 3 channels.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,9 +22,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from mammoflow.config import ImageConfig
 from mammoflow.errors import LakeError
 from mammoflow.models import backbones, top_layers
-from mammoflow.models.backbones import Trunk
+from mammoflow.models.backbones import Trunk, seeded
 from mammoflow.models.top_layers import TopLayers
 
 SPEC_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
@@ -110,7 +113,6 @@ class WholeImageClassifier(nn.Module):
 
 
 Classifier = PatchClassifier | WholeImageClassifier
-_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def _check_fit(spec: ImageSpec) -> None:
@@ -118,21 +120,14 @@ def _check_fit(spec: ImageSpec) -> None:
     top_layers.map_sizes(spec.top_layers, h, w)
 
 
-def _seeded(seed: int, build: Callable[[], _Model]) -> _Model:
-    """Build a model from a seed without touching torch's global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
 def patch_classifier(spec: PatchSpec, seed: int) -> PatchClassifier:
-    """Return a patch classifier to be trained: seeded random weights, and the trunk's pretrained ones if `spec` says so.
+    """Return a patch classifier to be trained: seeded random weights, or a pretrained trunk if the spec says so.
 
     Raises:
         ConfigError: unknown backbone or weights.
         TrainingError: the weights can't be downloaded.
     """
-    model = _seeded(seed, lambda: PatchClassifier(spec))
+    model = seeded(seed, partial(PatchClassifier, spec))
     if spec.weights is not None:
         backbones.load_pretrained(model.trunk, spec.weights)
     return model
@@ -151,30 +146,27 @@ class Conversion:
     """Names of the patch classifier's tensors that found no place: its FC."""
 
 
-def whole_image(
-    patches: PatchClassifier, top_spec: str, height: int, width: int, fit: Literal["stretch", "pad"], seed: int
-) -> Conversion:
+def whole_image(patches: PatchClassifier, top_spec: str, images: ImageConfig, seed: int) -> Conversion:
     """Cut a patch classifier after its last feature map and put new top layers on it.
 
     Args:
         patches: trained patch classifier; it is copied, not changed.
         top_spec: top layers, such as `256x1,128x1`.
-        height: rows of the images [px].
-        width: columns of the images [px].
-        fit: how films are brought to that size.
-        seed: of the top layers' weights; a candidate of a bank with the same seed has the same.
+        images: size of the images, and how films are brought to it.
+        seed: with the candidate's name, decides the new layers' weights.
 
     Raises:
         SpecError: `top_spec` can't be read, or shrinks the map below 1x1.
 
     Source: paper, methods; 1152x896 -> 36x28 x C -> top layers.
     """
-    spec = _image_spec(patches.spec, top_spec, height, width, fit)
-    model = WholeImageClassifier(spec)
-    model.top = _seeded(seed, lambda: TopLayers(top_spec, model.trunk.backbone.channels))
+    (shared,) = candidates(patches, [top_spec], images, seed).values()
+    with torch.device("meta"):
+        model = WholeImageClassifier(shared.spec)
+    model.top = shared.top
     old, new = patches.state_dict(), model.state_dict()
-    moved = {name: value for name, value in old.items() if name.startswith("trunk.") and name in new}
-    model.load_state_dict(moved, strict=False)
+    moved = {name: value.clone() for name, value in old.items() if name.startswith("trunk.") and name in new}
+    model.load_state_dict(moved, strict=False, assign=True)
     return Conversion(
         model,
         moved=len(moved),
@@ -183,16 +175,33 @@ def whole_image(
     )
 
 
-def _image_spec(spec: PatchSpec, top_spec: str, height: int, width: int, fit: Literal["stretch", "pad"]) -> ImageSpec:
-    return ImageSpec(
-        backbone=spec.backbone,
-        top_layers=top_spec,
-        mean_grey=spec.mean_grey,
-        height=height,
-        width=width,
-        fit=fit,
-        weights=spec.weights,
-    )
+def candidates(
+    patches: PatchClassifier, top_specs: Sequence[str], images: ImageConfig, seed: int
+) -> dict[str, WholeImageClassifier]:
+    """Return new whole-image classifiers by name that share the patch classifier's own trunk.
+
+    Each one's top layers are seeded from (seed, its name), whoever else is in the list.
+
+    Raises:
+        SpecError: one of the specs can't be read, or shrinks the map below 1x1.
+    """
+    trunk, about = patches.trunk, patches.spec
+    found = {}
+    for top_spec in top_specs:
+        name = candidate_name(about.backbone, top_spec)
+        own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+        spec = ImageSpec(
+            backbone=about.backbone,
+            top_layers=top_spec,
+            mean_grey=about.mean_grey,
+            height=images.height,
+            width=images.width,
+            fit=images.fit,
+            weights=about.weights,
+        )
+        top = seeded(own_seed, partial(TopLayers, top_spec, trunk.backbone.channels))
+        found[name] = assemble(spec, trunk, top)
+    return found
 
 
 def assemble(spec: ImageSpec, trunk: Trunk, top: TopLayers) -> WholeImageClassifier:
@@ -201,36 +210,6 @@ def assemble(spec: ImageSpec, trunk: Trunk, top: TopLayers) -> WholeImageClassif
         model = WholeImageClassifier(spec)
     model.trunk, model.top = trunk, top
     return model
-
-
-class TopLayerBank(nn.Module):
-    """K candidates' top layers on one trunk's features.
-
-    Heads share nothing but their input, so each one's numbers are bit for bit those of training it alone.
-    """
-
-    def __init__(self, heads: Sequence[TopLayers]) -> None:
-        """Hold these heads, in this order."""
-        super().__init__()
-        self.heads = nn.ModuleList(heads)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (N, C, h, w) to logits (K, N, 2)."""
-        return torch.stack([head(features) for head in self.heads])
-
-
-def new_bank(trunk: Trunk, top_specs: Sequence[str], seeds: Sequence[int]) -> TopLayerBank:
-    """Return a bank of new heads, one seed each.
-
-    Raises:
-        SpecError: one of them can't be read.
-    """
-    channels = trunk.backbone.channels
-    heads = [
-        _seeded(seed, lambda spec=spec: TopLayers(spec, channels))  # type: ignore[misc]
-        for spec, seed in zip(top_specs, seeds, strict=True)
-    ]
-    return TopLayerBank(heads)
 
 
 def candidate_name(backbone: str, top_spec: str) -> str:
@@ -366,4 +345,5 @@ def heatmap(model: PatchClassifier, pixels_HW: Tensor) -> NDArray[np.float32]:
     kernel = backbones.feature_size(model.trunk.backbone, model.spec.side, model.spec.side)
     pooled = avg_pool2d(features, kernel, stride=1)
     logits = model.top(pooled[0].permute(1, 2, 0))
-    return logits.float().softmax(dim=-1).cpu().numpy()
+    probabilities: NDArray[np.float32] = logits.float().softmax(dim=-1).cpu().numpy()
+    return probabilities

@@ -4,7 +4,9 @@
     block  := NxK                          VGG: K times [3x3 conv N, BN, ReLU], then 2x2 max pooling
             | [L-M-N]xK                    ResNet: K bottleneck units 1x1 L, 3x3 M, 1x1 N; the first has stride 2
 
-Plain PyTorch; no Ray, no files. Shape letters: N images, C channels, h w rows and columns of a feature map.
+Plain PyTorch; no Ray, no files.
+
+Shape letters: N images, C channels, K candidate heads, h w rows and columns of a feature map.
 Source: Shen et al. 2019, methods; tables 2 and 3.
 """
 
@@ -12,16 +14,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from mammoflow.errors import SpecError
 from mammoflow.models.backbones import initialise
 
-GRAMMAR = "blocks `NxK` (VGG) or `[L-M-N]xK` (ResNet), joined by commas, such as `256x1,128x1` or `[512-512-1024]x2,[512-512-1024]x2`"
+GRAMMAR = (
+    "blocks `NxK` (VGG) or `[L-M-N]xK` (ResNet), joined by commas, "
+    "such as `256x1,128x1` or `[512-512-1024]x2,[512-512-1024]x2`"
+)
 
-_VGG = re.compile(r"([1-9]\d*)x([1-9]\d*)")
-_RESNET = re.compile(r"\[([1-9]\d*)-([1-9]\d*)-([1-9]\d*)\]x([1-9]\d*)")
+_VGG = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
+_RESNET = re.compile(r"\[([1-9][0-9]*)-([1-9][0-9]*)-([1-9][0-9]*)\]x([1-9][0-9]*)")
 _LARGEST = 8192  # channels, and 100 repeats: beyond it is a slip of the pen that would eat all memory
 _MOST_REPEATS = 100
 
@@ -79,7 +85,8 @@ def _parse_block(text: str, spec: str) -> Block:
     *channels, repeats = map(int, (vgg or resnet).groups())  # type: ignore[union-attr]
     if max(channels) > _LARGEST or repeats > _MOST_REPEATS:
         raise SpecError(
-            f"top layers {spec!r}: block {text!r} is larger than {_LARGEST} channels x {_MOST_REPEATS} repeats; write smaller ones"
+            f"top layers {spec!r}: block {text!r} has more than {_LARGEST} channels or {_MOST_REPEATS} repeats; "
+            "write a smaller one"
         )
     return VggBlock(channels[0], repeats) if vgg else ResnetBlock((channels[0], channels[1], channels[2]), repeats)
 
@@ -183,6 +190,22 @@ class TopLayers(nn.Module):
         """Map features (N, C, h, w) to logits (N, 2): benign, malignant."""
         logits: Tensor = self.fc(self.blocks(features).mean(dim=(2, 3)))
         return logits
+
+
+class TopLayerBank(nn.Module):
+    """K candidates' top layers on one trunk's features.
+
+    Heads share nothing but their input, so each one's numbers are bit for bit those of training it alone.
+    """
+
+    def __init__(self, heads: Sequence[TopLayers]) -> None:
+        """Hold these heads, in this order."""
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, C, h, w) to logits (K, N, 2)."""
+        return torch.stack([head(features) for head in self.heads])
 
 
 def decayed(layers: nn.Module) -> Sequence[nn.Parameter]:

@@ -176,4 +176,4 @@ def _batches(rows: pa.Table) -> Iterator[torch.Tensor]:
     """Yield pixels uint16 (N, H, W), a batch at a time."""
     for start in range(0, rows.num_rows, _BATCH):
         chunk = rows["pixels"].slice(start, _BATCH).combine_chunks()
-        yield torch.from_numpy(chunk.to_numpy_ndarray())
+        yield torch.from_numpy(np.array(chunk.to_numpy_ndarray(), np.uint16))  # a copy: torch wants writable memory

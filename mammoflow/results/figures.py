@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a3d9a", "#8c564b")
 """Told apart by colour-blind readers too (Okabe and Ito, less yellow and black)."""
@@ -83,7 +84,7 @@ def curves(title: str, lines: Sequence[Line], stage_ends: Sequence[int], mark: s
     for end in stage_ends:
         axes.axvline(end + 0.5, color=_FAINT, linestyle=":", linewidth=1)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if limits is not None:
         axes.set_ylim(*limits)
     _dress(figure, axes, title, mark)
@@ -102,7 +103,7 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
     Returns:
         SVG.
     """
-    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 6.4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle=":", linewidth=1)
     for curve in rocs:
@@ -119,7 +120,7 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
     )
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     _dress(figure, axes, title, mark)
@@ -149,5 +150,5 @@ def _dress(figure: Figure, axes: Axes, title: str, mark: str) -> None:
 def _svg(figure: Figure) -> bytes:
     """Return a figure as SVG, text as outlines so that it looks the same everywhere, and without a date."""
     out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
+    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05)
     return out.getvalue()

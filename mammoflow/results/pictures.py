@@ -19,16 +19,18 @@ Bgr = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint16]
 
 MALIGNANT_BGR, BENIGN_BGR = (0, 94, 213), (178, 114, 0)  # vermilion and blue, as in the curves
+STRIDE = 32
+"""Pixels between neighbouring cells of a heatmap, of every trunk."""
 _LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
-_STRIP = 18
+_STRIP = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesion:
     """The outline of one lesion in the reduced image."""
 
-    mask_HW: npt.NDArray[np.bool_]
-    """True on the lesion."""
+    mask: npt.NDArray[np.bool_]
+    """(H, W), True on the lesion."""
     malignant: bool
     """Its pathology, which decides its colour."""
 
@@ -37,8 +39,7 @@ def lesions_of(row: dict[str, Any]) -> list[Lesion]:
     """Return the lesions of a row of schema.images that have an outline."""
     known = [lesion for lesion in row["lesions"] or [] if lesion["mask_png"]]
     return [
-        Lesion(mask_HW=decode_mask(lesion["mask_png"]), malignant=lesion["pathology"] == "malignant")
-        for lesion in known
+        Lesion(mask=decode_mask(lesion["mask_png"]), malignant=lesion["pathology"] == "malignant") for lesion in known
     ]
 
 
@@ -47,31 +48,38 @@ def film(pixels_HW: GreyImage, lesions: Sequence[Lesion], mark: str) -> bytes:
     return _jpeg(_outlined(_bgr(pixels_HW), lesions), mark)
 
 
-def heatmaps(
-    pixels_HW: GreyImage, lesions: Sequence[Lesion], maps: Sequence[npt.NDArray[np.floating[Any]]], mark: str
-) -> bytes:
-    """Draw an image, outlined, and beside it the image under each heatmap.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heatmap:
+    """Probability of malignant tissue over an image; cell (i, j) stands for the patch with corner (32 i, 32 j) px."""
 
-    Args:
-        pixels_HW: uint16 (H, W).
-        lesions: outlined in the first panel.
-        maps: probability of malignant tissue, each (u, v) [0-1], stretched over the image.
-        mark: kind of data, written below.
+    values: npt.NDArray[np.float32]
+    """(u, v) [0-1]."""
+    side: int
+    """P, side of a patch [px]."""
 
-    Returns:
-        JPEG.
-    """
+
+def heatmaps(pixels_HW: GreyImage, lesions: Sequence[Lesion], maps: Sequence[Heatmap], mark: str) -> bytes:
+    """Draw an image with its lesions outlined, and beside it the image under each heatmap; returns JPEG."""
     base = _bgr(pixels_HW)
     panels = [_outlined(base.copy(), lesions)]
-    for values_uv in maps:
-        spread_HW = cv2.resize(np.asarray(values_uv, np.float32), base.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        shown_HW = np.clip(spread_HW, 0, 1)
+    for heatmap in maps:
+        shown_HW = _spread(heatmap, pixels_HW.shape, base.shape)
         colours = cv2.applyColorMap((shown_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
         weight = 0.75 * shown_HW[..., None]
         panels.append((base * (1 - weight) + colours * weight).astype(np.uint8))
     gap = np.full((base.shape[0], 6, 3), 255, np.uint8)
     row = [part for panel in panels for part in (gap, panel)][1:]
     return _jpeg(np.concatenate(row, axis=1), mark)
+
+
+def _spread(heatmap: Heatmap, image: Sequence[int], shown: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Lay a heatmap over the picture so that each cell's value stands at the middle of its patch."""
+    cells = [
+        ((np.arange(shown[axis]) + 0.5) * image[axis] / shown[axis] - heatmap.side / 2) / STRIDE for axis in (0, 1)
+    ]
+    rows_HW, columns_HW = np.meshgrid(*(axis.astype(np.float32) for axis in cells), indexing="ij")
+    spread = cv2.remap(heatmap.values, columns_HW, rows_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(np.clip(spread, 0, 1), np.float32)
 
 
 def sheet(patches: Sequence[GreyImage], columns: int, mark: str) -> bytes:
@@ -81,7 +89,7 @@ def sheet(patches: Sequence[GreyImage], columns: int, mark: str) -> bytes:
     tiles += [np.full((side, side), 255, np.uint8)] * (-len(tiles) % columns)
     framed = [np.pad(tile, 2, constant_values=255) for tile in tiles]
     rows = [np.concatenate(framed[start : start + columns], axis=1) for start in range(0, len(framed), columns)]
-    return _jpeg(cv2.cvtColor(np.concatenate(rows), cv2.COLOR_GRAY2BGR), mark)
+    return _jpeg(np.repeat(np.concatenate(rows)[..., None], 3, axis=2), mark)
 
 
 def _grey(pixels: GreyImage) -> npt.NDArray[np.uint8]:
@@ -98,7 +106,7 @@ def _bgr(pixels_HW: GreyImage) -> Bgr:
 def _outlined(base: Bgr, lesions: Sequence[Lesion]) -> Bgr:
     """Draw outlines a little outside the lesions, so that what they hold stays visible."""
     for lesion in lesions:
-        mask = cv2.resize(lesion.mask_HW.astype(np.uint8), base.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        mask = cv2.resize(lesion.mask.astype(np.uint8), base.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         grown = cv2.dilate(mask, np.ones((9, 9), np.uint8))
         contours, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(base, contours, -1, MALIGNANT_BGR if lesion.malignant else BENIGN_BGR, 2, cv2.LINE_AA)
@@ -106,12 +114,12 @@ def _outlined(base: Bgr, lesions: Sequence[Lesion]) -> Bgr:
 
 
 def _jpeg(picture: Bgr, mark: str) -> bytes:
-    """Add the mark's strip and encode; a line too long for a narrow picture is set smaller."""
+    """Add the mark's strip, in letters that fit the picture's width, and encode."""
     if mark:
+        wide = cv2.getTextSize(mark, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)[0][0]
+        scale = min(0.6, (picture.shape[1] - 8) / wide)
         strip = np.full((_STRIP, picture.shape[1], 3), 255, np.uint8)
-        (wide, _), _ = cv2.getTextSize(mark, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
-        scale = min(0.42, 0.42 * (picture.shape[1] - 8) / wide)
-        cv2.putText(strip, mark, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, scale, (90, 80, 70), 1, cv2.LINE_AA)
+        cv2.putText(strip, mark, (4, _STRIP - 7), cv2.FONT_HERSHEY_SIMPLEX, scale, (60, 50, 40), 1, cv2.LINE_AA)
         picture = np.concatenate([picture, strip])
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return bytes(data.tobytes())

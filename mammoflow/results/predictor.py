@@ -20,6 +20,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.data import decode
 from mammoflow.errors import ConfigError, DecodeError, LakeError
 from mammoflow.models import classifiers
+from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import Ensemble, read_member
 
@@ -42,7 +43,7 @@ class About:
 class Predictor:
     """The loaded ensemble: images in; probability, decision and members' scores out."""
 
-    def __init__(self, ensemble: Ensemble, images: ImageConfig, models: Sequence[torch.nn.Module]) -> None:
+    def __init__(self, ensemble: Ensemble, images: ImageConfig, models: Sequence[WholeImageClassifier]) -> None:
         self.ensemble = ensemble
         self.images = images
         self._models = [model.eval() for model in models]
@@ -114,7 +115,7 @@ def write_folder(
     lake.write_json(lake.join(url, ABOUT), about)
     for name in ensemble.names:
         files = read_member(members[name])
-        spec = classifiers.from_files(files).spec
+        spec = _whole_image(files).spec
         if (spec.height, spec.width, spec.fit) != (images.height, images.width, images.fit):
             raise LakeError(
                 f"{name} takes images of {spec.height}x{spec.width} ({spec.fit}), not {images.height}x{images.width} "
@@ -131,8 +132,15 @@ def read_folder(url: str) -> Predictor:
         LakeError: a file is missing, or of another version of mammoflow.
     """
     about = read_about(lake.join(url, ABOUT))
-    models = [classifiers.from_files(read_member(lake.join(url, "members", name))) for name in about.ensemble.names]
+    models = [_whole_image(read_member(lake.join(url, "members", name))) for name in about.ensemble.names]
     return Predictor(about.ensemble, about.images, models)
+
+
+def _whole_image(files: Mapping[str, bytes]) -> WholeImageClassifier:
+    model = classifiers.from_files(files)
+    if not isinstance(model, WholeImageClassifier):
+        raise LakeError("a member of the ensemble is a patch classifier; only whole-image classifiers can be averaged")
+    return model
 
 
 def read_about(url: str) -> About:

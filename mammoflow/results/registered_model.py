@@ -6,6 +6,7 @@ What is registered is code and data, never a pickle: this package's source and t
 
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,15 +208,17 @@ def _pack(
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
         data = Path(folder) / _FOLDER
         predictor.write_folder(str(data), ensemble, members, card, images)
-        mlflow.pyfunc.save_model(
-            path=str(package),
-            loader_module=__name__,
-            data_path=str(data),
-            code_paths=[str(Path(mammoflow.__file__).parent)],
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in _PACKAGES],
-            # No input schema: paths and arrays are both taken.
-            signature=ModelSignature(outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()])),
-        )
+        with warnings.catch_warnings():
+            # MLflow asks for an example to check inputs by; paths and arrays are both taken, so there is no input schema.
+            warnings.filterwarnings("ignore", message=".*input example was not provided")
+            mlflow.pyfunc.save_model(
+                path=str(package),
+                loader_module=__name__,
+                data_path=str(data),
+                code_paths=[str(Path(mammoflow.__file__).parent)],
+                pip_requirements=[f"{name}=={installed_version(name)}" for name in _PACKAGES],
+                signature=ModelSignature(outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()])),
+            )
 
 
 def _describe(ensemble: Ensemble) -> str:

@@ -5,15 +5,14 @@ workers to the lake: what comes back is one small dict of figures an epoch. A ch
 killed worker, node or driver costs at most one; the same job under the same folder goes on from there.
 """
 
-import os
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from mammoflow import lake
@@ -24,33 +23,39 @@ from mammoflow.training.loop import Run, Workers
 _HISTORY = "history.json"
 
 
-class Job(Protocol):
+R = TypeVar("R", bound=Run)
+
+
+class Job(Protocol[R]):
     """One training run: picklable, and the same on every worker."""
 
     @property
     def name(self) -> str:
-        """Name that is unique among the jobs of one artefact."""
+        """Return a name that is unique among jobs that run together."""
 
-    def open(self, workers: Workers, device: torch.device) -> tuple[Run, ShardBatches, ShardBatches]:
+    @property
+    def folder(self) -> str:
+        """Return the folder or URL where its checkpoints are kept while it runs."""
+
+    def open(self, workers: Workers, device: torch.device) -> tuple[R, ShardBatches, ShardBatches]:
         """Build the run, its training batches and its validation batches on one worker."""
 
-    def close(self, run: Run, history: list[dict[str, Any]]) -> None:
+    def close(self, run: R, history: list[dict[str, Any]]) -> None:
         """Write what was trained to the lake; called on the first worker, once, at the end."""
 
 
-def fit(job: Job, folder: str, compute: ComputeConfig, callbacks: list[UserCallback]) -> None:
+def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
     """Train a job to its end, or go on where an earlier try of it left off.
 
     Args:
-        job: what to train.
-        folder: where its checkpoints are kept while it runs (URL); the caller removes it once the job is closed.
+        job: what to train; whoever made it removes its folder once all is closed.
         compute: workers, CPUs and GPUs of the run.
         callbacks: told of every epoch in Ray Train's controller process.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed more often than is forgiven, or on bad input.
     """
-    filesystem, path = lake.filesystem(folder)
+    filesystem, path = lake.filesystem(job.folder)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "threads": compute.cpus_per_worker},
@@ -73,12 +78,10 @@ def fit(job: Job, folder: str, compute: ComputeConfig, callbacks: list[UserCallb
 
 def _work(settings: dict[str, Any]) -> None:
     """What every Ray Train worker does: epochs until the schedule ends, a report and a checkpoint after each."""
-    job: Job = settings["job"]
+    job: Job[Any] = settings["job"]
     torch.set_num_threads(settings["threads"])
     context = ray.train.get_context()
-    workers = Workers(
-        rank=context.get_world_rank(), world_size=context.get_world_size(), wrap=_wrap, gather=_gather
-    )
+    workers = Workers(rank=context.get_world_rank(), world_size=context.get_world_size(), wrap=_wrap, gather=_gather)
     run, training, validation = job.open(workers, get_device())
     history = _resume(run)
     while run.epoch < run.epochs:
@@ -126,8 +129,3 @@ def _gather(values: np.ndarray) -> np.ndarray:
     pieces: list[Any] = [None] * ray.train.get_context().get_world_size()
     torch.distributed.all_gather_object(pieces, values)
     return np.concatenate(pieces)
-
-
-def quiet_threads(compute: ComputeConfig) -> dict[str, str]:
-    """Return the environment that keeps math libraries to the CPUs a worker asked for."""
-    return {"OMP_NUM_THREADS": str(compute.cpus_per_worker), **({} if compute.gpu else {"CUDA_VISIBLE_DEVICES": ""})}

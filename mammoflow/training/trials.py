@@ -4,7 +4,7 @@ Each trial is a driver that asks for no CPU of its own and runs one Ray Train ru
 that run hold the CPUs and GPUs. Figures of each epoch come back through Tune, so one process writes MLflow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -15,33 +15,41 @@ from mammoflow.config import ComputeConfig
 from mammoflow.errors import TrainingError
 from mammoflow.training import distributed
 
+_DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
+"""A trial's driver takes no CPU from its workers and stays on the head node, which is never a spot machine."""
+
 OnEpoch = Callable[[str, dict[str, Any]], None]
+
+FIGURES = ("loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr", "images_per_s", "data_wait")
+"""What an epoch says of itself; Tune adds its own to it."""
 
 
 class _Stream(tune.Callback):
     """Hands every epoch of every trial to a function of the driver process."""
 
-    def __init__(self, jobs: Sequence[distributed.Job], on_epoch: OnEpoch) -> None:
+    def __init__(self, jobs: Sequence[distributed.Job[Any]], on_epoch: OnEpoch) -> None:
         """Keep the jobs by number, as trials carry them."""
         self._jobs = jobs
         self._on_epoch = on_epoch
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_info: Any
+        self,
+        iteration: int,  # noqa: ARG002 - Tune calls by keyword
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],
+        **_info: Any,
     ) -> None:
         """Pass on the figures of one epoch."""
         if "epoch" in result:
             self._on_epoch(self._jobs[trial.config["job"]].name, result)
 
 
-def run(
-    jobs: Sequence[distributed.Job], artefact: lake.Artefact, compute: ComputeConfig, on_epoch: OnEpoch
-) -> None:
+def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: OnEpoch) -> None:
     """Train all jobs, as many at a time as the cluster and `compute.concurrent_trials` allow.
 
     Args:
         jobs: what to train; each writes its own results to the lake.
-        artefact: whose folder `train/` holds checkpoints while they run.
         compute: resources of each.
         on_epoch: called in this process as `on_epoch(job name, figures)` after every epoch of every job.
 
@@ -50,14 +58,13 @@ def run(
     """
     if not jobs:
         return
-    folder = artefact.file("train")
 
     def drive(settings: dict[str, Any]) -> None:
-        distributed.fit(jobs[settings["job"]], folder, compute, [TuneReportCallback()])
+        distributed.fit(jobs[settings["job"]], compute, [TuneReportCallback()])
 
-    filesystem, path = lake.filesystem(artefact.file("tune"))
+    filesystem, path = lake.filesystem(lake.join(jobs[0].folder, "tune"))
     tuner = tune.Tuner(
-        tune.with_resources(drive, {"CPU": 0}),
+        tune.with_resources(drive, _DRIVER),
         param_space={"job": tune.grid_search(list(range(len(jobs))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=compute.concurrent_trials),
         run_config=tune.RunConfig(
@@ -69,9 +76,16 @@ def run(
         ),
     )
     results = tuner.fit()
-    failed = {jobs[result.config["job"]].name: str(result.error) for result in results if result.error is not None}
+    errors = [results[number].error for number in range(len(jobs))]
+    failed = {job.name: str(error) for job, error in zip(jobs, errors, strict=True) if error is not None}
     if failed:
         causes = "; ".join(f"{name}: {cause.strip().splitlines()[-1]}" for name, cause in failed.items())
-        raise TrainingError(f"{len(failed)} of {len(jobs)} training runs failed ({causes}); the same command retries them")
-    for name in ("train", "tune"):
-        lake.remove(artefact.file(name))
+        raise TrainingError(
+            f"{len(failed)} of {len(jobs)} training runs failed ({causes}); "
+            "the same command goes on from their last epoch"
+        )
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Keep the numbers of an epoch that MLflow draws: no text, no nested figures, nothing of Tune's own."""
+    return {name: float(figures[name]) for name in FIGURES if isinstance(figures.get(name), int | float)}

@@ -83,7 +83,8 @@ def read(source: str) -> Listing:
     """
     files = scan(source)
     found = _find_csvs(files)
-    rows = [row for name, path in found.items() for row in _read_csv(files, name, path)]
+    by_csv = {name: _read_csv(files, name, path) for name, path in found.items()}
+    rows = [row for some in by_csv.values() for row in some]
     faults = _faults(rows)
     films: dict[tuple[str, str, str], list[LesionRow]] = {}
     for row in rows:
@@ -98,9 +99,7 @@ def read(source: str) -> Listing:
             path = files.url(_locate(files, row.image))
             problems[row.image_id] = problem(row.image_id, path, "decode", fault, fatal=True)
     exams = exams_table([exam for film in good for exam in _exams_of_film(files, film)])
-    counts = {f"rows in {name}": 0 for name in found}
-    for row in rows:
-        counts[f"rows in {_csv_of(row)}"] += 1
+    counts = {f"rows in {name}": len(some) for name, some in by_csv.items()}
     counts |= {"patients": len({row.patient for row in rows}), "images": exams.num_rows, "films": len(good)}
     return Listing(exams=exams, problems=tuple(problems.values()), counts=counts)
 
@@ -108,24 +107,20 @@ def read(source: str) -> Listing:
 def _faults(rows: list[LesionRow]) -> dict[str, str]:
     """Return image_id -> what in its rows can't be understood or contradicts another row."""
     faults: dict[str, str] = {}
-    first: dict[str, LesionRow] = {}
+    first: dict[tuple[str, str], LesionRow] = {}
     for row in rows:
         values = (("side", row.side, SIDES), ("view", row.view, VIEWS), ("pathology", row.pathology, PATHOLOGIES))
         for field, value, known in values:
             if value not in known:
                 reason = f"column `{COLUMNS[field]}` is {value!r}, but must be one of {', '.join(known)}; mend the CSV"
                 faults.setdefault(row.image_id, reason)
-        image = first.setdefault(row.image_id, row)
+        image = first.setdefault((row.image_id, ""), row)
         if (image.film, image.image) != (row.film, row.image):
             faults.setdefault(row.image_id, "its rows disagree on patient, side, view or path; mend the CSV")
-        lesion = first.setdefault(f"{row.image_id}_{row.number}", row)
+        lesion = first.setdefault((row.image_id, row.number), row)
         if lesion.pathology != row.pathology:
             faults.setdefault(row.image_id, f"two rows of abnormality {row.number} disagree on pathology; mend the CSV")
     return faults
-
-
-def _csv_of(row: LesionRow) -> str:
-    return next(name for name, (part, kind, _) in CSV_FILES.items() if (part, kind) == (row.part, row.kind))
 
 
 def _find_csvs(files: SourceFiles) -> dict[str, str]:

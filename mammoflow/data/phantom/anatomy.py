@@ -1,0 +1,214 @@
+"""One breast as a film sees it, before lesions: outline, muscle, fat, glandular tissue, vessels. No files.
+
+NumPy, SciPy and OpenCV only. Drawn as a left breast, the chest wall at column 0; film.py turns it for the right
+side. Lengths are shares of the film's height unless marked [px]. Shape letters: H, W film rows, columns [px].
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+from scipy.interpolate import PchipInterpolator
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+SLOPE = 3.1
+"""Fall of the tissue's power with frequency, P ~ f^-SLOPE; the real films measured beside it give 2.9 to 3.4."""
+
+_GLANDULAR = {1: 0.15, 2: 0.30, 3: 0.46, 4: 0.60}
+"""Attenuation that glandular tissue adds to fat, by BI-RADS density."""
+
+_EXTENT = {1: 0.55, 2: 0.75, 3: 0.9, 4: 1.1}
+"""Extent of the glandular zone, as a factor, by BI-RADS density."""
+
+_FAT, _MUSCLE = 0.27, 0.40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woman:
+    """What the films of one woman share."""
+
+    density: int
+    """BI-RADS density 1-4."""
+    reach: float
+    """From chest wall to nipple in the CC view."""
+    spread: float
+    """Half the extent of the breast along the chest wall in the CC view."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breast:
+    """One breast in one view."""
+
+    inside_HW: BoolArray
+    """Whether a pixel is breast or muscle."""
+    skin_HW: FloatArray
+    """Distance to the skin, 0 outside [px]."""
+    muscle_HW: FloatArray
+    """Share of pectoral muscle [0-1]."""
+    outline_H: FloatArray
+    """Column of the skin in each row, 0 where there is no breast [px]."""
+
+
+def woman(density: int, rng: np.random.Generator) -> Woman:
+    """Draw the sizes that the films of one woman share."""
+    reach, spread = rng.random(2)
+    return Woman(density=density, reach=0.38 + 0.2 * reach, spread=0.31 + 0.11 * spread)
+
+
+def outline(view: str, her: Woman, shape: tuple[int, int], rng: np.random.Generator) -> Breast:
+    """Draw where skin and muscle are.
+
+    Args:
+        view: CC or MLO.
+        her: her sizes.
+        shape: (H, W) [px].
+        rng: seeded by the caller from (seed, film id, "outline").
+    """
+    height, width = shape
+    rows = np.arange(height, dtype=np.float32) / np.float32(height)
+    skin = _cc_skin(rows, her, rng) if view == "CC" else _mlo_skin(rows, her, rng)
+    outline_H = np.minimum(skin * height, width * 0.97).astype(np.float32)
+    columns = np.arange(width, dtype=np.float32)
+    inside = columns[None] < outline_H[:, None]
+    skin_HW = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
+    muscle = np.zeros(shape, np.float32) if view == "CC" else _muscle(rows, columns / height, rng)
+    return Breast(inside_HW=inside, skin_HW=skin_HW, muscle_HW=muscle * inside, outline_H=outline_H)
+
+
+def _cc_skin(rows: FloatArray, her: Woman, rng: np.random.Generator) -> FloatArray:
+    centre, power, point, tilt = rng.uniform([0.44, 1.8, 0.55, -0.15], [0.54, 2.2, 0.85, 0.15])
+    t = np.abs((rows - centre) / her.spread - tilt * (1 - ((rows - centre) / her.spread) ** 2))
+    skin = her.reach * np.maximum(1 - t**power, 0) ** point
+    return _with_nipple(skin, rows, rng)
+
+
+def _mlo_skin(rows: FloatArray, her: Woman, rng: np.random.Generator) -> FloatArray:
+    axilla, waist, nipple, fold, end = rng.uniform([0.26, 0.29, 0.54, 0.78, 0.92], [0.34, 0.36, 0.66, 0.84, 1.00])
+    reach = her.reach * 0.98
+    at = [0.0, 0.22, (0.22 + nipple) / 2, nipple, (nipple + fold) / 2, fold, (fold + end) / 2, end, 1.01]
+    skin = [axilla, waist, (waist + reach) / 2 + 0.03, reach, reach * 0.88, reach * 0.6, reach * 0.27, 0.06, 0.0]
+    return _with_nipple(PchipInterpolator(at, skin)(rows).astype(np.float32), rows, rng)
+
+
+def _with_nipple(skin: FloatArray, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Add a small bump at the foremost point."""
+    size = rng.uniform(0.005, 0.02)
+    return np.asarray(skin + size * np.exp(-(((rows - rows[skin.argmax()]) / 0.014) ** 2)) * (skin > 0), np.float32)
+
+
+def _muscle(rows: FloatArray, columns: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the share of pectoral muscle: a triangle at the upper chest wall with a soft, slightly bulging edge."""
+    top, bottom, bulge, soft = rng.uniform([0.17, 0.45, -0.01, 0.006], [0.27, 0.75, 0.03, 0.015])
+    edge = top * (1 - rows / bottom) + bulge * np.sin(np.pi * rows / bottom)
+    return np.asarray(1 / (1 + np.exp(np.clip((columns[None] - edge[:, None]) / soft, -20, 20))), np.float32)
+
+
+def attenuation(breast: Breast, view: str, her: Woman, rng: np.random.Generator) -> FloatArray:
+    """Draw what the breast without lesions takes from the beam.
+
+    Returns:
+        float32 (H, W), 0 in air, about .25 in fat, .5 to .8 in glandular tissue, all of it smooth in the
+        periphery, where the breast is thinner. Its fluctuations fall off with frequency as P ~ f^-SLOPE.
+
+    Source: Burgess 1999 for the power law of mammographic backgrounds.
+    """
+    height = breast.inside_HW.shape[0]
+    lumps_HW, strands_HW = _towards_nipple(fields(breast.inside_HW.shape, rng), breast)
+    zone_HW = _glandular_zone(breast, view, her, lumps_HW, rng)
+    gland = _GLANDULAR[her.density] * rng.uniform(0.9, 1.1)
+    ridges_HW = _ridges(strands_HW)
+    tissue = _FAT + zone_HW * gland * (0.62 + 0.17 * lumps_HW + 0.40 * ridges_HW)
+    tissue += 0.022 * lumps_HW + 0.055 * ridges_HW
+    tissue += 0.05 * _vessels(breast, rng)
+    thicker = 1.2 - 0.6 * np.linspace(0, 1, height, dtype=np.float32)[:, None]  # towards the armpit
+    tissue += breast.muscle_HW * (_MUSCLE * rng.uniform(0.8, 1.1) * thicker - (tissue - _FAT) * 0.75)
+    # compressed breasts are flat but for a rim, where the thickness falls to nothing
+    depth = np.minimum(breast.skin_HW / (0.15 * height), 1)
+    thickness = 1 - (1 - depth) ** 1.8
+    skin_line = 0.03 * np.exp(-((breast.skin_HW / (0.008 * height) - 1) ** 2))
+    return np.asarray((np.maximum(tissue, 0.05) * thickness + skin_line) * breast.inside_HW, np.float32)
+
+
+def fields(shape: tuple[int, int], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Draw two independent Gaussian random fields, float32 (H, W), mean 0, deviation 1, with P ~ f^-SLOPE.
+
+    Structures larger than a quarter of the height are left out; they are anatomy's, not texture's.
+    """
+    rows, columns = (scipy.fft.next_fast_len(side) for side in shape)
+    f_rows = scipy.fft.fftfreq(rows).astype(np.float32)[:, None] * shape[0]
+    f_columns = scipy.fft.fftfreq(columns).astype(np.float32)[None] * shape[0]
+    # tissue runs to the nipple: structures are longer across the film than along the chest wall
+    squared = (0.75 * f_rows) ** 2 + (1.3 * f_columns) ** 2
+    amplitude = (squared + np.float32(16.0)) ** np.float32(-SLOPE / 4)
+    noise = rng.standard_normal((rows, columns, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    noise *= amplitude
+    noise[0, 0] = 0
+    both = scipy.fft.ifft2(noise, overwrite_x=True)[: shape[0], : shape[1]]
+    scale = np.sqrt(np.mean(amplitude**2)) / np.sqrt(rows * columns)
+    return np.ascontiguousarray(both.real / scale), np.ascontiguousarray(both.imag / scale)
+
+
+def _towards_nipple(textures: tuple[FloatArray, FloatArray], breast: Breast) -> tuple[FloatArray, FloatArray]:
+    """Squeeze two textures, float32 (H, W), so that what runs from the chest wall converges on the nipple."""
+    height, width = breast.inside_HW.shape
+    nipple = np.float32(breast.outline_H.argmax())
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    columns = np.broadcast_to(np.arange(width, dtype=np.float32)[None], (height, width))
+    squeeze = 1 + 0.8 * np.minimum(columns / breast.outline_H.max(), 1) ** 2
+    source = nipple + (rows - nipple) * squeeze
+    both = cv2.remap(cv2.merge(textures), columns, source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    lumps, strands = cv2.split(both)
+    return lumps.astype(np.float32), strands.astype(np.float32)
+
+
+def _ridges(strands_HW: FloatArray) -> FloatArray:
+    """Return ligaments and ducts, float32 (H, W) [0-1]: fine lines where the field crosses zero, coarse and fine."""
+    height = strands_HW.shape[0]
+    total = np.zeros_like(strands_HW)
+    for size, weight in ((0.012, 0.6), (0.004, 0.4)):
+        smooth = cv2.GaussianBlur(strands_HW, (0, 0), size * height)
+        detail = smooth - cv2.blur(smooth, (round(10 * size * height) | 1,) * 2)
+        total += weight * np.exp(-np.abs(detail) * np.float32(1.6 / detail.std()))
+    return total
+
+
+def _glandular_zone(
+    breast: Breast, view: str, her: Woman, lumps_HW: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Return the share of the glandular disc [0-1], float32 (H, W): behind the nipple, its edge ragged."""
+    height, width = breast.inside_HW.shape
+    nipple_row = float(breast.outline_H.argmax()) / height
+    reach = float(breast.outline_H.max()) / height
+    y = np.arange(height, dtype=np.float32)[:, None] / height
+    x = np.arange(width, dtype=np.float32)[None] / height
+    rise, depth, along = rng.uniform([-0.04, 0.42, 0.6], [0.04, 0.52, 0.75])
+    size = _EXTENT[her.density]
+    centre = nipple_row + rise - (0.05 if view == "MLO" else 0.0)
+    far = ((x - depth * reach) / (0.48 * reach * size)) ** 2 + ((y - centre) / (along * her.spread * size)) ** 2
+    skin_gap = breast.skin_HW / np.float32(0.05 * height) - 0.8  # a layer of fat lies under the skin
+    soft_HW = cv2.GaussianBlur(lumps_HW, (0, 0), 0.012 * height)
+    ragged = np.minimum(1.1 - far, skin_gap) + 0.75 * soft_HW
+    return np.asarray(1 / (1 + np.exp(np.clip(-3.2 * ragged, -20, 20))), np.float32)
+
+
+def _vessels(breast: Breast, rng: np.random.Generator) -> FloatArray:
+    """Draw a few long thin winding lines from the chest wall to the nipple, float32 (H, W) [0-1]."""
+    height, width = breast.inside_HW.shape
+    canvas = np.zeros((height, width), np.uint8)
+    rows = np.flatnonzero(breast.outline_H > 0.1 * height)
+    nipple = np.array([breast.outline_H.argmax(), breast.outline_H.max() * 0.9])
+    for _ in range(int(rng.integers(4, 10))):
+        start = np.array([rng.choice(rows), rng.uniform(0, 0.1) * height])
+        end = start + (nipple - start) * rng.uniform(0.4, 0.95)
+        t = np.linspace(0, 1, 24)[:, None]
+        bend = np.sin(np.pi * t * rng.uniform(0.8, 3)) * rng.uniform(-0.06, 0.06) * height
+        wobble = np.cumsum(rng.normal(0, 0.002 * height, (24, 2)), axis=0)
+        path = start + (end - start) * t + bend * [1.0, 0.3] + wobble
+        thick = max(1, round(height * rng.uniform(0.002, 0.005)))
+        points = np.round(path[:, ::-1] * 8).astype(np.int32)
+        cv2.polylines(canvas, [points], False, float(rng.uniform(110, 255)), thick, cv2.LINE_AA, shift=3)
+    return cv2.GaussianBlur(canvas, (0, 0), max(0.6, height / 700)).astype(np.float32) / 255

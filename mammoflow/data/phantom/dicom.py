@@ -1,0 +1,135 @@
+"""Pixels to the bytes of a DICOM file like those of CBIS-DDSM: secondary captures, one frame. No files.
+
+NumPy, pydicom and GDCM only. Identifiers are made up from names, so the same name gives the same file.
+"""
+
+import io
+from dataclasses import dataclass
+
+import gdcm
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+SYNTAXES = {
+    "raw": ExplicitVRLittleEndian,
+    "rle": RLELossless,
+    "jpeg2000": JPEG2000Lossless,
+    "jpeg-lossless": JPEGLosslessSV1,
+}
+"""Transfer syntax of each codec, all of them lossless. Source: DICOM PS3.5, 10 and A.4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a file says of itself."""
+
+    patient: str
+    """PatientID and name: in this release the case folder, e.g. Mass-Training_P_00001_LEFT_CC."""
+    description: str
+    """SeriesDescription: `full mammogram images`, `cropped images` or `ROI mask images`."""
+    study: str
+    series: str
+    instance: str
+    number: int = 1
+    """InstanceNumber within the series."""
+    side: str | None = None
+    """Laterality, L or R; None leaves the tag out."""
+    view: str | None = None
+    """ViewPosition and PatientOrientation, CC or MLO; None leaves the tags out."""
+
+
+def uid(*names: str) -> str:
+    """Return the UID that belongs to these names."""
+    return str(generate_uid(entropy_srcs=["mammoflow phantom", *names]))
+
+
+def encode(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str, identity: Identity) -> bytes:
+    """Return a DICOM file of all bits of `pixels_HW`, uint8 or uint16 (H, W), MONOCHROME2.
+
+    Raises:
+        KeyError: a codec that is not in SYNTAXES.
+        RuntimeError: GDCM refuses to compress.
+    """
+    dataset = _dataset(identity)
+    dataset.file_meta.TransferSyntaxUID = SYNTAXES[codec]
+    bits = pixels_HW.itemsize * 8
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = pixels_HW.shape
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelRepresentation = 0
+    dataset.SmallestImagePixelValue, dataset.LargestImagePixelValue = int(pixels_HW.min()), int(pixels_HW.max())
+    if codec == "raw":
+        dataset.PixelData = pixels_HW.tobytes()
+        dataset["PixelData"].VR = "OW"
+    else:
+        dataset.PixelData = encapsulate([_compress(pixels_HW, SYNTAXES[codec])])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _dataset(identity: Identity) -> Dataset:
+    """Return everything but the pixels, with the tags that the real films have."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = identity.instance
+    dataset.StudyDate, dataset.ContentDate = "20160720", "20160426"
+    dataset.StudyTime, dataset.ContentTime = "120000", "120000"
+    dataset.AccessionNumber = ""
+    dataset.Modality = "MG"
+    dataset.ConversionType = "WSD"
+    dataset.ReferringPhysicianName = ""
+    dataset.SeriesDescription = identity.description
+    dataset.PatientName = dataset.PatientID = identity.patient
+    dataset.PatientBirthDate = dataset.PatientSex = ""
+    dataset.BodyPartExamined = "BREAST"
+    dataset.SecondaryCaptureDeviceManufacturer = "mammoflow"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = identity.study, identity.series
+    dataset.StudyID = "DDSM"
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, identity.number
+    if identity.view is not None:
+        dataset.PatientOrientation = dataset.ViewPosition = identity.view
+    if identity.side is not None:
+        dataset.Laterality = identity.side
+    return dataset
+
+
+def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax: UID) -> bytes:
+    """Return one compressed frame; GDCM encodes all three syntaxes, pydicom alone only RLE."""
+    writer = gdcm.ImageWriter()  # owns the image, so it has to live as long
+    image = writer.GetImage()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((pixels_HW.shape[1], pixels_HW.shape[0], 1))
+    monochrome = gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
+    image.SetPhotometricInterpretation(monochrome)
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
+    bits = pixels_HW.itemsize * 8
+    image.SetPixelFormat(gdcm.PixelFormat(1, bits, bits, bits - 1, 0))
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetByteStringValue(pixels_HW.tobytes())
+    image.SetDataElement(element)
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
+    change.SetInput(image)
+    if not change.Change():
+        raise RuntimeError(f"GDCM can't compress {pixels_HW.shape} px of {bits} bits as {syntax.name}; store it raw")
+    fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
+    parts = [fragments.GetFragment(i).GetByteValue().GetBuffer() for i in range(fragments.GetNumberOfFragments())]
+    return b"".join(part.encode("utf-8", "surrogateescape") for part in parts)

@@ -1,0 +1,128 @@
+"""The report: everything that a run found, as one HTML file that opens offline. No Ray, no MLflow.
+
+Pictures are inside the file. Where the run drew phantoms, every figure says so. report_tables.py and
+report_pictures.py make the parts; report.html lays them out.
+"""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment
+
+import mammoflow
+from mammoflow import lake
+from mammoflow.results import ensemble as ensembles
+from mammoflow.results import report_pictures, report_tables
+from mammoflow.results.ensemble import ENSEMBLE
+from mammoflow.results.report_inputs import ReportInputs
+
+__all__ = ["ReportInputs", "write"]
+
+
+def write(inputs: ReportInputs, url: str) -> str:
+    """Write the report and return its URL.
+
+    Args:
+        inputs: a finished run.
+        url: of the HTML file.
+
+    Raises:
+        LakeError: an artefact is incomplete, or `url` can't be written.
+        SplitError: a split lacks a class, so that no AUC can be given.
+    """
+    template = files("mammoflow.results").joinpath("report.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(template).render(context(inputs))
+    lake.write_bytes(url, page.encode())
+    return url
+
+
+def context(inputs: ReportInputs) -> dict[str, Any]:
+    """Return what the template shows, as plain values."""
+    config = inputs.config
+    origin = "phantoms drawn by mammoflow" if inputs.mark else f"{config.dataset} from {config.source}"
+    trunks = ", ".join(inputs.trunks)
+    return {
+        "name": config.name,
+        "subtitle": f"Whole-image cancer classifiers: {origin}; trunks {trunks}; patches {config.patches.set}; "
+        f"seed {config.seed}.",
+        "mark": inputs.mark,
+        "size": f"{config.images.height} x {config.images.width}",
+        "cards": _cards(inputs),
+        "tables": report_tables.tables(inputs),
+        "patch_text": _patch_text(inputs),
+        "paper_note": _paper_note(inputs),
+        "registered_text": f"Registered as models:/{inputs.registered['name']}/{inputs.registered['version']}.",
+        "quarantine_text": report_tables.quarantine_text(inputs),
+        **report_pictures.pictures(inputs),
+        "seconds": _seconds(inputs.seconds),
+        "config": json.dumps(asdict(config), indent=1),
+        "version": mammoflow.__version__,
+        "date": datetime.now(UTC).strftime("%d %B %Y"),
+    }
+
+
+def _cards(inputs: ReportInputs) -> list[dict[str, str]]:
+    """Return the headline figures."""
+    test = ensembles.summarise(inputs.test_ensemble)[ENSEMBLE]
+    point = ensembles.performance(inputs.test_scores, inputs.ensemble)
+    films = inputs.images.summary()
+    low, high = test["ci95_tta"]
+    patch = max(inputs.patch_accuracy.values(), key=lambda figures: float(figures["balanced_accuracy"]))
+    return [
+        {
+            "what": "Ensemble AUC, test",
+            "value": f"{test['auc_tta']:.3f}",
+            "more": f"95% interval {low:.3f} to {high:.3f}",
+        },
+        {
+            "what": "Sensitivity, test",
+            "value": f"{point.sensitivity.value:.1%}",
+            "more": f"{point.sensitivity.hits} of {point.sensitivity.of} malignant films",
+        },
+        {
+            "what": "Specificity, test",
+            "value": f"{point.specificity.value:.1%}",
+            "more": f"{point.specificity.hits} of {point.specificity.of} benign films",
+        },
+        {
+            "what": "Patch accuracy, test",
+            "value": f"{patch['accuracy']:.3f}",
+            "more": f"balanced {patch['balanced_accuracy']:.3f}, chance {1 / len(inputs.config.patches.classes):.2f}",
+        },
+        {
+            "what": "Films",
+            "value": f"{sum(films['images'].values()):,}",
+            "more": f"of {sum(films['patients'].values()):,} patients; {films['quarantined']} quarantined",
+        },
+    ]
+
+
+def _patch_text(inputs: ReportInputs) -> str:
+    patches = inputs.config.patches
+    around = "one centred on each lesion" if patches.set == "S1" else f"{patches.per_lesion} around each lesion"
+    return (
+        f"Set {patches.set}: {patches.side} px squares, {around}, and as many of background tissue of the same film, "
+        "which hold no pixel of any lesion."
+    )
+
+
+def _paper_note(inputs: ReportInputs) -> str:
+    if inputs.mark:
+        return "The paper's figures are of CBIS-DDSM films, ours of phantoms: a reference, not a comparison."
+    if inputs.config.dataset != "cbis_ddsm" or inputs.config.splits.protocol != "paper":
+        return (
+            "The paper's figures are of its own split of CBIS-DDSM's training release: another benchmark than this one."
+        )
+    return "The paper's figures are of the same protocol, on its own random split."
+
+
+def _seconds(seconds: dict[str, float]) -> list[dict[str, Any]]:
+    longest = max([*seconds.values(), 1e-9])
+    return [
+        {"stage": stage, "seconds": f"{value:,.1f}", "width": max(2, round(240 * value / longest))}
+        for stage, value in seconds.items()
+    ]

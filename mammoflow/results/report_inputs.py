@@ -1,0 +1,57 @@
+"""What the report is made from. No Ray, no MLflow, no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mammoflow.config import Config
+from mammoflow.lake import Artefact
+from mammoflow.results import ensemble as ensembles
+from mammoflow.results.ensemble import Ensemble
+
+PHANTOM_MARK = "phantom data, no clinical meaning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportInputs:
+    """A finished run: its settings, artefacts and figures."""
+
+    config: Config
+    """Every setting."""
+    images: Artefact
+    """Decoded images."""
+    patches: Artefact
+    """Labelled patches."""
+    trunks: Mapping[str, Artefact]
+    """Patch classifier of each backbone."""
+    search: Artefact
+    """Whole-image candidates and their ranking."""
+    val_scores: pa.Table
+    """schema.SCORES of the finished candidates on validation."""
+    test_scores: pa.Table
+    """schema.SCORES of the finished candidates on test."""
+    ensemble: Ensemble
+    """The frozen choice."""
+    registered: Mapping[str, Any]
+    """At least `name` and `version` of the registered model."""
+    patch_accuracy: Mapping[str, Mapping[str, Any]]
+    """Test figures of each backbone's patch classifier, as evaluation.patch_accuracy gives them."""
+    seconds: dict[str, float]
+    """How long each stage took [s]."""
+
+    @property
+    def mark(self) -> str:
+        """Return what every figure must say of its data: of phantoms, that they are; else nothing."""
+        return PHANTOM_MARK if self.config.source is None else ""
+
+    @property
+    def ranking(self) -> list[dict[str, Any]]:
+        """Return the candidates as the search ranked them."""
+        return list(self.search.summary()["ranking"])
+
+    @property
+    def test_ensemble(self) -> pa.Table:
+        """Return the ensemble's own scores on test."""
+        return ensembles.average(self.test_scores, self.ensemble)

@@ -1,0 +1,230 @@
+"""Training of whole-image classifiers: a bank of candidates on one frozen trunk, then one of them with all its layers.
+
+Plain PyTorch: no Ray, no files. In stage 1 the trunk runs once a batch for all K candidates; each has its own loss and
+optimiser, so its numbers are bit for bit those of training it alone.
+
+Shape letters: K candidates, N rows of a batch. Source: paper, methods (2-stage schedule).
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mammoflow.config import ImageTrainingConfig
+from mammoflow.data.batches import Batch
+from mammoflow.errors import TrainingError
+from mammoflow.models.classifiers import WholeImageClassifier, from_files, to_files
+from mammoflow.models.top_layers import TopLayerBank
+from mammoflow.training import loop
+from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
+
+
+class BankRun:
+    """Trains K candidates through one stage and keeps each one's weights of the best validation AUC."""
+
+    def __init__(
+        self,
+        config: ImageTrainingConfig,
+        stage: int,
+        candidates: Mapping[str, WholeImageClassifier],
+        class_counts: NDArray[np.int64],
+        device: torch.device,
+        workers: Workers,
+        seed: int,
+        *,
+        best: Mapping[str, Best] | None = None,
+    ) -> None:
+        """Move the candidates to the device; nothing is trained yet.
+
+        Args:
+            config: both stages, batch, augmentation, precision.
+            stage: 0 trains the top layers alone, 1 everything.
+            candidates: by name, to be trained in place; they share one trunk (`classifiers.candidates`). Stage 1 takes
+                one, with the last weights of stage 0.
+            class_counts: benign and malignant images in the training split.
+            device: of this worker.
+            workers: this worker among all.
+            seed: of the augmentations.
+            best: what stage 0 kept (`kept`), to be beaten in stage 1.
+
+        Raises:
+            TrainingError: candidates on different trunks, several in stage 1, or a class without images.
+        """
+        trunks = {id(model.trunk): model.trunk for model in candidates.values()}
+        if len(trunks) != 1 or (stage == 1 and len(candidates) != 1):
+            raise TrainingError(
+                f"{len(candidates)} candidates on {len(trunks)} trunks can't train together in stage {stage + 1}; "
+                "stage 1 takes candidates that share one trunk, stage 2 a single one"
+            )
+        self.epoch = 0
+        self.improved: tuple[str, ...] = ()
+        self.best: dict[str, Best] = dict(best or {})
+        self._config, self._number, self._device = config, stage, device
+        self._workers, self._seed = workers, seed
+        self._stage = config.stages[stage]
+        self._before = sum(earlier.epochs for earlier in config.stages[:stage])
+        self._total = sum(one.epochs for one in config.stages)
+        self._models = dict(candidates)
+        self._trunk = next(iter(trunks.values()))
+        self._class_weights = loop.class_weights(class_counts) if config.balanced else torch.ones(2)
+        bank = TopLayerBank([model.top for model in candidates.values()])
+        layers: OrderedDict[str, nn.Module] = OrderedDict(trunk=self._trunk, bank=bank)
+        self._layers = nn.Sequential(layers).to(device).to(memory_format=torch.channels_last)
+        self._trunk.set_trained(self._stage.trained)
+        self._net = workers.wrap(self._layers)
+        self._optimisers = [loop.optimiser(self._stage, model.top, self._trunk) for model in self._models.values()]
+
+    @property
+    def epochs(self) -> int:
+        """Return the epochs of this stage."""
+        return self._stage.epochs
+
+    def train_epoch(self, batches: Batches) -> Figures:
+        """Train one epoch of all candidates.
+
+        Returns:
+            `epoch` (from 1) and `epochs` over both stages, `stage` (from 1), `lr`, `images_per_s`, `data_wait`;
+            `loss` by candidate: mean cross-entropy of the augmented images without class weights, to compare with
+            `val_loss`.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        self._layers.train()
+        epoch = self._before + self.epoch
+        losses = EpochLosses(list(self._models), epoch + 1)
+        feed = Feed(batches.epoch(epoch), self._workers.world_size)
+        for batch in feed:
+            self._step(batch, losses, epoch)
+        self.epoch += 1
+        figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": self._stage.lr}
+        return figures | feed.figures() | {"loss": losses.means(self._workers)}
+
+    def _step(self, batch: Batch, losses: EpochLosses, epoch: int) -> None:
+        config, device = self._config, self._device
+        images = loop.augmented(batch, config.augment, self._seed, epoch, self._number, device)
+        weights_N = (batch.weights * self._class_weights[batch.labels]).to(device)
+        with loop.autocast(device, config.precision):
+            logits_KN2 = self._net(images)
+        losses_KN = _cross_entropies(logits_KN2.float(), batch.labels.to(device))
+        # workers' gradients are averaged: each gives its part of the step's mean, times their number
+        loss = (losses_KN * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))
+        for optimiser in self._optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)  # the sum over candidates: none of them is in another's gradient
+        for optimiser in self._optimisers:
+            optimiser.step()
+        losses.add(losses_KN, batch.weights, batch.ids)
+
+    @torch.inference_mode()
+    def validate(self, batches: Batches) -> Figures:
+        """Judge every candidate on the validation split; keep those whose AUC is the best so far.
+
+        Returns:
+            `val_loss` and `val_auc` by candidate.
+
+        Raises:
+            TrainingError: the split holds one class only, or scores are not finite.
+        """
+        loop.sync_buffers(self._layers, self._workers)
+        self._layers.eval()
+        rows = np.concatenate([self._judge(batch) for batch in batches.epoch(self.epoch)])
+        label_N, *columns = self._workers.gather(rows).T
+        score_KN, loss_KN = np.split(np.array(columns), 2)
+        aucs = {name: self._auc(name, label_N, score_N) for name, score_N in zip(self._models, score_KN, strict=True)}
+        self.improved = tuple(name for name, auc in aucs.items() if loop.is_better(auc, self.best.get(name)))
+        for name in self.improved:
+            weights = loop.snapshot(self._trained_weights(name))
+            self.best[name] = Best(value=aucs[name], epoch=self._before + self.epoch, weights=weights)
+        losses = dict(zip(self._models, loss_KN.mean(axis=1).tolist(), strict=True))
+        return {"val_loss": losses, "val_auc": aucs}
+
+    def _judge(self, batch: Batch) -> NDArray[np.float64]:
+        """Return (label, K scores, K losses) of each real row of a batch: float64 (rows, 1 + 2 K)."""
+        with loop.autocast(self._device, self._config.precision):
+            logits_KN2: Tensor = self._layers(loop.unchanged(batch, self._device))
+        logits_KN2 = logits_KN2.double().cpu()
+        score_KN = logits_KN2.softmax(dim=-1)[..., 1]
+        loss_KN = _cross_entropies(logits_KN2, batch.labels)
+        rows = torch.cat([batch.labels[None].double(), score_KN, loss_KN]).T
+        return rows[batch.weights > 0].numpy()
+
+    def _auc(self, name: str, label_N: NDArray[np.float64], score_N: NDArray[np.float64]) -> float:
+        if len(np.unique(label_N)) < 2:
+            raise TrainingError(
+                f"the {len(label_N)} validation images are all of class {label_N[0]:.0f}; an AUC needs both: use more"
+            )
+        if not np.isfinite(score_N).all():
+            raise TrainingError(
+                f"{name} gives scores that are not finite in epoch {self._before + self.epoch}; lower its lr"
+            )
+        return float(roc_auc_score(label_N, score_N))
+
+    def _trained_weights(self, name: str) -> dict[str, Tensor]:
+        """Return what this stage changes of a candidate: a frozen trunk is the same for all and for ever."""
+        state = self._models[name].state_dict()
+        return {key: value for key, value in state.items() if self._number == 1 or key.startswith("top.")}
+
+    def parameters(self, name: str) -> int:
+        """Return how many weights a candidate has, its trunk's included."""
+        return sum(parameter.numel() for parameter in self._models[name].parameters())
+
+    def best_files(self, name: str) -> dict[str, bytes]:
+        """Return the model folder of a candidate's best epoch; before any validation, of the model as it is."""
+        model = self._models[name]
+        kept = self.best[name].weights if name in self.best else {}
+        return to_files(model, model.state_dict() | kept)
+
+    def last_files(self, name: str) -> dict[str, bytes]:
+        """Return the model folder of a candidate as it is now: where stage 2 goes on from."""
+        return to_files(self._models[name])
+
+    def state(self) -> dict[str, bytes]:
+        """Return all that is needed to continue, as files; without the trunk where it is frozen."""
+        return loop.pack(
+            {
+                "epoch": self.epoch,
+                "weights": {name: self._trained_weights(name) for name in self._models},
+                "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+                "best": {name: best.to_state() for name, best in self.best.items()},
+            }
+        )
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Continue from files of `state`: on the CPU, the numbers are those of a run that was never stopped.
+
+        Raises:
+            TrainingError: the files are damaged, or of other candidates.
+        """
+        state = loop.unpack(files)
+        if list(state["weights"]) != list(self._models):
+            raise TrainingError(
+                f"the checkpoint is of {list(state['weights'])}, this run trains {list(self._models)}; "
+                "delete it to start afresh"
+            )
+        for name, weights in state["weights"].items():
+            self._models[name].load_state_dict(weights, strict=self._number == 1)
+        for optimiser, values in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(values)
+        self.epoch = state["epoch"]
+        self.best = {name: Best(**values) for name, values in state["best"].items()}
+
+
+def kept(files: Mapping[str, bytes], value: float, epoch: int) -> Best:
+    """Return the best of an earlier stage from its model folder, its validation AUC and its epoch.
+
+    Raises:
+        LakeError: the folder is damaged.
+    """
+    return Best(value=value, epoch=epoch, weights=from_files(files).state_dict())
+
+
+def _cross_entropies(logits_KN2: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the loss of each candidate on each row: (K, N)."""
+    return torch.stack([cross_entropy(logits_N2, labels_N, reduction="none") for logits_N2 in logits_KN2])

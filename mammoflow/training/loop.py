@@ -1,0 +1,263 @@
+"""What training a patch classifier and training a bank of candidates have in common. Plain PyTorch: no Ray, no files.
+
+Shape letters: N rows of a batch, K models trained on the same batches, C classes, H W rows and columns [px].
+"""
+
+import io
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mammoflow.config import AugmentConfig, StageConfig
+from mammoflow.data.batches import Batch
+from mammoflow.errors import TrainingError
+from mammoflow.models import augment, top_layers
+from mammoflow.models.classifiers import to_grey, to_input
+
+STATE_FILE = "run.pt"
+_CHECK_EVERY = 16  # steps between two looks at the losses; each look waits for the device
+
+Figures = dict[str, Any]
+State = dict[str, Any]
+
+
+class Batches(Protocol):
+    """Where batches come from: data.batches.ShardBatches, or tensors in memory."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in its own order."""
+
+
+class Run(Protocol):
+    """A training run that goes epoch by epoch and can be stopped and continued between any two."""
+
+    epoch: int
+    """Epochs done."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+
+    def train_epoch(self, batches: Batches) -> Figures:
+        """Train one epoch; returns its figures."""
+
+    def validate(self, batches: Batches) -> Figures:
+        """Judge the epoch just trained and keep the weights if they are the best so far; returns its figures."""
+
+    def state(self) -> dict[str, bytes]:
+        """Return all that is needed to continue, as files."""
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Continue from files of `state`."""
+
+
+def _alone(values: NDArray[Any]) -> NDArray[Any]:
+    return values
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """This worker among those that train one model together; by default it is alone."""
+
+    rank: int = 0
+    world_size: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = _unwrapped
+    """Makes a module average its gradients over workers (DistributedDataParallel)."""
+    gather: Callable[[NDArray[Any]], NDArray[Any]] = _alone
+    """Concatenates all workers' arrays along the first axis, in the order of ranks, on every worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best epoch so far of one model."""
+
+    value: float
+    """Its validation accuracy or AUC."""
+    epoch: int
+    """From 1, over all stages."""
+    weights: dict[str, Tensor]
+    """On the CPU; those that were trained."""
+
+    def to_state(self) -> State:
+        """Return plain values and tensors."""
+        return {"value": self.value, "epoch": self.epoch, "weights": self.weights}
+
+
+def is_better(value: float, best: Best | None) -> bool:
+    """Tell whether a validation figure beats the best so far; ties keep the earlier epoch."""
+    return best is None or value > best.value
+
+
+def snapshot(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU that later steps don't change."""
+    return {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+
+def optimiser(stage: StageConfig, top: nn.Module, trunk: nn.Module) -> torch.optim.Adam:
+    """Return Adam over all that is trained, with the stage's L2 on the kernels of the top layers.
+
+    Keras adds lambda * |w|^2 to the loss, whose gradient is 2 lambda w: coupled Adam's weight_decay is 2 lambda.
+    """
+    decayed = list(top_layers.decayed(top))
+    known = {id(parameter) for parameter in decayed}
+    rest = [p for part in (top, trunk) for p in part.parameters() if p.requires_grad and id(p) not in known]
+    groups = [{"params": decayed, "weight_decay": 2 * stage.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.Adam(groups, lr=stage.lr, fused=True)
+
+
+def balance_step(labels_N: Tensor, step_labels: Tensor) -> Tensor:
+    """Return w = 1 / (fraction of the row's class in the step), float32 (N,), not renormalised.
+
+    Source: paper, methods. The fraction is over the step of all workers.
+    """
+    same = (labels_N[:, None] == step_labels[None, :]).float().mean(dim=1)
+    return 1 / same.clamp(min=1 / len(step_labels))  # a row that only fills up may be the only one of its class
+
+
+def class_weights(counts_C: NDArray[np.int64]) -> Tensor:
+    """Return inverse class frequencies, float32 (C,), whose mean over the split is 1.
+
+    Raises:
+        TrainingError: a class has no image.
+    """
+    if counts_C.min() < 1:
+        raise TrainingError(
+            f"the training split holds {counts_C.tolist()} images of the classes; each needs one: use more images"
+        )
+    return torch.from_numpy(counts_C.sum() / (len(counts_C) * counts_C)).float()
+
+
+def augmented(batch: Batch, config: AugmentConfig, seed: int, epoch: int, stage: int, device: torch.device) -> Tensor:
+    """Return the batch's pixels on the device, changed at random: float32 (N, 3, H, W), grey values 0-255."""
+    changes = augment.draw(config, seed, epoch, stage, batch.ids)
+    return augment.apply(to_grey(batch.pixels.to(device, non_blocking=True)), changes)
+
+
+def unchanged(batch: Batch, device: torch.device) -> Tensor:
+    """Return the batch's pixels on the device as they are: float32 (N, 3, H, W), grey values 0-255."""
+    images = to_input(batch.pixels.to(device, non_blocking=True))
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which the forward pass runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+class Feed:
+    """Passes batches on, and knows how fast they went and how long the run waited for them."""
+
+    def __init__(self, batches: Iterator[Batch], world_size: int) -> None:
+        """Start the clock."""
+        self._batches = batches
+        self._world_size = world_size
+        self._rows = 0.0
+        self._waited = 0.0
+        self._started = time.perf_counter()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(self._batches, None)
+            self._waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            self._rows += len(batch.step_labels)
+            yield batch
+
+    def figures(self) -> Figures:
+        """Return images a second over all workers, and the share of time that this one waited for data [0-1]."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        return {"images_per_s": self._rows / seconds, "data_wait": self._waited / seconds}
+
+
+class EpochLosses:
+    """Mean loss of K models over an epoch's rows; stops the run where one is not finite."""
+
+    def __init__(self, names: Sequence[str], epoch: int) -> None:
+        """Name the models and the epoch, from 1, for errors."""
+        self._names = names
+        self._epoch = epoch
+        self._step = 0
+        self._waiting: list[tuple[Tensor, Tensor, list[str]]] = []
+        self._sums = np.zeros((1, len(names) + 1))
+
+    def add(self, losses_KN: Tensor, weights_N: Tensor, ids: list[str]) -> None:
+        """Take the losses of one step; rows of weight 0 don't count."""
+        self._waiting.append((losses_KN.detach(), weights_N, ids))
+        if len(self._waiting) == _CHECK_EVERY:
+            self._check()
+
+    def means(self, workers: Workers) -> dict[str, float]:
+        """Return each model's mean loss over all workers' rows."""
+        self._check()
+        *sums, count = workers.gather(self._sums).sum(axis=0)
+        return {name: float(total / count) for name, total in zip(self._names, sums, strict=True)}
+
+    def _check(self) -> None:
+        """Look at the losses taken since the last look.
+
+        Raises:
+            TrainingError: names model, epoch, step and ids of the rows.
+        """
+        for losses_KN, weights_N, ids in self._waiting:
+            self._step += 1
+            real = weights_N.cpu().numpy() > 0
+            losses = losses_KN.double().cpu().numpy()[:, real]
+            if not np.isfinite(losses).all():
+                self._fail(losses, [name for name, counts in zip(ids, real, strict=True) if counts])
+            self._sums += np.array([[*losses.sum(axis=1), real.sum()]])
+        self._waiting.clear()
+
+    def _fail(self, losses: NDArray[np.float64], ids: list[str]) -> None:
+        model, row = np.argwhere(~np.isfinite(losses))[0]
+        raise TrainingError(
+            f"loss of {self._names[model]} is {losses[model, row]} in epoch {self._epoch}, step {self._step}, "
+            f"at {ids[row]} (rows of the step: {', '.join(ids)}); "
+            "look at these images, lower the learning rate, or use fp32"
+        )
+
+
+def sync_buffers(model: nn.Module, workers: Workers) -> None:
+    """Give every worker the first one's BatchNorm statistics, so that all validate the model that is kept."""
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if workers.world_size == 1 or not buffers:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in buffers])
+    first = torch.from_numpy(workers.gather(flat.cpu().numpy()[None])[0]).to(flat)
+    for buffer, values in zip(buffers, torch.split(first, [buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(values.view_as(buffer))
+
+
+def pack(state: State) -> dict[str, bytes]:
+    """Return a run's state, tensors and plain values only, as files."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return {STATE_FILE: stream.getvalue()}
+
+
+def unpack(files: Mapping[str, bytes]) -> State:
+    """Read files of `pack`; nothing but tensors and plain values is ever built from them.
+
+    Raises:
+        TrainingError: missing or damaged.
+    """
+    try:
+        state: State = torch.load(io.BytesIO(files[STATE_FILE]), map_location="cpu", weights_only=True)
+    except (KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"checkpoint {STATE_FILE} is missing or damaged ({error!r}); delete it to start afresh"
+        ) from error
+    return state

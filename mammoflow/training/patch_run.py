@@ -1,0 +1,175 @@
+"""Training of one patch classifier, stage by stage. Plain PyTorch: no Ray, no files.
+
+Shape letters: N rows of a batch, C classes. Source: paper, methods (3-stage schedule, balanced batches).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mammoflow.config import PatchTrainingConfig, StageConfig
+from mammoflow.data.batches import Batch
+from mammoflow.models.classifiers import PatchClassifier, to_files
+from mammoflow.training import loop
+from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
+
+
+class PatchRun:
+    """Trains a patch classifier epoch by epoch and keeps the weights of the best validation accuracy."""
+
+    def __init__(
+        self, config: PatchTrainingConfig, model: PatchClassifier, device: torch.device, workers: Workers, seed: int
+    ) -> None:
+        """Move the model to the device; nothing is trained yet.
+
+        Args:
+            config: schedule, batch, augmentation, precision.
+            model: to be trained in place.
+            device: of this worker.
+            workers: this worker among all.
+            seed: of the augmentations.
+        """
+        self.epoch = 0
+        self.improved = False
+        self.best: Best | None = None
+        self._config, self._device, self._workers, self._seed = config, device, workers, seed
+        self._model = model.to(device).to(memory_format=torch.channels_last)
+        self._stage: int | None = None
+        self._net: nn.Module = self._model
+        self._optimiser: torch.optim.Adam | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Return the epochs of all stages."""
+        return sum(stage.epochs for stage in self._config.stages)
+
+    def train_epoch(self, batches: Batches) -> Figures:
+        """Train one epoch.
+
+        Returns:
+            `epoch` and `stage` from 1, `epochs` in all, `lr`, `images_per_s`, `data_wait`; `loss`: mean cross-entropy
+            of the augmented rows without class weights, to compare with `val_loss`.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        number = _stage_of(self._config.stages, self.epoch)
+        if number != self._stage:
+            self._enter(number)
+        self._model.train()
+        losses = EpochLosses([self._model.spec.backbone], self.epoch + 1)
+        feed = Feed(batches.epoch(self.epoch), self._workers.world_size)
+        for batch in feed:
+            self._step(batch, losses)
+        self.epoch += 1
+        (loss,) = losses.means(self._workers).values()
+        lr = self._config.stages[number].lr
+        figures = {"epoch": self.epoch, "epochs": self.epochs, "stage": number + 1, "lr": lr, "loss": loss}
+        return figures | feed.figures()
+
+    def _enter(self, number: int) -> None:
+        """Start a stage: choose what is trained, with a fresh optimiser as the reference's recompiling gives."""
+        stage = self._config.stages[number]
+        self._model.trunk.set_trained(stage.trained)
+        self._net = self._workers.wrap(self._model)
+        self._optimiser = loop.optimiser(stage, self._model.top, self._model.trunk)
+        self._stage = number
+
+    def _step(self, batch: Batch, losses: EpochLosses) -> None:
+        config, device = self._config, self._device
+        if self._optimiser is None or self._stage is None:
+            raise RuntimeError("a step outside of a stage")
+        images = loop.augmented(batch, config.augment, self._seed, self.epoch, self._stage, device)
+        labels, weights = batch.labels.to(device), batch.weights.to(device)
+        with loop.autocast(device, config.precision):
+            logits = self._net(images)
+        losses_N = cross_entropy(logits.float(), labels, reduction="none")
+        if config.balanced:
+            weights = weights * loop.balance_step(batch.labels, batch.step_labels).to(device)
+        # workers' gradients are averaged: each gives its part of the step's mean, times their number
+        loss = (losses_N * weights).sum() * (self._workers.world_size / len(batch.step_labels))
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._optimiser.step()
+        losses.add(losses_N[None], batch.weights, batch.ids)
+
+    @torch.inference_mode()
+    def validate(self, batches: Batches) -> Figures:
+        """Judge the model on the validation split; keep it if its accuracy is the best so far.
+
+        Returns:
+            `val_loss`, `val_accuracy`, `val_balanced_accuracy` (mean recall of the classes there are) and a
+            `val_recall_<class>` for each.
+        """
+        loop.sync_buffers(self._model, self._workers)
+        self._model.eval()
+        rows = [self._judge(batch) for batch in batches.epoch(self.epoch)]
+        label_N, named_N, loss_N = self._workers.gather(np.concatenate(rows)).T
+        figures = {"val_loss": float(loss_N.mean()), **_accuracies(label_N, named_N, self._model.spec.classes)}
+        self.improved = loop.is_better(figures["val_accuracy"], self.best)
+        if self.improved:
+            weights = loop.snapshot(self._model.state_dict())
+            self.best = Best(value=figures["val_accuracy"], epoch=self.epoch, weights=weights)
+        return figures
+
+    def _judge(self, batch: Batch) -> NDArray[np.float64]:
+        """Return (label, named class, loss) of each real row of a batch."""
+        with loop.autocast(self._device, self._config.precision):
+            logits: Tensor = self._model(loop.unchanged(batch, self._device))
+        logits = logits.double().cpu()
+        loss_N = cross_entropy(logits, batch.labels, reduction="none")
+        rows = torch.stack([batch.labels.double(), logits.argmax(dim=1).double(), loss_N], dim=1)
+        return rows[batch.weights > 0].numpy()
+
+    def best_files(self) -> dict[str, bytes]:
+        """Return the model folder of the best epoch; before the first validation, of the model as it is."""
+        return to_files(self._model, None if self.best is None else self.best.weights)
+
+    def state(self) -> dict[str, bytes]:
+        """Return all that is needed to continue, as files."""
+        return loop.pack(
+            {
+                "epoch": self.epoch,
+                "stage": self._stage,
+                "model": self._model.state_dict(),
+                "optimiser": None if self._optimiser is None else self._optimiser.state_dict(),
+                "best": None if self.best is None else self.best.to_state(),
+            }
+        )
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Continue from files of `state`: on the CPU, the numbers are those of a run that was never stopped.
+
+        Raises:
+            TrainingError: the files are damaged.
+        """
+        state = loop.unpack(files)
+        self._model.load_state_dict(state["model"])
+        self.epoch = state["epoch"]
+        self.best = None if state["best"] is None else Best(**state["best"])
+        if state["stage"] is not None:
+            self._enter(state["stage"])
+        if self._optimiser is not None:
+            self._optimiser.load_state_dict(state["optimiser"])
+
+
+def _stage_of(stages: tuple[StageConfig, ...], epoch: int) -> int:
+    """Return the number, from 0, of the stage that an epoch, from 0, belongs to."""
+    ends = np.cumsum([stage.epochs for stage in stages])
+    return int(np.searchsorted(ends, epoch, side="right"))
+
+
+def _accuracies(label_N: NDArray[np.float64], named_N: NDArray[np.float64], classes: tuple[str, ...]) -> Figures:
+    right_N = label_N == named_N
+    recalls = {
+        name: float(right_N[label_N == code].mean()) for code, name in enumerate(classes) if (label_N == code).any()
+    }
+    return {
+        "val_accuracy": float(right_N.mean()),
+        "val_balanced_accuracy": float(np.mean(list(recalls.values()))),
+        **{f"val_recall_{name}": recall for name, recall in recalls.items()},
+    }

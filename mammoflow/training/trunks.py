@@ -1,0 +1,138 @@
+"""Train the patch classifier of each trunk: one Ray Train run each, one MLflow run each.
+
+The model kept is the one of best validation accuracy. Source: paper, methods.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mammoflow import lake as lakes
+from mammoflow.config import Config, PatchTrainingConfig, TrunkConfig
+from mammoflow.data.batches import ShardBatches
+from mammoflow.lake import Artefact, Lake
+from mammoflow.models import classifiers
+from mammoflow.tracking import Tracker
+from mammoflow.training import trials
+from mammoflow.training.loop import Workers
+from mammoflow.training.patch_run import PatchRun
+
+EXPERIMENT = "patch-classifiers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchJob:
+    """One patch classifier to be trained."""
+
+    name: str
+    spec: classifiers.PatchSpec
+    training: PatchTrainingConfig
+    patches: Artefact
+    out: Artefact
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Return where its checkpoints are kept while it runs."""
+        return self.out.file("work")
+
+    def open(self, workers: Workers, device: torch.device) -> tuple[PatchRun, ShardBatches, ShardBatches]:
+        """Build the run and its batches on one worker."""
+        model = classifiers.patch_classifier(self.spec, self.seed)
+        run = PatchRun(self.training, model, device, workers, self.seed)
+        return run, self._batches("train", workers), self._batches("val", workers)
+
+    def _batches(self, split: str, workers: Workers) -> ShardBatches:
+        return ShardBatches(
+            list(lakes.iter_shards(self.patches, split)),
+            "patch_id",
+            self.training.batch,
+            self.seed,
+            shuffle=split == "train",
+            rank=workers.rank,
+            world_size=workers.world_size,
+        )
+
+    def close(self, run: PatchRun, history: list[dict[str, Any]]) -> None:
+        """Write the best model and the curves to the lake."""
+        lakes.write_folder(self.out.file("best"), run.best_files())
+        lakes.write_json(self.out.file("history.json"), history)
+
+
+def train(
+    config: Config, lake: Lake, images: Artefact, patches: Artefact, wanted: Mapping[str, Artefact]
+) -> dict[str, dict[str, Any]]:
+    """Train the patch classifiers of the wanted backbones, several at a time where the cluster has room.
+
+    Args:
+        config: the run's config.
+        lake: where MLflow's local database lies.
+        images: whose training mean is subtracted from the input.
+        patches: what is trained on.
+        wanted: backbone -> artefact to write.
+
+    Returns:
+        backbone -> summary of its artefact.
+
+    Raises:
+        TrainingError: a run failed; the others' results are kept.
+    """
+    tracker = Tracker.open(lake, EXPERIMENT)
+    mean_grey = float(images.summary()["mean_grey"])
+    jobs = [_job(config, trunk, patches, wanted, mean_grey) for trunk in config.trunks if trunk.backbone in wanted]
+    runs = {job.name: _open_run(tracker, config, job) for job in jobs}
+    started = time.monotonic()
+
+    def on_epoch(name: str, figures: dict[str, Any]) -> None:
+        tracker.log(runs[name], trials.numbers(figures), step=int(figures["epoch"]))
+        print(
+            f"  {name} stage {figures['stage']} epoch {figures['epoch']}/{figures['epochs']}: "
+            f"loss {figures['loss']:.3f}, validation accuracy {figures['val_accuracy']:.3f}, "
+            f"{figures['images_per_s']:.0f} patches/s, {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+
+    with tracker.closing(list(runs.values())):
+        trials.run(jobs, config.compute, on_epoch)
+    return {job.name: _summary(job, runs[job.name]) for job in jobs}
+
+
+def _job(
+    config: Config, trunk: TrunkConfig, patches: Artefact, wanted: Mapping[str, Artefact], mean_grey: float
+) -> PatchJob:
+    spec = classifiers.PatchSpec(
+        backbone=trunk.backbone,
+        classes=config.patches.classes,
+        mean_grey=mean_grey,
+        side=config.patches.side,
+        weights=trunk.weights,
+    )
+    return PatchJob(
+        name=trunk.backbone,
+        spec=spec,
+        training=trunk.training,
+        patches=patches,
+        out=wanted[trunk.backbone],
+        seed=config.seed,
+    )
+
+
+def _open_run(tracker: Tracker, config: Config, job: PatchJob) -> str:
+    """Go on with the run of an interrupted try, or open a new one and remember it."""
+    params = {"recipe": config.name, "backbone": job.name, "seed": config.seed, "training": lakes.science(job.training)}
+    tags = {"stage": "trunks", "artefact": job.out.fingerprint, "patches": job.patches.fingerprint}
+    return tracker.reopen(job.out.file("work", "run.json"), job.name, params=params, tags=tags)
+
+
+def _summary(job: PatchJob, run_id: str) -> dict[str, Any]:
+    history = lakes.read_json(job.out.file("history.json"))
+    best = max(history, key=lambda row: (row["val_accuracy"], -row["epoch"]))
+    return {
+        "val_accuracy": best["val_accuracy"],
+        "best_epoch": best["epoch"],
+        "epochs": len(history),
+        "run_id": run_id,
+    }

@@ -1,0 +1,173 @@
+"""Search the top layers: packs of candidates on a shared frozen trunk, then the survivors end to end.
+
+Stage 1: one Ray Train run a trunk trains all its candidates at once on one forward pass of the frozen trunk.
+Stage 2: the survivors (by default the best of each kind) train on, all layers, one run each. Both are Ray Tune
+trials; every epoch of every candidate streams to this process, which logs one MLflow run each under one parent.
+
+K candidate heads.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mammoflow import lake as lakes
+from mammoflow.config import Config
+from mammoflow.errors import ConfigError
+from mammoflow.lake import Artefact, Lake
+from mammoflow.models import backbones, top_layers
+from mammoflow.tracking import Tracker
+from mammoflow.training import trials
+from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
+
+EXPERIMENT = "top-layers"
+
+
+def search(
+    config: Config, lake: Lake, images: Artefact, trunks: Mapping[str, Artefact], out: Artefact
+) -> dict[str, Any]:
+    """Train every candidate of the config through stage 1 and the survivors through stage 2.
+
+    Args:
+        config: the run's config; each trunk's `top_layers` are its candidates.
+        lake: where MLflow's local database lies.
+        images: what is trained and validated on; the test split is never read.
+        trunks: backbone -> artefact of its patch classifier.
+        out: artefact to write: a folder for each candidate. Candidates that it holds already are not trained again.
+
+    Returns:
+        {"run_id": parent run, "ranking": one row per candidate, best validation AUC first}.
+
+    Raises:
+        SpecError: top layers that can't be read or don't fit; before anything is trained.
+        TrainingError: a run failed; the others' results are kept.
+    """
+    candidates = plan(config)
+    tracker = Tracker.open(lake, EXPERIMENT)
+    runs = _open_runs(tracker, config, candidates, images, out)
+    stream = _Stream(tracker, runs)
+    with tracker.closing(list(runs.values())):
+        packs = [
+            BankJob(
+                name=f"{trunk.backbone}-stage1",
+                stage=0,
+                candidates=tuple(c for c in candidates if c.backbone == trunk.backbone),
+                training=config.image_training,
+                images_config=config.images,
+                images=images,
+                trunk=trunks[trunk.backbone],
+                out=out,
+                seed=config.seed,
+            )
+            for trunk in config.trunks
+        ]
+        trials.run([job for job in packs if not job.done], config.compute, stream.on_epoch)
+        survivors = _survivors(candidates, _results(candidates, out), config.search.survivors)
+        singles = [_alone(pack, c) for pack in packs for c in pack.candidates if c.name in survivors]
+        trials.run([job for job in singles if not job.done], config.compute, stream.on_epoch)
+    results = _results(candidates, out)
+    ranking = [_row(c, results[c.name], runs[c.name], c.name in survivors) for c in candidates]
+    return {"run_id": runs[""], "ranking": sorted(ranking, key=lambda row: (-row["val_auc"], row["name"]))}
+
+
+def plan(config: Config) -> list[Candidate]:
+    """Return the candidates of a config, after checking that each fits its trunk's feature map.
+
+    Raises:
+        ConfigError: unknown backbone, or the same candidate twice.
+        SpecError: top layers that can't be read or shrink the map below 1x1.
+    """
+    candidates = []
+    for trunk in config.trunks:
+        backbone = backbones.find(trunk.backbone)
+        h, w = backbones.feature_size(backbone, config.images.height, config.images.width)
+        for spec in trunk.top_layers:
+            top_layers.map_sizes(spec, h, w)
+            candidates.append(Candidate.of(trunk.backbone, spec))
+    names = [candidate.name for candidate in candidates]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"candidates {twice} stand twice in `top_layers`; name each once")
+    return candidates
+
+
+def _open_runs(
+    tracker: Tracker, config: Config, candidates: Sequence[Candidate], images: Artefact, out: Artefact
+) -> dict[str, str]:
+    """Return candidate name -> run id, and the parent's under ""; an interrupted search goes on with its runs."""
+    shared = {"recipe": config.name, "seed": config.seed, "images": images.fingerprint}
+    tags = {"artefact": out.fingerprint, "phantoms": str(config.source is None)}
+    training = {"image_training": lakes.science(config.image_training)}
+    record = out.file("work", "runs", "parent.json")
+    runs = {"": tracker.reopen(record, config.name, params=shared | training, tags=tags)}
+    for c in candidates:
+        own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
+        record = out.file("work", "runs", f"{c.name}.json")
+        runs[c.name] = tracker.reopen(record, c.name, parent=runs[""], params=shared | own, tags=tags | own)
+    return runs
+
+
+class _Stream:
+    """Writes each epoch of each candidate to its MLflow run, and one line a job to the terminal."""
+
+    def __init__(self, tracker: Tracker, runs: Mapping[str, str]) -> None:
+        """Start the clock."""
+        self._tracker, self._runs = tracker, runs
+        self._started = time.monotonic()
+
+    def on_epoch(self, job: str, figures: dict[str, Any]) -> None:
+        """Take the figures of one epoch: shared ones, and per candidate `loss`, `val_loss`, `val_auc`."""
+        for name in figures["val_auc"]:
+            self._tracker.log(self._runs[name], trials.numbers(of_candidate(figures, name)), step=int(figures["epoch"]))
+        best = max(figures["val_auc"], key=lambda name: float(figures["val_auc"][name]))
+        print(
+            f"  {job} epoch {figures['epoch']}: {len(figures['val_auc'])} candidate(s), "
+            f"best validation AUC {figures['val_auc'][best]:.3f} ({best}), "
+            f"{figures['images_per_s']:.0f} images/s, {time.monotonic() - self._started:.0f} s",
+            flush=True,
+        )
+
+
+def _alone(pack: BankJob, candidate: Candidate) -> BankJob:
+    """Return the stage-2 job of one survivor."""
+    return BankJob(
+        name=f"{candidate.name}-stage2",
+        stage=1,
+        candidates=(candidate,),
+        training=pack.training,
+        images_config=pack.images_config,
+        images=pack.images,
+        trunk=pack.trunk,
+        out=pack.out,
+        seed=pack.seed,
+    )
+
+
+def _results(candidates: Sequence[Candidate], out: Artefact) -> dict[str, dict[str, Any]]:
+    return {c.name: lakes.read_json(c.result(out)) for c in candidates}
+
+
+def _survivors(candidates: Sequence[Candidate], results: Mapping[str, Mapping[str, Any]], rule: str) -> frozenset[str]:
+    """Return who goes on to stage 2, by stage-1 validation AUC; of equals the first by name."""
+    if rule == "all":
+        return frozenset(c.name for c in candidates)
+    best: dict[str, str] = {}
+    for c in sorted(candidates, key=lambda c: (-results[c.name]["stage1_val_auc"], c.name)):
+        best.setdefault(c.kind, c.name)
+    return frozenset(best.values())
+
+
+def _row(candidate: Candidate, result: Mapping[str, Any], run_id: str, survived: bool) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "backbone": candidate.backbone,
+        "top_layers": candidate.top_layers,
+        "kind": candidate.kind,
+        "val_auc": result["val_auc"],
+        "stage1_val_auc": result["stage1_val_auc"],
+        "best_epoch": result["best_epoch"],
+        "epochs": result["epochs"],
+        "parameters": result["parameters"],
+        "run_id": run_id,
+        "survived": survived,
+    }

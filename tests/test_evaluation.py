@@ -1,0 +1,79 @@
+"""Scores tables from real shards and models in Ray tasks, and the lock on the test split."""
+
+import numpy as np
+import pytest
+import torch
+from made_lake import FILMS, make
+
+from mammoflow import lake
+from mammoflow.config import EnsembleConfig
+from mammoflow.errors import LakeError, SplitError
+from mammoflow.models import classifiers
+from mammoflow.results import ensemble, evaluation
+from mammoflow.schema import SCORES
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="module")
+def val_scores(made, ray_cluster):
+    return evaluation.score_split(made.folders, made.images, "val", made.config.compute)
+
+
+def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
+    assert val_scores.schema == SCORES
+    assert val_scores.num_rows == 2 * FILMS["val"]
+    name, folder = next(iter(made.folders.items()))
+    model = classifiers.from_files(ensemble.read_member(folder))
+    rows = {row["image_id"]: row for row in ensemble.rows_of(val_scores, name).to_pylist()}
+    films = lake.read_table(made.images.file("shards"), ["image_id", "split", "label", "pixels"])
+    for index, film in enumerate(films.drop_columns("pixels").to_pylist()):
+        if film["split"] != "val":
+            assert film["image_id"] not in rows
+            continue
+        pixels = np.array(films["pixels"].slice(index, 1).combine_chunks().to_numpy_ndarray())
+        plain, averaged = classifiers.flip_averaged(model, torch.from_numpy(pixels))
+        row = rows[film["image_id"]]
+        assert (row["score"], row["score_tta"]) == pytest.approx((plain[0], averaged[0]), abs=1e-6)
+        assert (row["label"], row["split"]) == (film["label"], "val")
+
+
+def test_the_test_split_stays_closed_until_the_ensemble_is_frozen(made, val_scores):
+    compute = made.config.compute
+    for locked in (None, val_scores, {"cutoff": 0.5}):
+        with pytest.raises(SplitError, match="stays closed until members and cut-off are frozen"):
+            evaluation.score_split(made.folders, made.images, "test", compute, ensemble=locked)
+        with pytest.raises(SplitError, match="stays closed"):
+            evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "test", compute, ensemble=locked)
+    frozen = ensemble.choose(val_scores, made.ranking, EnsembleConfig())
+    scores = evaluation.score_split(made.folders, made.images, "test", compute, ensemble=frozen)
+    assert set(scores["split"].to_pylist()) == {"test"}
+    assert scores.num_rows == 2 * FILMS["test"]
+
+
+def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
+    figures = evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "val", made.config.compute)
+    confusion = np.array(figures["confusion"])
+    assert confusion.sum() == figures["patches"] == 2 * FILMS["val"] - 1  # one background is unverified
+    assert confusion.sum(axis=1).tolist() == [FILMS["val"] - 1, 5, 5, 0, 0]
+    assert figures["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    recalls = [confusion[c, c] / confusion[c].sum() for c in range(3)]
+    assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    model = classifiers.from_files(ensemble.read_member(made.trunk.file("best")))
+    shard = lake.read_table(made.patches.file("shards", "val-000000000000.parquet"))
+    pixels = torch.from_numpy(np.array(shard["pixels"].combine_chunks().to_numpy_ndarray()))
+    with torch.inference_mode():
+        named = model(classifiers.to_input(pixels)).argmax(1).numpy()
+    certain = ~shard["unverified"].to_numpy()
+    assert (named == shard["label"].to_numpy())[certain].mean() == pytest.approx(figures["accuracy"])
+
+
+def test_what_is_not_there_is_named(made, ray_cluster):
+    compute = made.config.compute
+    with pytest.raises(SplitError, match="'validation' is unknown"):
+        evaluation.score_split(made.folders, made.images, "validation", compute)
+    with pytest.raises(LakeError, match="no shard of split 'val'"):
+        evaluation.score_split(made.folders, made.trunk, "val", compute)

@@ -1,0 +1,377 @@
+"""Training runs: they learn, they keep the best, they continue as if never stopped, and a bank changes no number."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch.nn.parallel import DistributedDataParallel
+
+from mammoflow.config import AugmentConfig, ImageConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig
+from mammoflow.data.batches import Batch, plan_epoch, slice_order
+from mammoflow.errors import TrainingError
+from mammoflow.models import classifiers
+from mammoflow.models.classifiers import PatchClassifier, PatchSpec, WholeImageClassifier
+from mammoflow.training import loop
+from mammoflow.training.bank_run import BankRun, kept
+from mammoflow.training.loop import Workers
+from mammoflow.training.patch_run import PatchRun
+
+CPU = torch.device("cpu")
+GENTLE = AugmentConfig(rotation=10, shear=0.05, zoom=0.05, channel_shift=5)
+IMAGES = ImageConfig(height=128, width=128)
+TOPS = ["16x1,8x1", "[8-8-16]x2,[8-8-16]x1"]
+
+
+class TensorBatches:
+    """A split in memory."""
+
+    def __init__(
+        self, pixels: NDArray[np.uint16], labels: Sequence[int], batch: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._pixels, self._labels = pixels, np.array(labels)
+        self._batch, self._rank, self._world_size = batch, rank, world_size
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        order = np.random.default_rng(epoch).permutation(len(self._labels))
+        slices = slice_order(order, self._batch, self._world_size)
+        plan = plan_epoch(slices, -(-self._batch // self._world_size), self._rank)
+        for rows, real, together in zip(plan.rows, plan.real, plan.step_rows, strict=True):
+            yield Batch(
+                pixels=torch.from_numpy(self._pixels[rows]),
+                labels=torch.from_numpy(self._labels[rows]),
+                weights=torch.from_numpy(real.astype(np.float32)),
+                ids=[f"row {row}" for row in rows],
+                step_labels=torch.from_numpy(self._labels[together]),
+            )
+
+
+def blobs(n: int, height: int, width: int, classes: int, seed: int) -> tuple[NDArray[np.uint16], list[int]]:
+    """Noise with a dot for class 1, a ring for class 2, nothing for class 0."""
+    rng = np.random.default_rng(seed)
+    labels = [k % classes for k in range(n)]
+    rows, columns = np.mgrid[:height, :width]
+    images = 90 + 12 * rng.standard_normal((n, height, width))
+    for image, label in zip(images, labels, strict=True):
+        away = np.hypot(rows - rng.uniform(12, height - 12), columns - rng.uniform(12, width - 12))
+        image += (0.0, 110.0 * (away < 6), 110.0 * (abs(away - 9) < 2))[label]
+    return (np.clip(images, 0, 255) * 257).astype(np.uint16), labels
+
+
+def patch_config(*stages: tuple[str, float, int], batch: int = 16) -> PatchTrainingConfig:
+    made = tuple(StageConfig(trained=trained, lr=lr, epochs=epochs) for trained, lr, epochs in stages)  # type: ignore[arg-type]
+    return PatchTrainingConfig(stages=made, batch=batch, augment=GENTLE, precision="fp32")
+
+
+def image_config(first: int = 2, second: int = 2, batch: int = 8, lr: float = 1e-3) -> ImageTrainingConfig:
+    stages = (
+        StageConfig(trained="last", lr=lr, epochs=first, weight_decay=0.001),
+        StageConfig(trained="all", lr=lr / 10, epochs=second, weight_decay=0.01),
+    )
+    return ImageTrainingConfig(stages=stages, batch=batch, augment=GENTLE, precision="fp32")
+
+
+def patch_model(backbone: str = "resnet10_narrow", side: int = 32, classes: int = 3) -> PatchClassifier:
+    names = ("background", "dot", "ring")[:classes]
+    spec = PatchSpec(backbone=backbone, classes=names, mean_grey=90.0, side=side, weights=None)
+    return classifiers.patch_classifier(spec, seed=1)
+
+
+def patch_run(config: PatchTrainingConfig, backbone: str = "resnet10_narrow") -> PatchRun:
+    return PatchRun(config, patch_model(backbone), CPU, Workers(), seed=2)
+
+
+def bank_run(
+    config: ImageTrainingConfig, models: dict[str, WholeImageClassifier], labels: list[int], stage: int = 0
+) -> BankRun:
+    return BankRun(config, stage, models, np.bincount(labels), CPU, Workers(), seed=2)
+
+
+def go(run: PatchRun | BankRun, data: TensorBatches, validation: TensorBatches, epochs: int) -> list[loop.Figures]:
+    return [run.train_epoch(data) | run.validate(validation) for _ in range(epochs)]
+
+
+SMALL = TensorBatches(*blobs(36, 32, 32, 3, seed=0), 16)
+SMALL_VAL = TensorBatches(*blobs(21, 32, 32, 3, seed=1), 16)
+WHOLE, WHOLE_LABELS = blobs(20, 128, 128, 2, seed=2)
+WHOLES = TensorBatches(WHOLE, WHOLE_LABELS, 8)
+WHOLES_VAL = TensorBatches(*blobs(13, 128, 128, 2, seed=3), 8)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
+def test_patches_are_learnt(backbone: str) -> None:
+    data = TensorBatches(*blobs(240, 32, 32, 3, seed=0), 16)
+    validation = TensorBatches(*blobs(90, 32, 32, 3, seed=1), 16)
+    run = patch_run(patch_config(("all", 1e-3, 5)), backbone)
+    figures = go(run, data, validation, run.epochs)
+    assert run.best is not None
+    assert run.best.value > 0.8, "three balanced classes"
+    assert figures[-1]["loss"] < figures[0]["loss"]
+    assert 0 <= figures[0]["data_wait"] <= 1
+    assert figures[0]["images_per_s"] > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: str) -> None:
+    trained = patch_run(patch_config(("all", 1e-3, 4)))
+    go(trained, TensorBatches(*blobs(240, 32, 32, 3, seed=0), 16), SMALL_VAL, 4)
+    patches = classifiers.from_files(trained.best_files())
+    assert isinstance(patches, PatchClassifier)
+    pixels, labels = blobs(64, 128, 128, 2, seed=4)
+    data, validation = TensorBatches(pixels, labels, 8), TensorBatches(*blobs(40, 128, 128, 2, seed=5), 8)
+    config = ImageTrainingConfig(stages=image_config(4, 2).stages, batch=8, augment=GENTLE, precision=precision)  # type: ignore[arg-type]
+
+    bank = bank_run(config, classifiers.candidates(patches, TOPS, IMAGES, seed=0), labels)
+    go(bank, data, validation, bank.epochs)
+    name = max(bank.best, key=lambda one: bank.best[one].value)
+    first = bank.best[name]
+    assert first.value > 0.8
+
+    model = classifiers.from_files(bank.last_files(name))
+    assert isinstance(model, WholeImageClassifier)
+    whole = BankRun(
+        config, 1, {name: model}, np.bincount(labels), CPU, Workers(), 2,
+        best={name: kept(bank.best_files(name), first.value, first.epoch)},
+    )  # fmt: skip
+    figures = go(whole, data, validation, whole.epochs)
+    assert [row["epoch"] for row in figures] == [5, 6]
+    assert whole.best[name].value == max(first.value, *(row["val_auc"][name] for row in figures))
+    best = classifiers.from_files(whole.best_files(name))
+    assert isinstance(best, WholeImageClassifier)
+    scores, truth = [], []
+    for batch in validation.epoch(0):
+        real = batch.weights > 0
+        scores.append(classifiers.flip_averaged(best, batch.pixels)[0][real])
+        truth.append(batch.labels[real])
+    auc = roc_auc_score(np.concatenate(truth), np.concatenate(scores))
+    assert auc == pytest.approx(whole.best[name].value, abs=1e-9 if precision == "fp32" else 0.02)
+
+
+def test_stages_train_what_they_say() -> None:
+    run = patch_run(patch_config(("last", 1e-3, 1), ("top", 1e-4, 1), ("all", 1e-5, 1)))
+    model = run._model
+    stages = model.trunk.backbone.stages
+    top_from = stages.index(model.trunk.backbone.top_from)
+    for number, first in enumerate([len(stages), top_from, 0]):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        (figures,) = go(run, SMALL, SMALL_VAL, 1)
+        assert (figures["stage"], figures["epoch"], figures["epochs"]) == (number + 1, number + 1, 3)
+        assert figures["lr"] == (1e-3, 1e-4, 1e-5)[number]
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        learning = ("top.", *(f"trunk.layers.{stage}." for stage in stages[first:]))
+        assert all(name.startswith(learning) for name in changed)
+        assert {"top.weight", *(["trunk.layers.conv1.weight"] if first == 0 else [])} <= changed
+
+
+def test_the_best_is_the_first_of_the_highest_accuracy() -> None:
+    run = patch_run(patch_config(("all", 3e-4, 6)))
+    improved, weights = [], []
+    for _ in range(6):
+        run.train_epoch(SMALL)
+        run.validate(SMALL_VAL)
+        improved.append(run.improved)
+        weights.append(loop.snapshot(run._model.state_dict()))
+    assert run.best is not None
+    assert improved[0]
+    last = max(number for number, better in enumerate(improved) if better)
+    assert run.best.epoch == last + 1
+    assert all(torch.equal(value, weights[last][name]) for name, value in run.best.weights.items())
+    run.best = loop.Best(value=1.0, epoch=1, weights={})
+    assert not loop.is_better(1.0, run.best), "ties keep the earlier"
+
+
+def test_validation_counts_every_row_once() -> None:
+    run = patch_run(patch_config(("all", 1e-3, 1)))
+    run.train_epoch(SMALL)
+    figures = run.validate(SMALL_VAL)  # 21 rows in batches of 16: the second is filled up with 11
+    pixels, labels = blobs(21, 32, 32, 3, seed=1)
+    with torch.no_grad():
+        logits = run._model(classifiers.to_input(torch.from_numpy(pixels)))
+    truth = torch.tensor(labels)
+    right = (logits.argmax(dim=1) == truth).double()
+    assert figures["val_accuracy"] == pytest.approx(float(right.mean()))
+    assert figures["val_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-5)
+    recalls = [float(right[truth == code].mean()) for code in range(3)]
+    assert [figures[f"val_recall_{name}"] for name in ("background", "dot", "ring")] == pytest.approx(recalls)
+    assert figures["val_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+
+
+def same(one: object, other: object) -> bool:
+    """Compare nested states bit for bit."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def timeless(figures: list[loop.Figures]) -> list[loop.Figures]:
+    return [{key: row[key] for key in row if key not in ("images_per_s", "data_wait")} for row in figures]
+
+
+def test_a_patch_run_continues_as_if_never_stopped() -> None:
+    config = patch_config(("top", 1e-3, 2), ("all", 1e-4, 2))
+    whole = patch_run(config)
+    expected = go(whole, SMALL, SMALL_VAL, 4)
+    run, figures = patch_run(config), []
+    for _ in range(4):
+        stopped = run.state()
+        run = patch_run(config)
+        run.restore(stopped)
+        figures += go(run, SMALL, SMALL_VAL, 1)
+    assert timeless(figures) == timeless(expected)
+    assert same(loop.unpack(run.state()), loop.unpack(whole.state()))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
+    def new() -> BankRun:
+        models = classifiers.candidates(patch_model(), TOPS[: 2 - stage], IMAGES, seed=0)
+        return bank_run(image_config(3, 3), models, WHOLE_LABELS, stage)
+
+    whole = new()
+    expected = go(whole, WHOLES, WHOLES_VAL, 3)
+    run, figures = new(), []
+    for _ in range(3):
+        stopped = run.state()
+        run = new()
+        run.restore(stopped)
+        figures += go(run, WHOLES, WHOLES_VAL, 1)
+    assert timeless(figures) == timeless(expected)
+    assert same(loop.unpack(run.state()), loop.unpack(whole.state()))
+    for name in run.best:
+        assert run.best_files(name) == whole.best_files(name)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
+def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str) -> None:
+    tops = [*TOPS, "8x2", "[4-4-8]x1,8x1"]
+
+    def run(specs: list[str]) -> tuple[BankRun, list[loop.Figures]]:
+        models = classifiers.candidates(patch_model(backbone), specs, IMAGES, seed=4)
+        made = bank_run(image_config(3), models, WHOLE_LABELS)
+        return made, go(made, WHOLES, WHOLES_VAL, 3)
+
+    bank, together = run(tops)
+    for top in tops:
+        single, alone = run([top])
+        name = classifiers.candidate_name(backbone, top)
+        for key in ("loss", "val_loss", "val_auc"):
+            assert [row[key][name] for row in together] == [row[key][name] for row in alone]
+        assert bank.best_files(name) == single.best_files(name)
+        assert bank.last_files(name) == single.last_files(name)
+
+
+def test_the_frozen_trunk_stays_as_it_is() -> None:
+    patches = patch_model()
+    before = loop.snapshot(patches.trunk.state_dict())
+    go(
+        bank_run(image_config(), classifiers.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS),
+        WHOLES,
+        WHOLES_VAL,
+        1,
+    )
+    assert all(torch.equal(value, before[name]) for name, value in patches.trunk.state_dict().items())
+
+
+def test_weight_decay_is_keras_l2_on_the_top_layers() -> None:
+    """One Adam step with coupled decay equals one on loss + lambda * |w|^2."""
+    stage = StageConfig(trained="all", lr=1e-2, epochs=1, weight_decay=0.05)
+    model = classifiers.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
+    twin = classifiers.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
+    images = classifiers.to_input(torch.from_numpy(WHOLE[:4])).double()
+    truth = torch.tensor(WHOLE_LABELS[:4])
+
+    coupled = loop.optimiser(stage, model.top, model.trunk)
+    torch.nn.functional.cross_entropy(model(images), truth).backward()
+    coupled.step()
+
+    plain = torch.optim.Adam(twin.parameters(), lr=1e-2)
+    squares = sum(p.square().sum() for p in (twin.top.blocks[0][0].weight, twin.top.fc.weight))
+    (torch.nn.functional.cross_entropy(twin(images), truth) + 0.05 * squares).backward()
+    plain.step()
+    for (name, value), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(value, other, atol=1e-9), name
+
+
+def test_class_weights() -> None:
+    step = torch.tensor([0, 0, 0, 1, 2, 2])
+    assert loop.balance_step(torch.tensor([0, 1, 2, 2]), step).tolist() == pytest.approx([2, 6, 3, 3])
+    weights = loop.class_weights(np.array([75, 25]))
+    assert weights.tolist() == pytest.approx([2 / 3, 2])
+    assert float((weights * torch.tensor([75, 25])).sum()) == pytest.approx(100), "mean 1 over the split"
+    with pytest.raises(TrainingError, match=r"holds \[5, 0\] images"):
+        loop.class_weights(np.array([5, 0]))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    run = patch_run(patch_config(("all", 1e-3, 2)))
+    go(run, SMALL, SMALL_VAL, 1)
+    with torch.no_grad():
+        run._model.top.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"loss of resnet10_narrow is nan in epoch 2, step 1, at row \d+ \(rows of"):
+        run.train_epoch(SMALL)
+
+    models = classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
+    bank = bank_run(image_config(), models, WHOLE_LABELS)
+    with torch.no_grad():
+        models["resnet10_narrow-8-8-16x2-8-8-16x1"].top.fc.bias.fill_(float("inf"))
+    with pytest.raises(TrainingError, match="loss of resnet10_narrow-8-8-16x2-8-8-16x1 is"):
+        bank.train_epoch(WHOLES)
+
+
+def test_what_cannot_train_is_refused() -> None:
+    patches = patch_model()
+    one = classifiers.candidates(patches, TOPS[:1], IMAGES, seed=0)
+    two = classifiers.candidates(patch_model(), TOPS[1:], IMAGES, seed=0)
+    with pytest.raises(TrainingError, match="2 candidates on 2 trunks"):
+        bank_run(image_config(), one | two, WHOLE_LABELS)
+    with pytest.raises(TrainingError, match="2 candidates on 1 trunks can't train together in stage 2"):
+        bank_run(image_config(), classifiers.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS, stage=1)
+    run = bank_run(image_config(), one, WHOLE_LABELS)
+    with pytest.raises(TrainingError, match="4 validation images are all of class 1"):
+        run.validate(TensorBatches(WHOLE[:4], [1] * 4, 2))
+    with pytest.raises(TrainingError, match=r"run\.pt is missing or damaged"):
+        run.restore({"run.pt": b"PK no torch file"})
+    with pytest.raises(TrainingError, match="the checkpoint is of"):
+        run.restore(bank_run(image_config(), two, WHOLE_LABELS).state())
+
+
+def train_as_one_of_two(rank: int, folder: str) -> None:
+    """Run in a process of its own: one of two workers on halves of the batches."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+
+    def gather(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        pieces = [np.empty(0)] * 2
+        torch.distributed.all_gather_object(pieces, values)
+        return np.concatenate(pieces)
+
+    workers = Workers(rank=rank, world_size=2, wrap=DistributedDataParallel, gather=gather)
+    run, figures = short_run(workers)
+    torch.save((figures, run.best_files()["model.safetensors"]), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def short_run(workers: Workers) -> tuple[PatchRun, list[loop.Figures]]:
+    """Train a trunk without BatchNorm (workers would not share its statistics); the last step is short."""
+    pixels, labels = blobs(36, 32, 32, 3, seed=0)
+    data = TensorBatches(pixels, labels, 10, workers.rank, workers.world_size)
+    validation = TensorBatches(*blobs(21, 32, 32, 3, seed=1), 8, workers.rank, workers.world_size)
+    run = PatchRun(patch_config(("last", 1e-2, 1), ("top", 1e-4, 2), batch=10), patch_model("vgg11"), CPU, workers, 2)
+    return run, go(run, data, validation, run.epochs)
+
+
+def test_two_workers_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(train_as_one_of_two, (str(tmp_path),), nprocs=2)
+    (one, first), (other, second) = (torch.load(tmp_path / rank, weights_only=True) for rank in "01")
+    assert first == second, "both workers hold the same model"
+    assert timeless(one) == timeless(other)
+    _, expected = short_run(Workers())
+    for got, wanted in zip(timeless(one), timeless(expected), strict=True):
+        assert got == pytest.approx(wanted, rel=1e-3)
