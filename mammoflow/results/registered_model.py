@@ -209,7 +209,7 @@ def _pack(
         data = Path(folder) / _FOLDER
         predictor.write_folder(str(data), ensemble, members, card, images)
         with warnings.catch_warnings():
-            # MLflow asks for an example to check inputs by; paths and arrays are both taken, so there is no input schema.
+            # MLflow wants an example to check inputs by; there is no one schema, for paths and arrays are both taken.
             warnings.filterwarnings("ignore", message=".*input example was not provided")
             mlflow.pyfunc.save_model(
                 path=str(package),

@@ -133,9 +133,7 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
     ours = ensembles.summarise(inputs.test_ensemble)[ENSEMBLE]
     members = f"mean of {len(inputs.ensemble.members)}"
     rows.append(
-        _cells(
-            "Ensemble", members, "", "", val, "", *_aucs(ours), NONE, f"{paper_tables.ENSEMBLE_AUC:.2f}", strong=True
-        )
+        _cells("Ensemble", members, "", "", "", "", *_aucs(ours), NONE, f"{paper_tables.ENSEMBLE_AUC:.2f}", strong=True)
     )
     columns = ["kind", "trunk", "top layers", "weights", "val AUC", "epoch", "test AUC", "test A-AUC (95%)"]
     classes = ["nowrap", "nowrap", "lines", "n", "n", "n", "n", "n", "n paper", "n paper"]

@@ -1,6 +1,6 @@
 """One breast as a film sees it, before lesions: outline, muscle, fat, glandular tissue, vessels. No files.
 
-NumPy, SciPy and OpenCV only. Drawn as a left breast, the chest wall at column 0; film.py turns it for the right
+NumPy and OpenCV only. Drawn as a left breast, the chest wall at column 0; film.py turns it for the right
 side. Lengths are shares of the film's height unless marked [px]. Shape letters: H, W film rows, columns [px].
 """
 
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
-from scipy.interpolate import PchipInterpolator
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -43,14 +41,14 @@ class Woman:
 class Breast:
     """One breast in one view."""
 
-    inside_HW: BoolArray
-    """Whether a pixel is breast or muscle."""
-    skin_HW: FloatArray
-    """Distance to the skin, 0 outside [px]."""
-    muscle_HW: FloatArray
-    """Share of pectoral muscle [0-1]."""
-    outline_H: FloatArray
-    """Column of the skin in each row, 0 where there is no breast [px]."""
+    inside: BoolArray
+    """(H, W): whether a pixel is breast or muscle."""
+    skin: FloatArray
+    """(H, W): distance to the skin, 0 outside [px]."""
+    muscle: FloatArray
+    """(H, W): share of pectoral muscle [0-1]."""
+    outline: FloatArray
+    """(H,): column of the skin in each row, 0 where there is no breast [px]."""
 
 
 def woman(density: int, rng: np.random.Generator) -> Woman:
@@ -74,9 +72,9 @@ def outline(view: str, her: Woman, shape: tuple[int, int], rng: np.random.Genera
     outline_H = np.minimum(skin * height, width * 0.97).astype(np.float32)
     columns = np.arange(width, dtype=np.float32)
     inside = columns[None] < outline_H[:, None]
-    skin_HW = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
-    muscle = np.zeros(shape, np.float32) if view == "CC" else _muscle(rows, columns / height, rng)
-    return Breast(inside_HW=inside, skin_HW=skin_HW, muscle_HW=muscle * inside, outline_H=outline_H)
+    skin_HW = np.asarray(cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    muscle = np.zeros(shape, np.float32) if view == "CC" else _muscle(rows, columns / np.float32(height), rng)
+    return Breast(inside=inside, skin=skin_HW, muscle=muscle * inside, outline=outline_H)
 
 
 def _cc_skin(rows: FloatArray, her: Woman, rng: np.random.Generator) -> FloatArray:
@@ -91,7 +89,8 @@ def _mlo_skin(rows: FloatArray, her: Woman, rng: np.random.Generator) -> FloatAr
     reach = her.reach * 0.98
     at = [0.0, 0.22, (0.22 + nipple) / 2, nipple, (nipple + fold) / 2, fold, (fold + end) / 2, end, 1.01]
     skin = [axilla, waist, (waist + reach) / 2 + 0.03, reach, reach * 0.88, reach * 0.6, reach * 0.27, 0.06, 0.0]
-    return _with_nipple(PchipInterpolator(at, skin)(rows).astype(np.float32), rows, rng)
+    line = cv2.GaussianBlur(np.interp(rows, at, skin), (0, 0), 0.035 * len(rows), borderType=cv2.BORDER_REPLICATE)
+    return _with_nipple(line[:, 0].astype(np.float32), rows, rng)
 
 
 def _with_nipple(skin: FloatArray, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -116,8 +115,8 @@ def attenuation(breast: Breast, view: str, her: Woman, rng: np.random.Generator)
 
     Source: Burgess 1999 for the power law of mammographic backgrounds.
     """
-    height = breast.inside_HW.shape[0]
-    lumps_HW, strands_HW = _towards_nipple(fields(breast.inside_HW.shape, rng), breast)
+    height = breast.inside.shape[0]
+    lumps_HW, strands_HW = _towards_nipple(fields(breast.inside.shape, rng), breast)
     zone_HW = _glandular_zone(breast, view, her, lumps_HW, rng)
     gland = _GLANDULAR[her.density] * rng.uniform(0.9, 1.1)
     ridges_HW = _ridges(strands_HW)
@@ -125,12 +124,12 @@ def attenuation(breast: Breast, view: str, her: Woman, rng: np.random.Generator)
     tissue += 0.022 * lumps_HW + 0.055 * ridges_HW
     tissue += 0.05 * _vessels(breast, rng)
     thicker = 1.2 - 0.6 * np.linspace(0, 1, height, dtype=np.float32)[:, None]  # towards the armpit
-    tissue += breast.muscle_HW * (_MUSCLE * rng.uniform(0.8, 1.1) * thicker - (tissue - _FAT) * 0.75)
+    tissue += breast.muscle * (_MUSCLE * rng.uniform(0.8, 1.1) * thicker - (tissue - _FAT) * 0.75)
     # compressed breasts are flat but for a rim, where the thickness falls to nothing
-    depth = np.minimum(breast.skin_HW / (0.15 * height), 1)
+    depth = np.minimum(breast.skin / (0.15 * height), 1)
     thickness = 1 - (1 - depth) ** 1.8
-    skin_line = 0.03 * np.exp(-((breast.skin_HW / (0.008 * height) - 1) ** 2))
-    return np.asarray((np.maximum(tissue, 0.05) * thickness + skin_line) * breast.inside_HW, np.float32)
+    skin_line = 0.03 * np.exp(-((breast.skin / (0.008 * height) - 1) ** 2))
+    return np.asarray((np.maximum(tissue, 0.05) * thickness + skin_line) * breast.inside, np.float32)
 
 
 def fields(shape: tuple[int, int], rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -138,31 +137,32 @@ def fields(shape: tuple[int, int], rng: np.random.Generator) -> tuple[FloatArray
 
     Structures larger than a quarter of the height are left out; they are anatomy's, not texture's.
     """
-    rows, columns = (scipy.fft.next_fast_len(side) for side in shape)
-    f_rows = scipy.fft.fftfreq(rows).astype(np.float32)[:, None] * shape[0]
-    f_columns = scipy.fft.fftfreq(columns).astype(np.float32)[None] * shape[0]
+    rows, columns = (cv2.getOptimalDFTSize(side) for side in shape)
+    f_rows = np.fft.fftfreq(rows).astype(np.float32)[:, None] * shape[0]
+    f_columns = np.fft.fftfreq(columns).astype(np.float32)[None] * shape[0]
     # tissue runs to the nipple: structures are longer across the film than along the chest wall
     squared = (0.75 * f_rows) ** 2 + (1.3 * f_columns) ** 2
     amplitude = (squared + np.float32(16.0)) ** np.float32(-SLOPE / 4)
     noise = rng.standard_normal((rows, columns, 2), dtype=np.float32).view(np.complex64)[..., 0]
     noise *= amplitude
     noise[0, 0] = 0
-    both = scipy.fft.ifft2(noise, overwrite_x=True)[: shape[0], : shape[1]]
+    both = np.fft.ifft2(noise)[: shape[0], : shape[1]]
     scale = np.sqrt(np.mean(amplitude**2)) / np.sqrt(rows * columns)
     return np.ascontiguousarray(both.real / scale), np.ascontiguousarray(both.imag / scale)
 
 
 def _towards_nipple(textures: tuple[FloatArray, FloatArray], breast: Breast) -> tuple[FloatArray, FloatArray]:
     """Squeeze two textures, float32 (H, W), so that what runs from the chest wall converges on the nipple."""
-    height, width = breast.inside_HW.shape
-    nipple = np.float32(breast.outline_H.argmax())
+    height, width = breast.inside.shape
+    nipple = np.float32(breast.outline.argmax())
     rows = np.arange(height, dtype=np.float32)[:, None]
-    columns = np.broadcast_to(np.arange(width, dtype=np.float32)[None], (height, width))
-    squeeze = 1 + 0.8 * np.minimum(columns / breast.outline_H.max(), 1) ** 2
+    columns = np.tile(np.arange(width, dtype=np.float32), (height, 1))
+    squeeze = 1 + 0.8 * np.minimum(columns / breast.outline.max(), 1) ** 2
     source = nipple + (rows - nipple) * squeeze
-    both = cv2.remap(cv2.merge(textures), columns, source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    lumps, strands = cv2.split(both)
-    return lumps.astype(np.float32), strands.astype(np.float32)
+    lumps, strands = (
+        cv2.remap(texture, columns, source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT) for texture in textures
+    )
+    return np.asarray(lumps, np.float32), np.asarray(strands, np.float32)
 
 
 def _ridges(strands_HW: FloatArray) -> FloatArray:
@@ -180,16 +180,16 @@ def _glandular_zone(
     breast: Breast, view: str, her: Woman, lumps_HW: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Return the share of the glandular disc [0-1], float32 (H, W): behind the nipple, its edge ragged."""
-    height, width = breast.inside_HW.shape
-    nipple_row = float(breast.outline_H.argmax()) / height
-    reach = float(breast.outline_H.max()) / height
+    height, width = breast.inside.shape
+    nipple_row = float(breast.outline.argmax()) / height
+    reach = float(breast.outline.max()) / height
     y = np.arange(height, dtype=np.float32)[:, None] / height
     x = np.arange(width, dtype=np.float32)[None] / height
     rise, depth, along = rng.uniform([-0.04, 0.42, 0.6], [0.04, 0.52, 0.75])
     size = _EXTENT[her.density]
     centre = nipple_row + rise - (0.05 if view == "MLO" else 0.0)
     far = ((x - depth * reach) / (0.48 * reach * size)) ** 2 + ((y - centre) / (along * her.spread * size)) ** 2
-    skin_gap = breast.skin_HW / np.float32(0.05 * height) - 0.8  # a layer of fat lies under the skin
+    skin_gap = breast.skin / np.float32(0.05 * height) - 0.8  # a layer of fat lies under the skin
     soft_HW = cv2.GaussianBlur(lumps_HW, (0, 0), 0.012 * height)
     ragged = np.minimum(1.1 - far, skin_gap) + 0.75 * soft_HW
     return np.asarray(1 / (1 + np.exp(np.clip(-3.2 * ragged, -20, 20))), np.float32)
@@ -197,10 +197,10 @@ def _glandular_zone(
 
 def _vessels(breast: Breast, rng: np.random.Generator) -> FloatArray:
     """Draw a few long thin winding lines from the chest wall to the nipple, float32 (H, W) [0-1]."""
-    height, width = breast.inside_HW.shape
+    height, width = breast.inside.shape
     canvas = np.zeros((height, width), np.uint8)
-    rows = np.flatnonzero(breast.outline_H > 0.1 * height)
-    nipple = np.array([breast.outline_H.argmax(), breast.outline_H.max() * 0.9])
+    rows = np.flatnonzero(breast.outline > 0.1 * height)
+    nipple = np.array([breast.outline.argmax(), breast.outline.max() * 0.9])
     for _ in range(int(rng.integers(4, 10))):
         start = np.array([rng.choice(rows), rng.uniform(0, 0.1) * height])
         end = start + (nipple - start) * rng.uniform(0.4, 0.95)
@@ -211,4 +211,4 @@ def _vessels(breast: Breast, rng: np.random.Generator) -> FloatArray:
         thick = max(1, round(height * rng.uniform(0.002, 0.005)))
         points = np.round(path[:, ::-1] * 8).astype(np.int32)
         cv2.polylines(canvas, [points], False, float(rng.uniform(110, 255)), thick, cv2.LINE_AA, shift=3)
-    return cv2.GaussianBlur(canvas, (0, 0), max(0.6, height / 700)).astype(np.float32) / 255
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), max(0.6, height / 700)), np.float32) / np.float32(255)

@@ -1,13 +1,12 @@
 """Who is in a drawn release: women, films, series and lesions, with everything that is decided before a pixel is.
 
-NumPy and SciPy only; no pixels, no files. Marginals are those of the real release (marginals.py); what is drawn for
+NumPy only; no pixels, no files. Marginals are those of the real release (marginals.py); what is drawn for
 one woman depends on the seed and her number alone, so more or fewer women change nothing about her.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv
 
 from mammoflow.config import PhantomConfig
 from mammoflow.data.phantom import marginals
@@ -17,8 +16,9 @@ from mammoflow.data.phantom.seeds import generator, spread
 CODECS = ("rle", "jpeg2000", "jpeg-lossless")
 """How a compressed film may be stored; the others are stored as `raw`."""
 
-_LOOKS = {MALIGNANT: (5.5, 2.0), BENIGN: (2.0, 5.5), marginals.NO_CALLBACK: (1.5, 5.5)}
-"""Beta parameters of how suspicious a lesion looks; they overlap, so even a perfect reader errs at times."""
+_LOOK = (4.6, 2.2)
+"""Kumaraswamy parameters of how suspicious a malignant lesion looks; a benign one mirrors it. The two overlap, so
+even a perfect reader errs at times."""
 
 _DIAMETERS = {MASS: (0.07, 0.14), CALCIFICATION: (0.05, 0.10)}
 """Least and largest diameter of a mass, or of a cluster [share of film height]."""
@@ -175,7 +175,7 @@ def _lesion(number: int, kind: str, pathology: str, rng: np.random.Generator) ->
         number=number,
         kind=kind,
         pathology=pathology,
-        look=float(betaincinv(*_LOOKS[pathology], place)),
+        look=_look(pathology, place),
         shape=pick(marginals.SHAPES[key], _near(place, shape)),
         edge=pick(marginals.EDGES[key], _near(place, edge)),
         assessment=pick(marginals.ASSESSMENTS[key], assessment),
@@ -184,6 +184,14 @@ def _lesion(number: int, kind: str, pathology: str, rng: np.random.Generator) ->
         depth=float(0.15 + 0.65 * depth),
         across=float(0.15 + 0.7 * across),
     )
+
+
+def _look(pathology: str, place: float) -> float:
+    """Return the look at `place` [0-1) of a pathology's distribution, in closed form."""
+    first, second = _LOOK
+    if pathology == MALIGNANT:
+        return float((1 - (1 - place) ** (1 / second)) ** (1 / first))
+    return float(1 - (1 - place ** (1 / second)) ** (1 / first))
 
 
 def _near(place: float, change: float) -> float:

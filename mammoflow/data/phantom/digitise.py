@@ -43,7 +43,7 @@ def _letters(grey_HW: FloatArray, side: str, view: str, rng: np.random.Generator
     row = rng.uniform(0.07, 0.14) * height
     cv2.putText(canvas, text, (round(column - wide / 2), round(row + high / 2)), _FONT, scale, 255, thick, cv2.LINE_AA)
     turn = cv2.getRotationMatrix2D((column, row), float(rng.uniform(-50, 50)), 1.0)
-    canvas = cv2.warpAffine(canvas, turn, (width, height), flags=cv2.INTER_LINEAR)
+    canvas = np.asarray(cv2.warpAffine(canvas, turn, (width, height), flags=cv2.INTER_LINEAR), np.uint8)
     if rng.random() < 0.25:  # a number beside it, cut by the film's edge
         edge = width - 20 * scale if side == "LEFT" else -8 * scale
         number = str(rng.integers(1, 40))
@@ -78,5 +78,5 @@ def _borders(grey_HW: FloatArray, rng: np.random.Generator) -> None:
     for column in (x0 + round_off, x1 - round_off):
         for row in (y0 + round_off, y1 - round_off):
             cv2.circle(film, (int(column), int(row)), round_off, 255, -1, cv2.LINE_AA)
-    film = cv2.GaussianBlur(film, (0, 0), max(0.5, height / 1000))
-    np.maximum(grey_HW, (1 - film.astype(np.float32) / 255) * np.float32(rng.uniform(0.8, 1.0)), out=grey_HW)
+    seen = np.asarray(cv2.GaussianBlur(film, (0, 0), max(0.5, height / 1000)), np.float32) / 255
+    np.maximum(grey_HW, (1 - seen) * np.float32(rng.uniform(0.8, 1.0)), out=grey_HW)

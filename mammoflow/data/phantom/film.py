@@ -20,8 +20,8 @@ from mammoflow.data.phantom.seeds import generator
 class DrawnFilm:
     """The pixels of one film and the outlines of what it shows."""
 
-    pixels_HW: npt.NDArray[np.uint16]
-    """Grey values over the full range, air dark (MONOCHROME2)."""
+    pixels: npt.NDArray[np.uint16]
+    """(H, W): grey values over the full range, air dark (MONOCHROME2)."""
     masks: dict[tuple[str, int], BoolArray]
     """Outline of each lesion, bool (H, W), by kind and abnormality id."""
 
@@ -43,17 +43,17 @@ def draw(film: Film, patient: Patient, config: PhantomConfig, seed: int) -> Draw
         rng = generator(seed, film.film_id, f"{lesion.kind} {lesion.number}")
         mark = lesions.stamp(lesion, config.height, config.contrast, rng)
         place = _place(lesion, breast, taken_HW, rng)
-        _add(tissue_HW, mark.signal_SS, place)
+        _add(tissue_HW, mark.signal, place)
         mask_HW = np.zeros(shape, np.float32)
-        _add(mask_HW, mark.mask_SS.astype(np.float32), place)
-        masks[lesion.kind, lesion.number] = (mask_HW > 0) & breast.inside_HW
+        _add(mask_HW, mark.mask.astype(np.float32), place)
+        masks[lesion.kind, lesion.number] = (mask_HW > 0) & breast.inside
         taken_HW |= masks[lesion.kind, lesion.number].astype(np.uint8)
-    grey_HW = digitise.expose(tissue_HW, breast.inside_HW, generator(seed, film.film_id, "exposure"))
+    grey_HW = digitise.expose(tissue_HW, breast.inside, generator(seed, film.film_id, "exposure"))
     if film.side == "RIGHT":
         grey_HW = np.ascontiguousarray(grey_HW[:, ::-1])
         masks = {key: np.ascontiguousarray(mask_HW[:, ::-1]) for key, mask_HW in masks.items()}
     digitise.mark(grey_HW, film.side, film.view, generator(seed, film.film_id, "marks"))
-    return DrawnFilm(pixels_HW=np.round(np.clip(grey_HW, 0, 1) * 65535).astype(np.uint16), masks=masks)
+    return DrawnFilm(pixels=np.round(np.clip(grey_HW, 0, 1) * 65535).astype(np.uint16), masks=masks)
 
 
 def _place(
@@ -63,17 +63,17 @@ def _place(
 
     The two views of a breast show it at about the same depth and height.
     """
-    height = breast.inside_HW.shape[0]
+    height = breast.inside.shape[0]
     radius = lesion.diameter * height / 2
     step = max(1, height // 128)
-    inside = breast.outline_H > 0.15 * height
+    inside = breast.outline > 0.15 * height
     first, last = np.flatnonzero(inside)[[0, -1]]
     row = first + (lesion.across + rng.normal(0, 0.03)) * (last - first)
-    column = (lesion.depth + rng.normal(0, 0.03)) * breast.outline_H[int(np.clip(row, first, last))]
-    skin = breast.skin_HW[::step, ::step]
+    column = (lesion.depth + rng.normal(0, 0.03)) * breast.outline[int(np.clip(row, first, last))]
+    skin = breast.skin[::step, ::step]
     free = cv2.distanceTransform(1 - taken_HW, cv2.DIST_L2, 3)[::step, ::step]
     rows, columns = np.mgrid[: skin.shape[0], : skin.shape[1]].astype(np.float32) * step
-    fits = (skin > radius + 0.03 * height) & (columns > 0.9 * radius) & (breast.muscle_HW[::step, ::step] < 0.2)
+    fits = (skin > radius + 0.03 * height) & (columns > 0.9 * radius) & (breast.muscle[::step, ::step] < 0.2)
     fits &= (rows > 0.9 * radius) & (rows < height - 0.9 * radius)
     for allowed in (fits & (free > 1.1 * radius), fits, skin >= skin.max()):
         if allowed.any():
@@ -95,7 +95,7 @@ def _add(image_HW: FloatArray, stamp_SS: FloatArray, centre: tuple[int, int]) ->
 def _distract(tissue_HW: FloatArray, breast: Breast, rng: np.random.Generator) -> None:
     """Add what is no lesion and belongs to no outline: dense lumps, and specks that stand alone."""
     height = tissue_HW.shape[0]
-    deep = np.argwhere(breast.skin_HW[::4, ::4] > 0.05 * height) * 4
+    deep = np.argwhere(breast.skin[::4, ::4] > 0.05 * height) * 4
     if not len(deep):
         return
     for _ in range(int(rng.integers(3, 9))):

@@ -1,7 +1,8 @@
 """Lesions as small stamps: what they add to the film, and their outline. NumPy and OpenCV only.
 
 One number, `Lesion.look`, moves a mass from smooth and sharp to irregular, ill-defined and spiculated, and a cluster
-from few, coarse and round to many, fine and pleomorphic. Shape letter: S stamp side [px], odd, the lesion at its centre.
+from few, coarse and round to many, fine and pleomorphic. Shape letter: S stamp
+side [px], odd, the lesion at its centre.
 """
 
 from dataclasses import dataclass
@@ -23,17 +24,17 @@ MASS_CONTRAST, SPECK_CONTRAST = 0.17, 0.21
 class Stamp:
     """One lesion, to be added to a film."""
 
-    signal_SS: FloatArray
-    """Attenuation it adds."""
-    mask_SS: npt.NDArray[np.bool_]
-    """Whether a pixel is within its outline, drawn a little wide as readers do."""
+    signal: FloatArray
+    """float32 (S, S): attenuation it adds."""
+    mask: npt.NDArray[np.bool_]
+    """(S, S): whether a pixel is within its outline, drawn a little wide as readers do."""
 
 
 def stamp(lesion: Lesion, height: int, contrast: float, rng: np.random.Generator) -> Stamp:
     """Draw one lesion for a film of `height` rows [px], `contrast` times as strong as by default."""
     strength = contrast * (0.7 + 0.1 * lesion.subtlety)
     drawn = _mass(lesion, height, rng) if lesion.kind == MASS else _cluster(lesion, height, rng)
-    return Stamp(signal_SS=(drawn.signal_SS * strength).astype(np.float32), mask_SS=drawn.mask_SS)
+    return Stamp(signal=(drawn.signal * strength).astype(np.float32), mask=drawn.mask)
 
 
 def _grid(half: int) -> tuple[FloatArray, FloatArray]:
@@ -55,8 +56,8 @@ def _mass(lesion: Lesion, height: int, rng: np.random.Generator) -> Stamp:
     core = 1 / (1 + np.exp(np.clip((r - border) / (0.5 * edge), -20, 20)))
     dome = 0.65 + 0.35 * np.sqrt(np.maximum(1 - (r / border) ** 2, 0))
     signal = MASS_CONTRAST * core * dome
-    signal += MASS_CONTRAST * _spicules(rows, columns, radius, lesion.look, rng)
-    return Stamp(signal_SS=signal, mask_SS=r < border * (1.08 + 0.15 * look))
+    signal += MASS_CONTRAST * _spicules(rows, columns, float(radius), lesion.look, rng)
+    return Stamp(signal=signal, mask=r < border * (1.08 + 0.15 * look))
 
 
 def _boundary(angle: FloatArray, look: float, rng: np.random.Generator) -> FloatArray:
@@ -104,7 +105,7 @@ def _cluster(lesion: Lesion, height: int, rng: np.random.Generator) -> Stamp:
         cv2.circle(mask, (round(place[1] + half), round(place[0] + half)), round(0.015 * height), 1, -1)
     hull = cv2.convexHull(cv2.findNonZero(mask))
     cv2.fillConvexPoly(mask, hull, 1)
-    return Stamp(signal_SS=signal, mask_SS=mask.astype(bool))
+    return Stamp(signal=signal, mask=mask.astype(bool))
 
 
 def _scatter(count: int, radius: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:

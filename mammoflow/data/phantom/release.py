@@ -153,11 +153,11 @@ def _files(patient: Patient, config: PhantomConfig, seed: int) -> Iterator[File]
         for series in each.series:
             case = _case(each, series)
             path = _film_path(case, seed)
-            yield path, dicom.encode(drawn.pixels_HW, each.codec, _identity(case, path, "full mammogram images", each))
+            yield path, dicom.encode(drawn.pixels, each.codec, _identity(case, path, "full mammogram images", each))
             for lesion in series.lesions:
                 places = _places(each, series, lesion, seed)
                 mask_HW = drawn.masks[lesion.kind, lesion.number]
-                crop_HW = drawn.pixels_HW[_around(mask_HW)]
+                crop_HW = drawn.pixels[_around(mask_HW)]
                 folder = f"{case}_{lesion.number}"
                 crop, mask = (_identity(folder, places.crop, _CROP, each), _identity(folder, places.mask, _MASK, each))
                 yield places.crop, dicom.encode(crop_HW, "raw", crop)
