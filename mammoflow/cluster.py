@@ -9,6 +9,7 @@ import shutil
 import sys
 
 import ray
+import ray.data
 
 from mammoflow import cli, tracking
 from mammoflow.config import Config
@@ -23,6 +24,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Tune's handler turns Ctrl-C into a normal return; the job must hear of it.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A training run is three processes that mostly wait for each other; Ray would warn of them.
+    "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
@@ -44,6 +47,8 @@ def start(num_cpus: int | None = None) -> None:
         runtime_env={"env_vars": _QUIET},
     )
     cli.on_sigterm()
+    # Ray Data logs each step of each stage; the stages print lines of their own, the whole log is in Ray's folder.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def preflight(config: Config) -> Lake:

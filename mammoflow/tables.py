@@ -43,7 +43,10 @@ def show_data(images: Mapping[str, Any], patches: Mapping[str, Any]) -> None:
 
 def show_trunks(summaries: Mapping[str, Mapping[str, Any]]) -> None:
     """Print each patch classifier's validation accuracy."""
-    rows = [[name, f"{s['val_accuracy']:.3f}", s["best_epoch"], s["run_id"]] for name, s in summaries.items()]
+    rows = [
+        [name, "untrained" if s["best_epoch"] is None else f"{s['val_accuracy']:.3f}", s["best_epoch"], s["run_id"]]
+        for name, s in summaries.items()
+    ]
     show("Patch classifiers (validation)", ["trunk", "accuracy", "best epoch", "MLflow run"], rows)
 
 

@@ -84,7 +84,8 @@ def curves(title: str, lines: Sequence[Line], stage_ends: Sequence[int], mark: s
     for end in stage_ends:
         axes.axvline(end + 0.5, color=_FAINT, linestyle=":", linewidth=1)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, max(len(line.values) for line in lines) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if limits is not None:
         axes.set_ylim(*limits)
     _dress(figure, axes, title, mark)

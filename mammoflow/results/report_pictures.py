@@ -117,7 +117,7 @@ def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
             figures.curves(f"{name}: loss of the patch classifier", losses, ends, inputs.mark),
             "svg+xml",
             f"Training and validation loss of the patch classifier {name} over {len(history)} epochs",
-            f"{name}: loss by epoch. Training losses are weighted by class, so the two have different scales.",
+            f"{name}: mean cross-entropy by epoch, of training patches as augmented and of validation patches.",
         ),
         _picture(
             figures.curves(f"{name}: accuracy on validation patches", accuracy, ends, inputs.mark, (0, 1)),

@@ -129,10 +129,10 @@ def _open_run(tracker: Tracker, config: Config, job: PatchJob) -> str:
 
 def _summary(job: PatchJob, run_id: str) -> dict[str, Any]:
     history = lakes.read_json(job.out.file("history.json"))
-    best = max(history, key=lambda row: (row["val_accuracy"], -row["epoch"]))
+    best = max(history, key=lambda row: (row["val_accuracy"], -row["epoch"]), default=None)
     return {
-        "val_accuracy": best["val_accuracy"],
-        "best_epoch": best["epoch"],
+        "val_accuracy": best and best["val_accuracy"],  # None: no epoch was asked for, the trunk is as initialised
+        "best_epoch": best and best["epoch"],
         "epochs": len(history),
         "run_id": run_id,
     }

@@ -89,8 +89,9 @@ def _mlo_skin(rows: FloatArray, her: Woman, rng: np.random.Generator) -> FloatAr
     reach = her.reach * 0.98
     at = [0.0, 0.22, (0.22 + nipple) / 2, nipple, (nipple + fold) / 2, fold, (fold + end) / 2, end, 1.01]
     skin = [axilla, waist, (waist + reach) / 2 + 0.03, reach, reach * 0.88, reach * 0.6, reach * 0.27, 0.06, 0.0]
-    line = cv2.GaussianBlur(np.interp(rows, at, skin), (0, 0), 0.035 * len(rows), borderType=cv2.BORDER_REPLICATE)
-    return _with_nipple(line[:, 0].astype(np.float32), rows, rng)
+    corners = np.interp(rows, at, skin)[:, None]
+    line = cv2.GaussianBlur(corners, (1, 0), 0, sigmaY=0.035 * len(rows), borderType=cv2.BORDER_REPLICATE)
+    return _with_nipple(np.asarray(line[:, 0], np.float32), rows, rng)
 
 
 def _with_nipple(skin: FloatArray, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -147,7 +148,7 @@ def fields(shape: tuple[int, int], rng: np.random.Generator) -> tuple[FloatArray
     noise *= amplitude
     noise[0, 0] = 0
     both = np.fft.ifft2(noise)[: shape[0], : shape[1]]
-    scale = np.sqrt(np.mean(amplitude**2)) / np.sqrt(rows * columns)
+    scale = np.float32(np.sqrt(np.mean(amplitude**2) / (rows * columns)))
     return np.ascontiguousarray(both.real / scale), np.ascontiguousarray(both.imag / scale)
 
 
@@ -170,10 +171,19 @@ def _ridges(strands_HW: FloatArray) -> FloatArray:
     height = strands_HW.shape[0]
     total = np.zeros_like(strands_HW)
     for size, weight in ((0.012, 0.6), (0.004, 0.4)):
-        smooth = cv2.GaussianBlur(strands_HW, (0, 0), size * height)
+        smooth = _smooth(strands_HW, size * height)
         detail = smooth - cv2.blur(smooth, (round(10 * size * height) | 1,) * 2)
         total += weight * np.exp(-np.abs(detail) * np.float32(1.6 / detail.std()))
     return total
+
+
+def _smooth(image_HW: FloatArray, sigma: float) -> FloatArray:
+    """Blur by a Gaussian of `sigma` [px], on a coarser grid where that is wide: the cost stays that of a pixel."""
+    height, width = image_HW.shape
+    step = max(1, int(sigma / 3))
+    coarse = cv2.resize(image_HW, (width // step, height // step), interpolation=cv2.INTER_AREA)
+    coarse = cv2.GaussianBlur(coarse, (0, 0), sigma / step)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _glandular_zone(
@@ -190,7 +200,7 @@ def _glandular_zone(
     centre = nipple_row + rise - (0.05 if view == "MLO" else 0.0)
     far = ((x - depth * reach) / (0.48 * reach * size)) ** 2 + ((y - centre) / (along * her.spread * size)) ** 2
     skin_gap = breast.skin / np.float32(0.05 * height) - 0.8  # a layer of fat lies under the skin
-    soft_HW = cv2.GaussianBlur(lumps_HW, (0, 0), 0.012 * height)
+    soft_HW = _smooth(lumps_HW, 0.012 * height)
     ragged = np.minimum(1.1 - far, skin_gap) + 0.75 * soft_HW
     return np.asarray(1 / (1 + np.exp(np.clip(-3.2 * ragged, -20, 20))), np.float32)
 

@@ -153,7 +153,7 @@ def _breast(kind: str, place: float, two_series: bool, rng: np.random.Generator)
     """Return a breast's lesions, each with the views that show it: `both`, or one of CC and MLO."""
     pathology = pick(marginals.PATHOLOGIES[kind], place)
     lesions = [(_lesion(1, kind, pathology, rng), "both")]
-    for number in range(2, pick(marginals.LESIONS[kind], rng.random()) + 1):
+    for number in range(2, pick(marginals.LESIONS[kind, pathology], rng.random()) + 1):
         same = rng.random() >= marginals.OTHER_PATHOLOGY[kind]
         view = "both" if rng.random() < marginals.BOTH_VIEWS else str(rng.choice(["CC", "MLO"]))
         lesions.append((_lesion(number, kind, pathology if same else _opposite(pathology), rng), view))

@@ -59,7 +59,7 @@ def encode(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str
 
     Raises:
         KeyError: a codec that is not in SYNTAXES.
-        RuntimeError: GDCM refuses to compress.
+        RuntimeError: GDCM refuses to compress, as it does JPEG lossless of an odd number of 8-bit pixels.
     """
     dataset = _dataset(identity)
     dataset.file_meta.TransferSyntaxUID = SYNTAXES[codec]
@@ -72,8 +72,11 @@ def encode(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str
     dataset.PixelRepresentation = 0
     dataset.SmallestImagePixelValue, dataset.LargestImagePixelValue = int(pixels_HW.min()), int(pixels_HW.max())
     if codec == "raw":
-        dataset.PixelData = pixels_HW.tobytes()
+        dataset.PixelData = _even(pixels_HW)
         dataset["PixelData"].VR = "OW"
+    elif codec == "rle":
+        plugin = "pydicom" if pixels_HW.nbytes % 2 else "gdcm"  # GDCM is faster, but odd sizes end the process
+        dataset.compress(RLELossless, pixels_HW, encoding_plugin=plugin, generate_instance_uid=False)
     else:
         dataset.PixelData = encapsulate([_compress(pixels_HW, SYNTAXES[codec])])
         dataset["PixelData"].VR = "OB"
@@ -111,8 +114,14 @@ def _dataset(identity: Identity) -> Dataset:
     return dataset
 
 
+def _even(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8]) -> bytes:
+    """Return the pixels' bytes, padded to an even number. Source: DICOM PS3.5, 8.1.1."""
+    data = pixels_HW.tobytes()
+    return data + b"\0" * (len(data) % 2)
+
+
 def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax: UID) -> bytes:
-    """Return one compressed frame; GDCM encodes all three syntaxes, pydicom alone only RLE."""
+    """Return one frame as JPEG 2000 or JPEG lossless, which pydicom can't write alone."""
     writer = gdcm.ImageWriter()  # owns the image, so it has to live as long
     image = writer.GetImage()
     image.SetNumberOfDimensions(2)
@@ -123,7 +132,7 @@ def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax:
     bits = pixels_HW.itemsize * 8
     image.SetPixelFormat(gdcm.PixelFormat(1, bits, bits, bits - 1, 0))
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetByteStringValue(pixels_HW.tobytes())
+    element.SetByteStringValue(_even(pixels_HW))
     image.SetDataElement(element)
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))

@@ -80,10 +80,10 @@ def _spicules(
         along = columns * np.float32(np.cos(direction)) + rows * np.float32(np.sin(direction))
         across = rows * np.float32(np.cos(direction)) - columns * np.float32(np.sin(direction))
         across += np.float32(bend) * along * along
-        taper = np.clip((reach * radius - along) / (reach * radius), 0, 1) * (along > 0)
+        taper = np.clip(1 - along / (reach * radius), 0, 1) * np.clip(along / (0.5 * radius), 0, 1)
         line = np.exp(-0.5 * (across / (width * radius)) ** 2) * taper * rng.uniform(0.4, 1)
         np.maximum(total, line.astype(np.float32), out=total)
-    return total * np.float32(0.4 + 0.6 * look)
+    return total * np.float32(0.45 + 0.6 * look)
 
 
 def _cluster(lesion: Lesion, height: int, rng: np.random.Generator) -> Stamp:

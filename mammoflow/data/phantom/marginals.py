@@ -43,11 +43,15 @@ PATHOLOGIES: Mapping[str, Table] = {
 OTHER_PATHOLOGY = {MASS: 0.10, CALCIFICATION: 0.05}
 """Share of second and later lesions whose pathology is not their breast's [0-1]."""
 
-LESIONS: Mapping[str, Mapping[int, float]] = {
-    MASS: {1: 683, 2: 26, 3: 8, 4: 3, 5: 1, 6: 1},
-    CALCIFICATION: {1: 551, 2: 64, 3: 30, 4: 7, 5: 3, 6: 5, 7: 2},
+LESIONS: Mapping[tuple[str, str], Mapping[int, float]] = {
+    (MASS, BENIGN): {1: 304, 2: 10, 3: 1, 4: 1, 6: 1},
+    (MASS, NO_CALLBACK): {1: 51, 2: 1, 3: 2, 4: 2, 5: 1},
+    (MASS, MALIGNANT): {1: 328, 2: 15, 3: 5},
+    (CALCIFICATION, BENIGN): {1: 243, 2: 17, 3: 5},
+    (CALCIFICATION, NO_CALLBACK): {1: 55, 2: 31, 3: 18, 4: 7, 5: 3, 6: 5, 7: 2},
+    (CALCIFICATION, MALIGNANT): {1: 253, 2: 16, 3: 7},
 }
-"""Breasts by number of lesions of one kind."""
+"""Breasts by number of lesions of one kind; calcifications that nobody was called back for come in numbers."""
 
 BOTH_VIEWS = 0.70
 """Share of second and later lesions that are seen in both of a breast's views [0-1]; the first always is."""
