@@ -70,13 +70,15 @@ def smoke() -> Config:
 
 def demo() -> Config:
     """Phantoms, small images and two small trunks: the method's four kinds of classifier in minutes on two cores."""
-    patch_training = PatchTrainingConfig(stages=(StageConfig(trained="all", lr=1e-3, epochs=6),))
+    patch_training = PatchTrainingConfig(
+        stages=(StageConfig(trained="all", lr=1e-3, epochs=5), StageConfig(trained="all", lr=1e-4, epochs=1))
+    )
     return Config(
         name="demo",
-        phantoms=PhantomConfig(patients=220),
-        images=ImageConfig(height=288, width=224),
+        phantoms=PhantomConfig(patients=240),
+        images=ImageConfig(height=384, width=288),
         splits=SplitConfig(test=0.2, val=0.25),
-        patches=PatchConfig(side=56),
+        patches=PatchConfig(side=96),
         trunks=(
             TrunkConfig(
                 backbone="resnet10_narrow",
