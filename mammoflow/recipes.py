@@ -7,6 +7,7 @@ the others hold the numbers of Shen et al. 2019 and want `--source`.
 from collections.abc import Callable, Mapping
 
 from mammoflow.config import (
+    AugmentConfig,
     ComputeConfig,
     Config,
     ImageConfig,
@@ -70,8 +71,10 @@ def smoke() -> Config:
 
 def demo() -> Config:
     """Phantoms, small images and two small trunks: the method's four kinds of classifier in minutes on two cores."""
+    gentle = AugmentConfig(shear=0.1, zoom=0.1, channel_shift=5.0)  # the paper's ranges want more epochs than a demo has
     patch_training = PatchTrainingConfig(
-        stages=(StageConfig(trained="all", lr=1e-3, epochs=5), StageConfig(trained="all", lr=1e-4, epochs=1))
+        stages=(StageConfig(trained="all", lr=1e-3, epochs=4), StageConfig(trained="all", lr=1e-4, epochs=1)),
+        augment=gentle,
     )
     return Config(
         name="demo",
@@ -95,10 +98,11 @@ def demo() -> Config:
         ),
         image_training=ImageTrainingConfig(
             stages=(
-                StageConfig(trained="last", lr=1e-3, epochs=6, weight_decay=0.001),
-                StageConfig(trained="all", lr=1e-4, epochs=4, weight_decay=0.001),
+                StageConfig(trained="last", lr=1e-3, epochs=8, weight_decay=0.001),
+                StageConfig(trained="all", lr=1e-4, epochs=3, weight_decay=0.001),
             ),
-            batch=8,
+            batch=4,
+            augment=gentle,
         ),
     )
 

@@ -216,6 +216,21 @@ def find(name: str) -> Backbone:
     return BACKBONES[name]
 
 
+BN_MOMENTUM = 0.01
+"""Weight of a new batch in BatchNorm's running statistics: Keras' default .99, the reference's, in torch's terms.
+
+torch's own .1 follows the last ten batches only; with small batches of films, much of them air, models that fit well
+then fail as soon as they are evaluated.
+"""
+
+
+def slow_statistics(layers: nn.Module) -> None:
+    """Make every BatchNorm below average over about a hundred batches."""
+    for layer in layers.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = BN_MOMENTUM
+
+
 class Trunk(nn.Module):
     """A backbone's layers with the scaling of their input: grey values in, feature map out.
 
@@ -236,6 +251,7 @@ class Trunk(nn.Module):
         self.mean_grey = mean_grey
         self.scale = scale
         self.layers = backbone.build()
+        slow_statistics(self.layers)
         self._frozen: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:

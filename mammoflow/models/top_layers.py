@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from mammoflow.errors import SpecError
-from mammoflow.models.backbones import initialise
+from mammoflow.models.backbones import initialise, slow_statistics
 
 GRAMMAR = (
     "blocks `NxK` (VGG) or `[L-M-N]xK` (ResNet), joined by commas, "
@@ -184,6 +184,7 @@ class TopLayers(nn.Module):
             in_channels = block.out_channels
         self.blocks = nn.Sequential(*blocks)
         initialise(self.blocks)
+        slow_statistics(self.blocks)
         self.fc = nn.Linear(in_channels, 2)
 
     def forward(self, features: Tensor) -> Tensor:
