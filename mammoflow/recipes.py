@@ -71,7 +71,9 @@ def smoke() -> Config:
 
 def demo() -> Config:
     """Phantoms, small images and two small trunks: the method's four kinds of classifier in minutes on two cores."""
-    gentle = AugmentConfig(shear=0.1, zoom=0.1, channel_shift=5.0)  # the paper's ranges want more epochs than a demo has
+    gentle = AugmentConfig(
+        shear=0.1, zoom=0.1, channel_shift=5.0
+    )  # the paper's ranges want more epochs than a demo has
     patch_training = PatchTrainingConfig(
         stages=(StageConfig(trained="all", lr=1e-3, epochs=3), StageConfig(trained="all", lr=1e-4, epochs=3)),
         augment=gentle,

@@ -13,7 +13,7 @@ from mammoflow.errors import ConfigError
 
 def test_without_words_the_first_recipe_is_taken() -> None:
     assert cli.parse("", recipes.ALL, []).name == "demo"
-    assert cli.parse("", recipes.ALL, ["--seed", "3"]) .seed == 3
+    assert cli.parse("", recipes.ALL, ["--seed", "3"]).seed == 3
 
 
 def test_any_field_is_overridden_by_its_flag() -> None:
@@ -51,7 +51,11 @@ def test_a_field_out_of_range_names_value_limit_and_remedy() -> None:
 def test_the_papers_recipes_hold_the_papers_numbers() -> None:
     config = recipes.ALL["cbis-s10-resnet50"]()
     patch, image = config.trunks[0].training, config.image_training
-    assert [(s.trained, s.lr, s.epochs) for s in patch.stages] == [("last", 1e-3, 3), ("top", 1e-4, 10), ("all", 1e-5, 37)]
+    assert [(s.trained, s.lr, s.epochs) for s in patch.stages] == [
+        ("last", 1e-3, 3),
+        ("top", 1e-4, 10),
+        ("all", 1e-5, 37),
+    ]
     assert [(s.lr, s.weight_decay, s.epochs) for s in image.stages] == [(1e-4, 0.001, 30), (1e-5, 0.01, 20)]
     assert (patch.batch, image.batch) == (32, 2)
     assert (config.images.height, config.images.width, config.patches.side) == (1152, 896, 224)

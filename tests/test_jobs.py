@@ -43,28 +43,30 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """`ray start --head`, token authentication as it comes; only what it started is stopped."""
+    """`ray start --head` with token authentication; only what it started is stopped."""
     home = Path(os.environ["HOME"])
-    gcs, dashboard = free_port(), free_port()
+    gcs, dashboard, client = free_port(), free_port(), free_port()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"PATH": f"{BIN}:{env['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(home)}
+    env["RAY_AUTH_MODE"] = "token"
+    subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
     log = (tmp_path_factory.mktemp("head") / "log").open("w")
+    ports = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
     head = subprocess.Popen(
-        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--dashboard-port={dashboard}"]
-        + ["--dashboard-host=127.0.0.1", "--ray-client-server-port=0", "--dashboard-agent-listen-port=0"],
+        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1", *ports],
         env=env,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    env |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", "RAY_AUTH_MODE": "token"}
+    env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_until_listening(dashboard, head)
         yield Cluster(env)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGTERM)
-        head.wait(30)
+        head.wait(60)  # Ray lets a node drain for up to 30 s
         log.close()
 
 
@@ -149,7 +151,7 @@ def test_real_films_are_scored_with_the_registered_model(lake: Path, real_films:
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == 8
     assert all(0 <= row["probability"] <= 1 and row["error"] == "" for row in rows)
-    assert {row["model_version"] for row in rows} == {"1"}
+    assert {row["model"] for row in rows} == {"mammoflow/1"}
 
 
 def statuses(folder: Path, experiment: str) -> list[str]:
@@ -160,7 +162,14 @@ def statuses(folder: Path, experiment: str) -> list[str]:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path, signum: int, code: int) -> None:
-    words = ["jobs/tune_top_layers.py", "smoke", "--lake", str(lake), "--image-training.stages.0.epochs", str(200 + signum)]
+    words = [
+        "jobs/tune_top_layers.py",
+        "smoke",
+        "--lake",
+        str(lake),
+        "--image-training.stages.0.epochs",
+        str(200 + signum),
+    ]
     with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = []

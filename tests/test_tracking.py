@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import time
 from pathlib import Path
@@ -16,20 +17,19 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> tracking.Tracker:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Terminated, "KILLED")]
+    ("error", "status"),
+    [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Terminated, "KILLED")],
 )
 def test_runs_end_with_what_ended_them(
     tracker: tracking.Tracker, error: type[BaseException] | None, status: str
 ) -> None:
     parent = tracker.start("parent", params={}, tags={})
     child = tracker.start("child", parent=parent, params={"lr": 1e-3}, tags={"kind": "Resnet-VGG"})
-    try:
-        with tracker.closing([parent, child]):
-            tracker.log(child, {"val_auc": 0.7, "loss": float("nan")}, step=1)
-            if error is not None:
-                raise error
-    except BaseException as caught:  # noqa: BLE001 - a signal is what is tested
-        assert type(caught) is error
+    expected = contextlib.nullcontext() if error is None else pytest.raises(error)
+    with expected, tracker.closing([parent, child]):
+        tracker.log(child, {"val_auc": 0.7, "loss": float("nan")}, step=1)
+        if error is not None:
+            raise error
     run = tracker.client.get_run(child)
     assert run.info.status == tracker.client.get_run(parent).info.status == status
     assert run.data.metrics == {"val_auc": 0.7}
