@@ -81,7 +81,8 @@ def test_exit_codes(body: str) -> None:
 
 
 def test_sigterm_ends_a_job_with_143() -> None:
-    code = "import time\nfrom mammoflow import cli\ndef main():\n    print('up', flush=True)\n    time.sleep(60)\ncli.run(main)"
+    body = "print('up', flush=True)\n    time.sleep(60)"
+    code = f"import time\nfrom mammoflow import cli\ndef main():\n    {body}\ncli.run(main)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -128,10 +128,16 @@ def test_each_candidate_is_a_finished_child_run(lake: Path) -> None:
         assert [point.step for point in curve] == [1, 2]
 
 
-def test_the_rest_of_the_path_ends_in_a_registered_ensemble_and_a_report(lake: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(lake: Path) -> str:
+    """What `jobs/demo.py smoke` says on that lake: it builds the rest of the path."""
     done = job("jobs/demo.py", "smoke", "--lake", str(lake))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert built(done.stdout) == ["ensemble", "registered", "evaluation", "report"]
+    return done.stdout
+
+
+def test_the_rest_of_the_path_ends_in_a_registered_ensemble_and_a_report(lake: Path, finished: str) -> None:
+    assert built(finished) == ["ensemble", "registered", "evaluation", "report"]
     summary = json.loads((lake / "summary.json").read_text())
     assert summary["registered"] == "models:/mammoflow@champion"
     assert {"name", "val_auc", "test_auc", "test_auc_tta", "ci95"} <= summary["models"][0].keys()
@@ -144,6 +150,7 @@ def test_the_rest_of_the_path_ends_in_a_registered_ensemble_and_a_report(lake: P
     assert built(again.stdout) == []
 
 
+@pytest.mark.usefixtures("finished")
 def test_real_films_are_scored_with_the_registered_model(lake: Path, real_films: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
     done = job("jobs/score.py", "--images", str(real_films), "--out", str(out), "--lake", str(lake))
