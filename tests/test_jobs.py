@@ -62,7 +62,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     try:
         _wait_until_listening(dashboard, head)
-        yield Cluster(env)
+        started = Cluster(env)
+        _wait_until_it_takes_jobs(started)
+        yield started
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGTERM)
@@ -79,6 +81,16 @@ def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.5)
     pytest.fail("the cluster's dashboard does not listen")
+
+
+def _wait_until_it_takes_jobs(cluster: Cluster) -> None:
+    """The dashboard listens some seconds before its agent takes jobs."""
+    for _ in range(20):
+        tried = cluster.submit("-c", "pass")
+        if tried.returncode == 0:
+            return
+        time.sleep(3)
+    pytest.fail(f"the cluster takes no jobs: {tried.stderr[-500:]}")
 
 
 @pytest.fixture(scope="module")
