@@ -85,7 +85,6 @@ def ensure(stage: str, config: Config) -> Artefacts:
     wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
     _print_plan(artefacts, wanted, missing)
-    cluster.start()
     for name in wanted:
         if name in missing:
             _build(name, artefacts)
