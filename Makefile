@@ -17,8 +17,8 @@ demo: $(READY)
 	$(BIN)/python jobs/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak" --durations=15 --ignore=tests/test_jobs.py
-	$(BIN)/python -m pytest -m "not soak" --durations=15 tests/test_jobs.py  # alone: two Ray clusters share agent ports
+	$(BIN)/python -m pytest --durations=15 --ignore=tests/test_jobs.py
+	$(BIN)/python -m pytest --durations=15 tests/test_jobs.py  # alone: two Ray clusters share agent ports
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -34,7 +34,7 @@ bench: $(READY)
 	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 soak: $(READY)
-	$(BIN)/python -m pytest -m soak --durations=0
+	$(BIN)/python -m pytest -m soak --durations=0 tests/test_soak.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,12 +20,12 @@ def main() -> None:
     registered_model.promote(model["tracking_uri"], model["name"], model["version"], force=True)
     summary = pipeline.summarise(artefacts)
     lake.write_json(lake.join(artefacts.lake.root, "summary.json"), summary)
-    tables.show_data(artefacts.images.summary(), artefacts.patches.summary())
+    tables.show_data(artefacts.images, artefacts.patches)
     tables.show_scores(summary)
     print(f"registered: {summary['registered']} (version {model['version']}) at {model['tracking_uri']}")
     print(f"report:     {artefacts.report.file('report.html')}")
     print(f"summary:    {lake.join(artefacts.lake.root, 'summary.json')}")
-    print(f"next:       python jobs/score.py --model {summary['registered']} --images FOLDER --out scores.parquet")
+    tables.show_scoring(model["name"], config.lake)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score the test split, once members and operating point are frozen: per-image AUCs with 95% intervals.
+r"""Score the test split, once members and operating point are frozen: per-image AUCs with 95% intervals.
 
     ray job submit --working-dir . -- python jobs/evaluate.py cbis-s10-resnet50 \
         --source /data/CBIS-DDSM --lake s3://bucket/lake
@@ -12,11 +12,15 @@ from mammoflow import cli, pipeline, recipes, tables
 
 
 def main() -> None:
-    """Print the plan, score the test split, print the tables."""
+    """Print the plan, score the test split, print the tables; without a registered ensemble that comes next."""
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("evaluation", config)
     tables.show_scores(pipeline.summarise(artefacts))
-    tables.show_next("report", config)
+    if artefacts.registered.done:
+        tables.show_promotion(config)
+        tables.show_next("report", config)
+    else:
+        tables.show_next("select_ensemble", config)
 
 
 if __name__ == "__main__":

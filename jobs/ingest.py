@@ -1,4 +1,4 @@
-"""Decode a release, split it by patient and cut labelled patches; without --source, draw phantoms first.
+r"""Decode a release, split it by patient and cut labelled patches; without --source, draw phantoms first.
 
     ray job submit --working-dir . -- python jobs/ingest.py cbis-s10-resnet50 \
         --source /data/CBIS-DDSM --lake s3://bucket/lake
@@ -15,7 +15,7 @@ def main() -> None:
     """Print the plan, build images and patches, print what came out."""
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("patches", config)
-    tables.show_data(artefacts.images.summary(), artefacts.patches.summary())
+    tables.show_data(artefacts.images, artefacts.patches)
     tables.show_next("train_patch", config)
 
 

@@ -10,7 +10,7 @@ Next     jobs/score.py
 
 from dataclasses import dataclass
 
-from mammoflow import cli, lake, tracking
+from mammoflow import cli, lake, tables, tracking
 from mammoflow.results import registered_model
 
 
@@ -32,9 +32,10 @@ def main() -> None:
     """Move the alias and print where it points."""
     options = cli.options(__doc__, Options)
     uri = tracking.uri(lake.Lake(lake.resolve_root(options.lake)))
+    tracking.check_registry(uri)
     version = registered_model.promote(uri, options.name, options.version, force=options.force)
-    print(f"models:/{options.name}@champion is version {version}")
-    print(f"next: python jobs/score.py --model models:/{options.name}@champion --images FOLDER --out scores.parquet")
+    print(f"models:/{options.name}@champion is version {version} at {uri}")
+    tables.show_scoring(options.name, options.lake)
 
 
 if __name__ == "__main__":

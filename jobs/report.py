@@ -13,8 +13,7 @@ from mammoflow import cli, pipeline, recipes
 def main() -> None:
     """Write the report anew, whether or not the lake holds one, and print its path."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.find("evaluation", config)
-    pipeline.find("registered", config)
+    artefacts = pipeline.find(("registered", "evaluation"), config)
     print(f"report: {pipeline.write_report(artefacts)}")
 
 

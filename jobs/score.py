@@ -1,4 +1,4 @@
-"""Score new images with a registered model: one row a file, whatever happens to it. Never trains.
+r"""Score new images with a registered model: one row a file, whatever happens to it. Never trains.
 
     ray job submit --working-dir . -- python jobs/score.py --model models:/mammoflow@champion \
         --images s3://bucket/new --out s3://bucket/scores.parquet
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from mammoflow import cli, cluster, lake, tables, tracking
 from mammoflow.config import ComputeConfig
-from mammoflow.results import scoring
+from mammoflow.errors import QuarantineError
+from mammoflow.results import registered_model, scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +29,29 @@ class Options:
     lake: str | None = None
     """The lake whose registry is meant, where MLFLOW_TRACKING_URI names none."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    """CPUs and GPUs to use."""
+    """CPUs and GPUs to use, and how many images may fail."""
 
 
 def main() -> None:
     """Score, write the table, print its head and what could not be scored."""
     options = cli.options(__doc__, Options)
     uri = tracking.uri(lake.Lake(lake.resolve_root(options.lake)))
-    tracking.check_reachable(uri)
+    tracking.check_registry(uri)
+    model = registered_model.describe(uri, options.model)
+    paths = scoring.find_files(options.images)
+    lake.check_writable(options.out)
+    print(f"{model.uri} at {uri}: {len(paths)} images in {options.images}", flush=True)
     cluster.start()
-    table = scoring.score(options.model, uri, options.images, options.out, options.compute)
-    rows = table.to_pylist()
-    shown = [[row["path"], row["probability"] if not row["error"] else row["error"]] for row in rows[:20]]
-    tables.show(f"First {len(shown)} of {len(rows)} images", ["path", "probability of malignancy"], shown)
+    cluster.check_gpus(options.compute)
+    rows = scoring.score(model.uri, uri, paths, options.out, options.compute).to_pylist()
+    tables.show_probabilities(rows, options.images)
     failed = sum(bool(row["error"]) for row in rows)
     print(f"{len(rows) - failed} images scored, {failed} could not be; {options.out}")
+    if failed > options.compute.max_bad * len(rows):
+        raise QuarantineError(
+            f"{failed} of {len(rows)} images could not be scored, at most {options.compute.max_bad:.1%} may; their "
+            f"reasons stand in column `error` of {options.out}; mend the files, or allow more with --compute.max-bad"
+        )
 
 
 if __name__ == "__main__":

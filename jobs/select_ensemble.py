@@ -1,4 +1,4 @@
-"""Choose the ensemble and its operating point on validation, and register it as a candidate.
+r"""Choose the ensemble and its operating point on validation, and register it as a candidate.
 
     ray job submit --working-dir . -- python jobs/select_ensemble.py cbis-s10-resnet50 \
         --source /data/CBIS-DDSM --lake s3://bucket/lake

@@ -1,4 +1,4 @@
-"""Train the patch classifier of each trunk of the recipe; its convolutional part becomes the trunk.
+r"""Train the patch classifier of each trunk of the recipe; its convolutional part becomes the trunk.
 
     ray job submit --working-dir . -- python jobs/train_patch.py cbis-s10-resnet50 \
         --source /data/CBIS-DDSM --lake s3://bucket/lake

@@ -1,4 +1,4 @@
-"""Search the top layers that turn one patch classifier into whole-image classifiers.
+r"""Search the top layers that turn one patch classifier into whole-image classifiers.
 
     ray job submit --working-dir . -- python jobs/tune_top_layers.py cbis-s10-resnet50 \
         --source /data/CBIS-DDSM --lake s3://bucket/lake

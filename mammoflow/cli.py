@@ -6,6 +6,8 @@ than allowed went to quarantine; 130 Ctrl-C; 143 SIGTERM (`ray job stop`). Anyth
 
 import signal
 import sys
+import textwrap
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TypeVar
@@ -18,8 +20,15 @@ from mammoflow.errors import MammoflowError, QuarantineError
 T = TypeVar("T")
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; raised in the main thread so that open runs are closed on the way out."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; raised in the main thread so that open runs are closed on the way out.
+
+    Ray's waiting calls let a KeyboardInterrupt out, as a plain one; any other exception they turn into a SystemError.
+    """
+
+
+_terminated = threading.Event()
+"""SIGTERM arrived, whatever became of its exception."""
 
 
 def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> Config:
@@ -35,23 +44,33 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
         SystemExit: 2, an unknown recipe or flag (named, with the known ones); 0, --help.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    default = next(iter(recipes))
-    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
-        words = [default, *words]
-    known = {name: ((recipe.__doc__ or "").strip(), recipe()) for name, recipe in recipes.items()}
-    return tyro.extras.overridable_config_cli(known, args=words, description=manual or "", config=_PARSING)
+    known = {name: recipe() for name, recipe in recipes.items()}
+    default = next(iter(known))
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
+        words = [default, *words]  # flags alone: they belong to the first recipe
+    if words and not words[0].startswith("-") and words[0] not in known:
+        _stop(f"error: recipe is {words[0]!r}, but must be one of {', '.join(known)}; --help shows each", 2)
+    about = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
+    kind = tyro.extras.subcommand_type_from_defaults(known, about)
+    return tyro.cli(kind, default=known[default], args=words, description=_lines(manual), config=_PARSING)
 
 
 _PARSING = (tyro.conf.FlagConversionOff,)
 
 
+def _lines(manual: str | None) -> str:
+    """Indent a manual by a space, without which --help would run its lines together."""
+    return textwrap.indent(manual or "", " ")
+
+
 def options(manual: str | None, kind: type[T], argv: Sequence[str] | None = None) -> T:
     """Turn `--field value ...` into a small options dataclass, for jobs that need no recipe."""
-    return tyro.cli(kind, args=argv, description=manual or "", config=_PARSING)
+    return tyro.cli(kind, args=argv, description=_lines(manual), config=_PARSING)
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a job's main function so that every end is clean and has its exit code (see this module's docstring)."""
+    _terminated.clear()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         main()
@@ -60,9 +79,8 @@ def run(main: Callable[[], None]) -> None:
     except MammoflowError as error:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt:
-        _stop("stopped by Ctrl-C; the same command goes on from here", 130)
-    except Terminated:
-        _stop("stopped by SIGTERM; the same command goes on from here", 143)
+        name, code = ("SIGTERM", 143) if _terminated.is_set() else ("Ctrl-C", 130)
+        _stop(f"stopped by {name}; the same command goes on from here", code)
 
 
 def on_sigterm() -> None:
@@ -71,6 +89,7 @@ def on_sigterm() -> None:
 
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
+    _terminated.set()
     raise Terminated
 
 

@@ -12,9 +12,9 @@ import ray
 import ray.data
 
 from mammoflow import cli, tracking
-from mammoflow.config import Config
-from mammoflow.errors import ConfigError, PreflightError
-from mammoflow.lake import Lake, resolve_root
+from mammoflow.config import ComputeConfig, Config
+from mammoflow.errors import PreflightError
+from mammoflow.lake import Lake
 
 _LEAST_FREE_GIB = 2.0
 _QUIET = {
@@ -37,7 +37,7 @@ def start(num_cpus: int | None = None) -> None:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    joining = os.environ.get("RAY_ADDRESS", "local") != "local"
+    joining = _joining()
     ray.init(
         address=None if joining else "local",
         num_cpus=None if joining else num_cpus,
@@ -51,19 +51,19 @@ def start(num_cpus: int | None = None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def preflight(config: Config) -> Lake:
-    """Check, before any work, that the job can do what the config asks, and return the lake.
+def preflight(config: Config, lake: Lake, *, models: bool) -> None:
+    """Join the cluster and check, before any work, that the job can do there what the config asks.
+
+    Args:
+        config: of the run.
+        lake: where it writes.
+        models: whether models are to be trained or run; else nothing needs a GPU or a training worker's CPUs.
 
     Raises:
-        ConfigError: the recipe draws no phantoms and no source is given.
         LakeError: the lake can't be written.
         TrackingError: the tracking server does not answer.
         PreflightError: too little disk, or GPUs asked for where there are none.
     """
-    lake = Lake(resolve_root(config.lake))
-    print(f"mammoflow {config.name}: lake {lake.root}", flush=True)
-    if config.source is None and config.phantoms.patients == 0:
-        raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
     tracking.check_reachable(tracking.uri(lake))
     lake.check_writable()
     if lake.is_local:
@@ -73,18 +73,42 @@ def preflight(config: Config) -> Lake:
                 f"{free:.1f} GiB free at {lake.root}, at least {_LEAST_FREE_GIB} are needed; free some, or give --lake"
             )
     start()
-    _check_cluster(config, lake)
-    return lake
+    if models:
+        check_gpus(config.compute)
+        _check_cpus(config.compute)
+    _check_nodes(lake)
 
 
-def _check_cluster(config: Config, lake: Lake) -> None:
+def check_gpus(compute: ComputeConfig) -> None:
+    """Refuse to wait for GPUs that the cluster joined does not have.
+
+    Raises:
+        PreflightError: GPUs are asked for and there are none.
+    """
+    if compute.gpu and not ray.cluster_resources().get("GPU"):
+        raise PreflightError(
+            f"compute.gpu asks for {compute.workers} GPU(s), this cluster has none; "
+            "add GPU nodes, or work on CPUs with --compute.gpu False"
+        )
+
+
+def _check_cpus(compute: ComputeConfig) -> None:
+    """Refuse to wait for CPUs on a private cluster, which never grows."""
+    asked, held = compute.workers * compute.cpus_per_worker, int(ray.cluster_resources().get("CPU", 0))
+    if asked > held and not _joining():
+        raise PreflightError(
+            f"one training run asks for {asked} CPUs (compute.workers {compute.workers} x compute.cpus_per_worker "
+            f"{compute.cpus_per_worker}), this machine has {held}; give less of either, or join a larger cluster"
+        )
+
+
+def _joining() -> bool:
+    return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def _check_nodes(lake: Lake) -> None:
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if config.compute.gpu and not resources.get("GPU"):
-        raise PreflightError(
-            f"compute.gpu asks for {config.compute.workers} GPU(s), this cluster has none; "
-            "add GPU nodes, or train on CPUs with --compute.gpu False"
-        )
     for node in nodes if len(nodes) > 1 and lake.is_local else []:
         if node["NodeManagerAddress"] != nodes[0]["NodeManagerAddress"] and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
             raise PreflightError(

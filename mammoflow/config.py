@@ -191,6 +191,9 @@ class PatchTrainingConfig:
     """Weigh each sample by 1 / (fraction of its class in the batch)."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentations of training patches."""
+    settle: int = 0
+    """Training batches over which BatchNorm's statistics are taken anew before each validation; 0 keeps the averages
+    that training leaves, which lag behind weights that still move fast."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Arithmetic of the forward pass; weights and optimiser stay fp32."""
 
@@ -198,6 +201,7 @@ class PatchTrainingConfig:
         """Refuse an empty schedule."""
         require(len(self.stages) >= 1, "stages", self.stages, "one or more", "see recipes.py for the paper's")
         require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 32")
+        require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +233,9 @@ class ImageTrainingConfig:
     """Weigh each image by the inverse frequency of its class in the training split."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentations of training images."""
+    settle: int = 0
+    """Training batches over which BatchNorm's statistics are taken anew before each validation; 0 keeps the averages
+    that training leaves, which lag behind weights that still move fast."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Arithmetic of the forward pass; weights and optimiser stay fp32."""
 
@@ -242,6 +249,7 @@ class ImageTrainingConfig:
             "set a stage's epochs to 0 to skip it",
         )
         require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 2")
+        require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,17 @@ def _write_local(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(url: str) -> None:
+    """Write and remove a small file beside the one that is to be written.
+
+    Raises:
+        LakeError: it can't be written.
+    """
+    probe = f"{url}-{uuid.uuid4().hex}"
+    write_bytes(probe, b"mammoflow")
+    remove(probe)
+
+
 def read_bytes(url: str) -> bytes:
     """Read a whole file.
 
@@ -256,10 +267,7 @@ class Lake:
         Raises:
             LakeError: it can't be written.
         """
-        probe = join(self.root, f"probe-{uuid.uuid4().hex}")
-        write_bytes(probe, b"mammoflow")
-        fs, path = filesystem(probe)
-        fs.delete_file(path)
+        check_writable(join(self.root, "probe"))
 
 
 def iter_shards(artefact: Artefact, split: str = "") -> Iterator[str]:

@@ -8,14 +8,14 @@ Every job names the stage it wants; `ensure` prints a plan, builds what is missi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mammoflow import cluster, lake, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases
-from mammoflow.errors import LakeError, QuarantineError
+from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble, evaluation, registered_model, report, summary
 from mammoflow.training import trunks, tuning
@@ -74,16 +74,36 @@ class Artefacts:
         }
 
 
+_ON_MODELS = frozenset(("trunks", "search", "ensemble", "evaluation"))
+"""Stages that train models or run them, on GPUs where the config asks for them."""
+
+_JOBS = {
+    "phantoms": "ingest",
+    "images": "ingest",
+    "patches": "ingest",
+    "trunks": "train_patch",
+    "search": "tune_top_layers",
+    "ensemble": "select_ensemble",
+    "registered": "select_ensemble",
+    "evaluation": "evaluate",
+    "report": "report",
+}
+"""The job that builds a stage by name."""
+
+
 def ensure(stage: str, config: Config) -> Artefacts:
     """Build everything that a stage needs and the lake does not hold, and the stage itself.
 
     Raises:
+        ConfigError: the config names what there is not; before anything is written.
+        SourceError: the source is not the release it is said to be; likewise.
         QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
         MammoflowError: any other error of a stage, which names its remedy.
     """
-    artefacts = locate(config, cluster.preflight(config))
+    artefacts = _open(config)
     wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
+    cluster.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
     _print_plan(artefacts, wanted, missing)
     for name in wanted:
         if name in missing:
@@ -93,17 +113,29 @@ def ensure(stage: str, config: Config) -> Artefacts:
     return artefacts
 
 
-def find(stage: str, config: Config) -> Artefacts:
-    """Return the artefacts of a config whose `stage` is complete, without building anything.
+def find(stages: Sequence[str], config: Config) -> Artefacts:
+    """Return the artefacts of a config whose `stages` are complete, without building anything or joining a cluster.
 
     Raises:
-        LakeError: the stage has not been run on this lake.
+        LakeError: a stage has not been run on this lake.
     """
-    artefacts = locate(config, cluster.preflight(config))
-    for item in artefacts.of(stage):
-        if not item.done:
-            raise LakeError(f"{item.url} is not complete; run the job of stage {stage!r} with the same flags first")
+    artefacts = _open(config)
+    for stage in stages:
+        for item in artefacts.of(stage):
+            if not item.done:
+                raise LakeError(f"{item.url} is not complete; run jobs/{_JOBS[stage]}.py with the same flags first")
     return artefacts
+
+
+def _open(config: Config) -> Artefacts:
+    """Say which lake is used and locate a config's artefacts in it, once all that the config names is known to be."""
+    root = Lake(lake.resolve_root(config.lake))
+    print(f"mammoflow {config.name}: lake {root.root}", flush=True)
+    if config.source is None and config.phantoms.patients == 0:
+        raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
+    releases.find(config.dataset)
+    tuning.plan(config)
+    return locate(config, root)
 
 
 def locate(config: Config, root: Lake) -> Artefacts:
@@ -208,6 +240,12 @@ def _build_patches(a: Artefacts) -> Built:
 
 
 def _build_trunks(a: Artefacts) -> Built:
+    films = a.images.summary()["images"]
+    if not films["train"]:
+        raise SplitError(
+            f"none of the {films['test']} images is for training: the source holds an official test part only; "
+            "add the training part to --source, or evaluate a model on it with jobs/score.py"
+        )
     todo = {name: item for name, item in a.trunks.items() if not item.done}
     trained = trunks.train(a.config, a.lake, a.images, a.patches, todo)
     return [(todo[name], figures) for name, figures in trained.items()]
@@ -219,7 +257,9 @@ def _build_search(a: Artefacts) -> Built:
 
 def _build_ensemble(a: Artefacts) -> Built:
     ranking = a.search.summary()["ranking"]
-    scores = evaluation.score_split(_finished(a), a.images, "val", a.config.compute)
+    scores = evaluation.score_split(
+        _finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
+    )
     chosen = ensemble.choose(scores, ranking, a.config.ensemble)
     lake.write_table(a.ensemble.file("val.parquet"), scores)
     lake.write_json(a.ensemble.file("ensemble.json"), ensemble.to_dict(chosen))
@@ -236,16 +276,28 @@ def _build_registered(a: Artefacts) -> Built:
         "intended_use": "research; not a medical device",
     }
     uri = tracking.uri(a.lake)
-    version = registered_model.register(uri, chosen, folders, card, a.config.ensemble.model_name, a.config.images)
+    version = registered_model.register(
+        uri,
+        chosen,
+        folders,
+        card,
+        a.config.ensemble.model_name,
+        a.config.images,
+        precision=a.config.image_training.precision,
+    )
     return [(a.registered, {"tracking_uri": uri, "name": a.config.ensemble.model_name, "version": version})]
 
 
 def _build_evaluation(a: Artefacts) -> Built:
     chosen = load_ensemble(a)
-    scores = evaluation.score_split(_finished(a), a.images, "test", a.config.compute, ensemble=chosen)
+    compute, precision = a.config.compute, a.config.image_training.precision
+    scores = evaluation.score_split(_finished(a), a.images, "test", compute, precision=precision, ensemble=chosen)
     lake.write_table(a.evaluation.file("test.parquet"), scores)
+    precisions = {trunk.backbone: trunk.training.precision for trunk in a.config.trunks}
     accuracy = {
-        name: evaluation.patch_accuracy(item.file("best"), a.patches, "test", a.config.compute, ensemble=chosen)
+        name: evaluation.patch_accuracy(
+            item.file("best"), a.patches, "test", compute, precision=precisions[name], ensemble=chosen
+        )
         for name, item in a.trunks.items()
     }
     return [(a.evaluation, {"patch_accuracy": accuracy})]

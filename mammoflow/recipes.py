@@ -77,6 +77,7 @@ def demo() -> Config:
     patch_training = PatchTrainingConfig(
         stages=(StageConfig(trained="all", lr=1e-3, epochs=3), StageConfig(trained="all", lr=1e-4, epochs=3)),
         augment=gentle,
+        settle=30,
     )
     return Config(
         name="demo",
@@ -105,6 +106,7 @@ def demo() -> Config:
             ),
             batch=4,
             augment=gentle,
+            settle=30,
         ),
     )
 

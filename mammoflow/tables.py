@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mammoflow.config import Config
+from mammoflow.lake import Artefact
 from mammoflow.schema import SPLITS
 
 _WIDTH = 110
+_FIRST = 20
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -25,20 +27,33 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
-def show_data(images: Mapping[str, Any], patches: Mapping[str, Any]) -> None:
-    """Print films, malignant films, patients and patches of each split, and what went to quarantine."""
+def show_data(images: Artefact, patches: Artefact) -> None:
+    """Print films, malignant films, patients and patches of each split, what could not be used, and where it says why.
+
+    Raises:
+        LakeError: an artefact is not complete.
+    """
+    films, cut = images.summary(), patches.summary()
     rows = [
         [
             split,
-            images["images"].get(split, 0),
-            images["malignant"].get(split, 0),
-            images["patients"].get(split, 0),
-            sum(patches["patches"].get(split, {}).values()),
+            films["images"].get(split, 0),
+            films["malignant"].get(split, 0),
+            films["patients"].get(split, 0),
+            sum(cut["patches"].get(split, {}).values()),
         ]
         for split in SPLITS
     ]
     show("Data", ["split", "images", "malignant", "patients", "patches"], rows)
-    print(f"quarantined: {images['quarantined']} image(s)")
+    print(
+        f"quarantined: {films['quarantined']} image(s) left out, {cut['quarantined']} without patches; "
+        f"{films['outlines_missing']} lesion(s) without an outline"
+    )
+    if films["outlines_missing"]:
+        print(f"  {cut['unverified']} background patches may show one and are not trained on")
+    for artefact, bad in ((images, films["quarantined"] + films["outlines_missing"]), (patches, cut["quarantined"])):
+        if bad:
+            print(f"  reasons: {artefact.file('quarantine.parquet')}")
 
 
 def show_trunks(summaries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -94,9 +109,34 @@ def show_scores(summary: Mapping[str, Any]) -> None:
 
 
 def show_next(job: str, config: Config, *flags: str) -> None:
-    """Print the command of the next job, with the flags of this one."""
-    words = [*(sys.argv[1:] or [config.name]), *flags]
-    print(f"next: python jobs/{job}.py {shlex.join(words)}", flush=True)
+    """Print the command of the next job, with the flags of this one; of a flag that stands twice the last counts."""
+    show_command(job, *(sys.argv[1:] or [config.name]), *flags)
+
+
+def show_command(job: str, *words: str) -> None:
+    """Print a command to be run next."""
+    print(f"next: {shlex.join(['python', f'jobs/{job}.py', *words])}", flush=True)
+
+
+def show_promotion(config: Config) -> None:
+    """Print the command that makes the registered candidate the champion."""
+    named = ["--lake", config.lake] if config.lake else []
+    show_command("promote", "--name", config.ensemble.model_name, *named)
+
+
+def show_scoring(model: str, lake: str | None) -> None:
+    """Print the command that scores images with a model's champion; the user fills in what is in capitals."""
+    named = ["--lake", lake] if lake else []
+    show_command("score", "--model", f"models:/{model}@champion", "--images", "FOLDER", "--out", "FILE.parquet", *named)
+
+
+def show_probabilities(rows: Sequence[Mapping[str, Any]], folder: str) -> None:
+    """Print the first scored images and every one that could not be scored (up to as many), below their folder."""
+    failed = [row for row in rows if row["error"]]
+    shown = [*[row for row in rows if not row["error"]][:_FIRST], *failed[:_FIRST]]
+    root = f"{folder.rstrip('/')}/"
+    cells = [[row["path"].removeprefix(root), row["error"] or f"{row['probability']:.3f}"] for row in shown]
+    show(f"{len(shown)} of {len(rows)} images in {folder}", ["image", "probability of malignancy"], cells)
 
 
 def _cell(value: Any) -> str:

@@ -24,6 +24,7 @@ from mammoflow.errors import TrackingError
 from mammoflow.lake import Lake, exists, read_json, write_json
 
 _REACH_S = 5.0
+_KINDS = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
 def uri(lake: Lake) -> str:
@@ -44,9 +45,15 @@ def check_reachable(tracking_uri: str) -> None:
     """Ask a tracking server for its health, for a few seconds at most.
 
     Raises:
-        TrackingError: no answer.
+        TrackingError: no answer, or no kind of address that MLflow knows.
     """
-    if not tracking_uri.startswith(("http://", "https://")):
+    kind = tracking_uri.partition(":")[0].partition("+")[0]
+    if kind not in _KINDS:
+        raise TrackingError(
+            f"the tracking server is {tracking_uri!r}, but must be an address that starts with one of "
+            f"{', '.join(_KINDS)}; correct or unset MLFLOW_TRACKING_URI"
+        )
+    if kind not in ("http", "https"):
         return
     try:
         with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=_REACH_S):  # noqa: S310
@@ -56,6 +63,20 @@ def check_reachable(tracking_uri: str) -> None:
             f"the tracking server {tracking_uri} does not answer within {_REACH_S:.0f} s ({error}); "
             "start it, or correct or unset MLFLOW_TRACKING_URI"
         ) from error
+
+
+def check_registry(tracking_uri: str) -> None:
+    """Check that there is a registry to read: a job that only reads makes no database.
+
+    Raises:
+        TrackingError: no answer, or the lake holds no database.
+    """
+    check_reachable(tracking_uri)
+    if tracking_uri.startswith("sqlite:///") and not Path(tracking_uri.removeprefix("sqlite:///")).is_file():
+        raise TrackingError(
+            f"no model is registered: {tracking_uri} is not there; run jobs/select_ensemble.py with this --lake first, "
+            "or name the lake or the server (MLFLOW_TRACKING_URI) where one is"
+        )
 
 
 @dataclass(frozen=True, slots=True)

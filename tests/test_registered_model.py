@@ -20,7 +20,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
 from mammoflow.models import classifiers
 from mammoflow.results import registered_model
-from mammoflow.results.ensemble import Ensemble, Member, read_member
+from mammoflow.results.ensemble import Ensemble, Member
 
 NAME = "mammo-test"
 
@@ -78,13 +78,15 @@ def registry(made, frozen, tmp_path_factory):
     """Tracking URI of a registry whose version 1 is the champion."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
     images = made.config.images
-    assert registered_model.register(uri, frozen, made.folders, {"phantoms": True}, NAME, images) == "1"
+    assert (
+        registered_model.register(uri, frozen, made.folders, {"phantoms": True}, NAME, images, precision="fp32") == "1"
+    )
     assert registered_model.promote(uri, NAME) == "1"
     return uri
 
 
 def offline(made, frozen, pixels):
-    models = [classifiers.from_files(read_member(made.folders[name])) for name in frozen.names]
+    models = [classifiers.from_files(lake.read_folder(made.folders[name])) for name in frozen.names]
     return np.stack([classifiers.flip_averaged(model, torch.from_numpy(pixels))[1] for model in models], axis=1)
 
 
@@ -143,7 +145,7 @@ def test_promotion_takes_the_first_and_then_only_what_is_not_lower(made, frozen,
     images = made.config.images
     for val_auc, version in ((0.79, "2"), (0.81, "3")):
         other = replace(frozen, val_auc=val_auc)
-        assert registered_model.register(registry, other, made.folders, {}, NAME, images) == version
+        assert registered_model.register(registry, other, made.folders, {}, NAME, images, precision="fp32") == version
     with pytest.raises(TrackingError, match=r"0\.7900, the champion, version 1, 0\.8000"):
         registered_model.promote(registry, NAME, "2")
     assert registered_model.describe(registry, f"models:/{NAME}@champion").version == "1"
@@ -161,10 +163,12 @@ def test_describe_needs_no_weights(frozen, registry):
 
 def test_what_can_not_be_registered_or_found(made, frozen, registry):
     with pytest.raises(LakeError, match="choose members from one search"):
-        registered_model.register(registry, frozen, made.folders, {}, NAME, ImageConfig(height=320, width=256))
+        registered_model.register(
+            registry, frozen, made.folders, {}, NAME, ImageConfig(height=320, width=256), precision="fp32"
+        )
     trunk_as_member = dict.fromkeys(frozen.names, made.trunk.file("best"))
     with pytest.raises(LakeError, match="patch classifier"):
-        registered_model.register(registry, frozen, trunk_as_member, {}, NAME, made.config.images)
+        registered_model.register(registry, frozen, trunk_as_member, {}, NAME, made.config.images, precision="fp32")
     for uri in ("models:/absent@champion", f"models:/{NAME}@nobody", f"models:/{NAME}/99"):
         with pytest.raises(TrackingError, match=f"is not registered.*{NAME}"):
             registered_model.load(registry, uri)

@@ -22,9 +22,9 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def registry(made, ray_cluster, tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
-    val = evaluation.score_split(made.folders, made.images, "val", made.config.compute)
+    val = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision="fp32")
     frozen = ensemble.choose(val, made.ranking, EnsembleConfig())
-    registered_model.register(uri, frozen, made.folders, {}, NAME, made.config.images)
+    registered_model.register(uri, frozen, made.folders, {}, NAME, made.config.images, precision="fp32")
     return uri
 
 

@@ -119,7 +119,7 @@ def test_a_split_without_a_class_is_refused_with_its_counts():
     bad = table.set_column(index, table.schema.field(index), pa.array(["train"] * 2 + ["val"] * 2 + ["test"] * 2))
     with pytest.raises(SplitError, match="val has 2 benign and 0 malignant"):
         splits.check(bad)
-    with pytest.raises(SplitError, match=r"1 with cancer.*--limit"):
+    with pytest.raises(SplitError, match=r"1 of them with cancer.*--limit"):
         splits.assign(exams({"P1": [0], "P2": [0], "P3": [1]}), SplitConfig(), 0)
 
 

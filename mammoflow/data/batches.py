@@ -21,6 +21,7 @@ from torch import Tensor
 from mammoflow import lake
 from mammoflow.config import require
 from mammoflow.errors import LakeError, TrainingError
+from mammoflow.lake import Artefact
 
 CACHE_BYTES = 4 * 2**30
 _WINDOW = 1 / 4  # share of the cache that rows are shuffled within, where the split doesn't fit
@@ -138,6 +139,15 @@ class ShardBatches:
         self._cache_bytes = cache_bytes
         self._cached = sum(group.nbytes for group in self._groups) <= cache_bytes
         self._pixels: dict[int, NDArray[np.uint16]] = {}
+
+    @classmethod
+    def of_split(
+        cls, artefact: Artefact, split: str, id_column: str, batch: int, seed: int, *, rank: int, world_size: int
+    ) -> "ShardBatches":
+        """Return the batches of an artefact's split, shuffled where it is the training split; see the constructor."""
+        shards = list(lake.iter_shards(artefact, split))
+        shuffle = split == "train"
+        return cls(shards, id_column, batch, seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
     @property
     def rows(self) -> int:

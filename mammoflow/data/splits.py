@@ -147,7 +147,8 @@ def _draw(cancer: dict[str, bool], share: float, split: str, seed: int) -> set[s
         _, drawn = train_test_split(patients, test_size=share, stratify=strata, random_state=state)
     except ValueError as error:
         raise SplitError(
-            f"can't draw {share:.0%} of {len(patients)} patients ({sum(strata)} with cancer) for {split}: {error} "
-            "Use more patients (a larger --limit, or no limit) or another share in --splits"
+            f"can't draw {share:.0%} of {len(patients)} patients ({sum(strata)} of them with cancer) for {split}: both "
+            "it and the rest need one with cancer and one without; use more patients (a larger --limit, or none) or "
+            "another share in --splits"
         ) from error
     return set(drawn)

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.results import metrics
@@ -158,15 +157,6 @@ def decide(members_NK: FloatArray, ensemble: Ensemble) -> tuple[FloatArray, npt.
     """Return probability (N,) and decision (N,) from the members' flip-averaged scores (N, K), members in order."""
     probability_N: FloatArray = members_NK.mean(axis=1)
     return probability_N, probability_N >= ensemble.cutoff
-
-
-def read_member(folder: str) -> dict[str, bytes]:
-    """Return the files of a model folder of the lake, as `classifiers.from_files` takes them.
-
-    Raises:
-        LakeError: one is missing.
-    """
-    return {name: lake.read_bytes(lake.join(folder, name)) for name in ("model.json", "model.safetensors")}
 
 
 def to_dict(ensemble: Ensemble) -> dict[str, Any]:

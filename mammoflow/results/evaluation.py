@@ -6,7 +6,7 @@ The test split is read only by `score_split` and `patch_accuracy`, and only when
 Shape letters: N images, H W rows and columns [px], P patch side [px], C patch classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,10 @@ from mammoflow import lake
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.lake import Artefact
-from mammoflow.models import classifiers
-from mammoflow.results.ensemble import Ensemble, read_member
+from mammoflow.results import prediction
+from mammoflow.results.ensemble import Ensemble
 from mammoflow.schema import SCORES, SPLITS
 
-_BATCH = 16
 _ABOUT = ["split", "image_id", "film_id", "patient_id", "laterality", "view", "label"]
 """Columns of an image that its score's row repeats."""
 
@@ -35,15 +34,17 @@ def score_split(
     split: str,
     compute: ComputeConfig,
     *,
+    precision: str,
     ensemble: Ensemble | None = None,
 ) -> pa.Table:
-    """Score every image of a split with every model, plain and flip-averaged.
+    """Score every image of a split with every model, plain and flip-averaged, as the registered model would.
 
     Args:
         models: candidate name -> folder or URL of its model.json and model.safetensors.
         images: the images artefact.
         split: train | val | test.
         compute: a GPU for each task where it asks for GPUs.
+        precision: fp32 | bf16, as the models were trained.
         ensemble: the frozen choice; without it the test split stays closed.
 
     Returns:
@@ -59,7 +60,7 @@ def score_split(
     groups = _spread(shards, len(models), compute)
     work = [(name, folder, group) for name, folder in sorted(models.items()) for group in groups]
     task = _task(_score_shards, compute)
-    tables = ray.get([task.remote(name, folder, group, compute) for name, folder, group in work])
+    tables = ray.get([task.remote(name, folder, group, compute, precision) for name, folder, group in work])
     return pa.concat_tables(tables).sort_by([("model", "ascending"), ("image_id", "ascending")])
 
 
@@ -69,6 +70,7 @@ def patch_accuracy(
     split: str,
     compute: ComputeConfig,
     *,
+    precision: str,
     ensemble: Ensemble | None = None,
 ) -> dict[str, Any]:
     """Return how well a patch classifier names the patches of a split.
@@ -78,6 +80,7 @@ def patch_accuracy(
         patches: the patches artefact.
         split: train | val | test.
         compute: a GPU for each task where it asks for GPUs.
+        precision: fp32 | bf16, as the classifier was trained.
         ensemble: the frozen choice; without it the test split stays closed.
 
     Returns:
@@ -91,7 +94,7 @@ def patch_accuracy(
     """
     shards = _shards(patches, split, ensemble)
     task = _task(_confuse_shards, compute)
-    parts = ray.get([task.remote(folder, group, compute) for group in _spread(shards, 1, compute)])
+    parts = ray.get([task.remote(folder, group, compute, precision) for group in _spread(shards, 1, compute)])
     confusion_CC = np.sum(parts, axis=0)
     of_class_C = confusion_CC.sum(axis=1)
     if not of_class_C.any():
@@ -133,47 +136,42 @@ def _task(function: Callable[..., Any], compute: ComputeConfig) -> Any:
     return ray.remote(num_cpus=compute.cpus_per_worker, num_gpus=1 if compute.gpu else 0)(function)
 
 
-def _score_shards(name: str, folder: str, shards: Sequence[str], compute: ComputeConfig) -> pa.Table:
+def _score_shards(name: str, folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str) -> pa.Table:
     """Score these shards with one model; runs in a Ray task."""
-    model = _load(folder, compute)
+    torch.set_num_threads(compute.cpus_per_worker)
+    model = prediction.whole_image(folder).to(_device(compute))
     tables = []
     for shard in shards:
         rows = lake.read_table(shard, [*_ABOUT, "pixels"])
-        scores = [classifiers.flip_averaged(model, batch) for batch in _batches(rows)]
-        plain_N, averaged_N = (np.concatenate(part) for part in zip(*scores, strict=True))
+        plain_N, averaged_N = prediction.flip_averaged(model, _pixels(rows), precision)
         values = {column: rows[column] for column in _ABOUT}
         values |= {"model": [name] * rows.num_rows, "score": plain_N, "score_tta": averaged_N}
         tables.append(pa.table({column: values[column] for column in SCORES.names}).cast(SCORES))
     return pa.concat_tables(tables)
 
 
-def _confuse_shards(folder: str, shards: Sequence[str], compute: ComputeConfig) -> npt.NDArray[np.int64]:
+def _confuse_shards(
+    folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str
+) -> npt.NDArray[np.int64]:
     """Count true against named classes over these shards, (C, C); runs in a Ray task."""
-    model = _load(folder, compute)
+    torch.set_num_threads(compute.cpus_per_worker)
+    model = prediction.patch_classifier(folder).to(_device(compute))
     classes = len(model.spec.classes)
     confusion_CC = np.zeros((classes, classes), np.int64)
     for shard in shards:
         rows = lake.read_table(shard, ["label", "unverified", "pixels"])
         rows = rows.filter(pc.invert(rows["unverified"]))
-        labels_N = rows["label"].to_numpy()
-        for start, batch in zip(range(0, len(labels_N), _BATCH), _batches(rows), strict=True):
-            with torch.inference_mode():
-                named_N = model(classifiers.to_input(batch.to(_device(compute)))).argmax(1).cpu().numpy()
-            np.add.at(confusion_CC, (labels_N[start : start + _BATCH], named_N), 1)
+        if rows.num_rows:
+            named_N = prediction.name_patches(model, _pixels(rows), precision)
+            np.add.at(confusion_CC, (rows["label"].to_numpy(), named_N), 1)
     return confusion_CC
-
-
-def _load(folder: str, compute: ComputeConfig) -> Any:
-    torch.set_num_threads(compute.cpus_per_worker)
-    return classifiers.from_files(read_member(folder)).eval().to(_device(compute))
 
 
 def _device(compute: ComputeConfig) -> str:
     return "cuda" if compute.gpu else "cpu"
 
 
-def _batches(rows: pa.Table) -> Iterator[torch.Tensor]:
-    """Yield pixels uint16 (N, H, W), a batch at a time."""
-    for start in range(0, rows.num_rows, _BATCH):
-        chunk = rows["pixels"].slice(start, _BATCH).combine_chunks()
-        yield torch.from_numpy(np.array(chunk.to_numpy_ndarray(), np.uint16))  # a copy: torch wants writable memory
+def _pixels(rows: pa.Table) -> npt.NDArray[np.uint16]:
+    """Return the rows' pixels, uint16 (N, H, W)."""
+    pixels_NHW: npt.NDArray[np.uint16] = rows["pixels"].combine_chunks().to_numpy_ndarray()
+    return pixels_NHW

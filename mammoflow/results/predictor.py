@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
 from mammoflow.data import decode
 from mammoflow.errors import ConfigError, DecodeError, LakeError
-from mammoflow.models import classifiers
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results.ensemble import Ensemble, read_member
+from mammoflow.results import prediction
+from mammoflow.results.ensemble import Ensemble
 
 ABOUT = "ensemble.json"
 _BATCH = 8
@@ -36,6 +35,8 @@ class About:
     """Members, cut-off and validation figures."""
     images: ImageConfig
     """Size and fit of the images that the members take."""
+    precision: str
+    """fp32 | bf16: arithmetic that the members were trained and judged in, and predict in."""
     card: dict[str, Any]
     """Where it comes from and what it is for."""
 
@@ -43,10 +44,11 @@ class About:
 class Predictor:
     """The loaded ensemble: images in; probability, decision and members' scores out."""
 
-    def __init__(self, ensemble: Ensemble, images: ImageConfig, models: Sequence[WholeImageClassifier]) -> None:
-        self.ensemble = ensemble
-        self.images = images
-        self._models = [model.eval() for model in models]
+    def __init__(self, about: About, models: Sequence[WholeImageClassifier]) -> None:
+        self.ensemble = about.ensemble
+        self.images = about.images
+        self._precision = about.precision
+        self._models = list(models)
 
     def to(self, device: str) -> "Predictor":
         """Move the members to a device, e.g. `cuda`."""
@@ -55,7 +57,7 @@ class Predictor:
 
     def score(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
         """Return the members' flip-averaged probabilities of malignant (N, K) [0-1] of images already reduced."""
-        members_KN = [classifiers.flip_averaged(model, torch.from_numpy(pixels_NHW))[1] for model in self._models]
+        members_KN = [prediction.flip_averaged(model, pixels_NHW, self._precision)[1] for model in self._models]
         return np.stack(members_KN, axis=1)
 
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
@@ -96,33 +98,27 @@ class Predictor:
         return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
 
 
-def write_folder(
-    url: str, ensemble: Ensemble, members: Mapping[str, str], card: Mapping[str, Any], images: ImageConfig
-) -> None:
+def write_folder(url: str, about: About, members: Mapping[str, str]) -> None:
     """Write the folder of a predictor.
 
     Args:
         url: the folder, created where absent.
-        ensemble: the frozen choice.
+        about: what it says of itself.
         members: candidate name -> folder or URL of its model.json and model.safetensors.
-        card: plain values.
-        images: size and fit of the images that the members were trained on.
 
     Raises:
         LakeError: a member's model is missing or damaged, or takes images of another size.
     """
-    about = {"ensemble": ensembles.to_dict(ensemble), "images": asdict(images), "card": dict(card)}
-    lake.write_json(lake.join(url, ABOUT), about)
-    for name in ensemble.names:
-        files = read_member(members[name])
-        spec = _whole_image(files).spec
+    lake.write_json(lake.join(url, ABOUT), asdict(about))
+    images = about.images
+    for name in about.ensemble.names:
+        spec = prediction.whole_image(members[name]).spec
         if (spec.height, spec.width, spec.fit) != (images.height, images.width, images.fit):
             raise LakeError(
                 f"{name} takes images of {spec.height}x{spec.width} ({spec.fit}), not {images.height}x{images.width} "
                 f"({images.fit}); choose members from one search"
             )
-        for file, content in files.items():
-            lake.write_bytes(lake.join(url, "members", name, file), content)
+        lake.write_folder(lake.join(url, "members", name), lake.read_folder(members[name]))
 
 
 def read_folder(url: str) -> Predictor:
@@ -132,15 +128,8 @@ def read_folder(url: str) -> Predictor:
         LakeError: a file is missing, or of another version of mammoflow.
     """
     about = read_about(lake.join(url, ABOUT))
-    models = [_whole_image(read_member(lake.join(url, "members", name))) for name in about.ensemble.names]
-    return Predictor(about.ensemble, about.images, models)
-
-
-def _whole_image(files: Mapping[str, bytes]) -> WholeImageClassifier:
-    model = classifiers.from_files(files)
-    if not isinstance(model, WholeImageClassifier):
-        raise LakeError("a member of the ensemble is a patch classifier; only whole-image classifiers can be averaged")
-    return model
+    models = [prediction.whole_image(lake.join(url, "members", name)) for name in about.ensemble.names]
+    return Predictor(about, models)
 
 
 def read_about(url: str) -> About:
@@ -150,8 +139,11 @@ def read_about(url: str) -> About:
         LakeError: it is missing, or of another version of mammoflow.
     """
     values = lake.read_json(url)
-    ensemble = ensembles.from_dict(values["ensemble"])
-    return About(ensemble=ensemble, images=ImageConfig(**values["images"]), card=values["card"])
+    try:
+        ensemble, images = ensembles.from_dict(values["ensemble"]), ImageConfig(**values["images"])
+        return About(ensemble=ensemble, images=images, precision=values["precision"], card=values["card"])
+    except (KeyError, TypeError) as error:
+        raise LakeError(f"{url} is of another version of mammoflow ({error!r}); register the ensemble anew") from error
 
 
 def _items(inputs: Any) -> list[Any]:

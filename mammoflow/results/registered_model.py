@@ -27,7 +27,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.errors import TrackingError
 from mammoflow.results import predictor
 from mammoflow.results.ensemble import Ensemble
-from mammoflow.results.predictor import Predictor
+from mammoflow.results.predictor import About, Predictor
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 """Aliases: the newest registered version, and the one that users score with."""
@@ -92,6 +92,8 @@ def register(
     card: Mapping[str, Any],
     name: str,
     images: ImageConfig,
+    *,
+    precision: str,
 ) -> str:
     """Package the ensemble into an MLflow run, register it as a new version and give it the alias `candidate`.
 
@@ -102,6 +104,7 @@ def register(
         card: plain values: data fingerprints, figures, intended use, limits.
         name: of the registered model.
         images: size and fit of the images that the members were trained on.
+        precision: fp32 | bf16, arithmetic that the members were trained and judged in, and will predict in.
 
     Returns:
         The version, counted from 1.
@@ -114,7 +117,7 @@ def register(
     tags = {"val_auc": repr(ensemble.val_auc), "members": ", ".join(ensemble.names)}
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, _client(tracking_uri) as client:
         package = Path(folder) / "model"
-        _pack(package, ensemble, members, card, images)
+        _pack(package, About(ensemble=ensemble, images=images, precision=precision, card=dict(card)), members)
         run_id = tracker.start(name, params={"cutoff": ensemble.cutoff}, tags=tags)
         with tracker.closing([run_id]):
             tracker.log(run_id, {"val_auc": ensemble.val_auc}, step=0)
@@ -199,15 +202,13 @@ def load(tracking_uri: str, uri: str) -> Predictor:
         return _load_pyfunc(_download(client, _find(client, uri), f"data/{_FOLDER}", folder))
 
 
-def _pack(
-    package: Path, ensemble: Ensemble, members: Mapping[str, str], card: Mapping[str, Any], images: ImageConfig
-) -> None:
+def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
     """Write the MLflow model folder: code, data, requirements."""
     kinds = {"probability": DataType.double, "malignant": DataType.boolean}
-    kinds |= dict.fromkeys(ensemble.names, DataType.double)
+    kinds |= dict.fromkeys(about.ensemble.names, DataType.double)
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
         data = Path(folder) / _FOLDER
-        predictor.write_folder(str(data), ensemble, members, card, images)
+        predictor.write_folder(str(data), about, members)
         with warnings.catch_warnings():
             # MLflow wants an example to check inputs by; there is no one schema, for paths and arrays are both taken.
             warnings.filterwarnings("ignore", message=".*input example was not provided")

@@ -19,7 +19,7 @@ from mammoflow.lake import Artefact
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import figures, metrics
+from mammoflow.results import figures, metrics, prediction
 from mammoflow.results import pictures as draw
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
@@ -224,10 +224,7 @@ def _malignant(model: PatchClassifier, pixels_HW: npt.NDArray[np.uint16]) -> dra
 
 
 def _patch_classifier(trunk: Artefact) -> PatchClassifier:
-    model = classifiers.from_files(ensembles.read_member(trunk.file("best")))
-    if not isinstance(model, PatchClassifier):
-        raise LakeError(f"{trunk.url} holds no patch classifier; train it anew")
-    return model
+    return prediction.patch_classifier(trunk.file("best"))
 
 
 def _film(images: Artefact, image_id: str) -> pa.Table:

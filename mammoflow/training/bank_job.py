@@ -1,4 +1,4 @@
-"""One pack of candidates as a job for Ray Train: what to load, and what to leave in the lake. No Ray here.
+"""One pack of candidates as a job for distributed.py: what to load, and what to leave in the lake. No Ray here.
 
 A candidate's folder holds `best/`, `last/` (model folders), `history.json` and `result.json`, written in this order
 once a stage is over.
@@ -82,12 +82,12 @@ class BankJob:
     def open(self, workers: Workers, device: torch.device) -> tuple[BankRun, ShardBatches, ShardBatches]:
         """Build the run and its batches on one worker."""
         training, validation = (
-            ShardBatches(
-                list(lake.iter_shards(self.images, split)),
+            ShardBatches.of_split(
+                self.images,
+                split,
                 "image_id",
                 self.training.batch,
                 self.seed,
-                shuffle=split == "train",
                 rank=workers.rank,
                 world_size=workers.world_size,
             )

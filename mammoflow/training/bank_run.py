@@ -8,6 +8,7 @@ Shape letters: K candidates, N rows of a batch. Source: paper, methods (2-stage 
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 import torch
@@ -101,17 +102,25 @@ class BankRun:
         losses = EpochLosses(list(self._models), epoch + 1)
         feed = Feed(batches.epoch(epoch), self._workers.world_size)
         for batch in feed:
-            self._step(batch, losses, epoch)
+            self._step(batch, losses)
+        if self._config.settle:
+            loop.settle(self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.settle))
         self.epoch += 1
         figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": self._stage.lr}
         return figures | feed.figures() | {"loss": losses.means(self._workers)}
 
-    def _step(self, batch: Batch, losses: EpochLosses, epoch: int) -> None:
-        config, device = self._config, self._device
-        images = loop.augmented(batch, config.augment, self._seed, epoch, self._number, device)
+    def _forward(self, batch: Batch) -> Tensor:
+        """Return each candidate's logits (K, N, 2) of a batch as it is augmented in this epoch and stage."""
+        epoch = self._before + self.epoch
+        images = loop.augmented(batch, self._config.augment, self._seed, epoch, self._number, self._device)
+        with loop.autocast(self._device, self._config.precision):
+            logits_KN2: Tensor = self._net(images)
+        return logits_KN2
+
+    def _step(self, batch: Batch, losses: EpochLosses) -> None:
+        device = self._device
         weights_N = (batch.weights * self._class_weights[batch.labels]).to(device)
-        with loop.autocast(device, config.precision):
-            logits_KN2 = self._net(images)
+        logits_KN2 = self._forward(batch)
         losses_KN = _cross_entropies(logits_KN2.float(), batch.labels.to(device))
         # workers' gradients are averaged: each gives its part of the step's mean, times their number
         loss = (losses_KN * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))

@@ -1,27 +1,28 @@
-"""Ray Train around loop.py: workers, checkpoints, resume. Knows nothing of searches or MLflow.
+"""One training run on the cluster: its epochs, its checkpoints, its resume. Knows nothing of searches or MLflow.
 
-A `Job` says what to train from which artefacts; `fit` runs it on Ray Train workers. Heavy bytes go straight from
-workers to the lake: what comes back is one small dict of figures an epoch. A checkpoint is written each epoch, so a
-killed worker, node or driver costs at most one; the same job under the same folder goes on from there.
+A `Job` says what to train from which artefacts. `train` runs it in the process that calls it, which is all that one
+worker needs; `fit` runs it on the workers of a Ray Train run. Heavy bytes go straight from there to the lake: what
+comes back is one small dict of figures an epoch.
+
+A checkpoint is files in the job's folder of the lake, written each epoch, so a killed process, node or driver costs
+at most one epoch: whoever trains the same job next goes on from there, alone or with other workers.
 """
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from mammoflow import lake
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
-from mammoflow.training.loop import Run, Workers
+from mammoflow.training.loop import STATE_FILE, Figures, Run, Workers
 
 _HISTORY = "history.json"
-
 
 R = TypeVar("R", bound=Run)
 
@@ -40,12 +41,26 @@ class Job(Protocol[R]):
     def open(self, workers: Workers, device: torch.device) -> tuple[R, ShardBatches, ShardBatches]:
         """Build the run, its training batches and its validation batches on one worker."""
 
-    def close(self, run: R, history: list[dict[str, Any]]) -> None:
+    def close(self, run: R, history: list[Figures]) -> None:
         """Write what was trained to the lake; called on the first worker, once, at the end."""
 
 
+def train(job: Job[Any], compute: ComputeConfig, report: Callable[[Figures], None]) -> None:
+    """Train a job to its end in this process, alone, or go on where an earlier try of it left off.
+
+    Args:
+        job: what to train; whoever made it removes its folder once all is closed.
+        compute: CPUs and GPU of the run.
+        report: told of every epoch.
+
+    Raises:
+        TrainingError: bad input, or a loss that is not finite.
+    """
+    _train(job, compute, Workers(), torch.device("cuda" if compute.gpu else "cpu"), report)
+
+
 def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
-    """Train a job to its end, or go on where an earlier try of it left off.
+    """Train a job to its end on several workers, or go on where an earlier try of it left off.
 
     Args:
         job: what to train; whoever made it removes its folder once all is closed.
@@ -58,74 +73,74 @@ def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
     filesystem, path = lake.filesystem(job.folder)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": job, "threads": compute.cpus_per_worker},
+        train_loop_config={"job": job, "compute": compute},
         scaling_config=ScalingConfig(
-            num_workers=compute.workers,
-            use_gpu=compute.gpu,
-            resources_per_worker={"CPU": compute.cpus_per_worker, **({"GPU": 1} if compute.gpu else {})},
+            num_workers=compute.workers, use_gpu=compute.gpu, resources_per_worker=resources(compute)
         ),
         run_config=RunConfig(
             name=job.name,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=compute.forgiven_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=callbacks,
         ),
     )
     trainer.fit()
 
 
+def resources(compute: ComputeConfig) -> dict[str, float]:
+    """Return what one worker takes of the cluster, as Ray counts it."""
+    return {"CPU": compute.cpus_per_worker, **({"GPU": 1} if compute.gpu else {})}
+
+
 def _work(settings: dict[str, Any]) -> None:
-    """What every Ray Train worker does: epochs until the schedule ends, a report and a checkpoint after each."""
-    job: Job[Any] = settings["job"]
-    torch.set_num_threads(settings["threads"])
+    """What every Ray Train worker does."""
     context = ray.train.get_context()
     workers = Workers(rank=context.get_world_rank(), world_size=context.get_world_size(), wrap=_wrap, gather=_gather)
-    run, training, validation = job.open(workers, get_device())
-    history = _resume(run)
+    _train(settings["job"], settings["compute"], workers, get_device(), ray.train.report)
+
+
+def _train(
+    job: Job[R], compute: ComputeConfig, workers: Workers, device: torch.device, report: Callable[[Figures], None]
+) -> None:
+    """Run epochs until the schedule ends, with a checkpoint and a report after each."""
+    torch.set_num_threads(compute.cpus_per_worker)
+    run, training, validation = job.open(workers, device)
+    history = _resume(job, run)
     while run.epoch < run.epochs:
         figures = run.train_epoch(training)
         figures |= run.validate(validation)
         history.append(figures)
-        _report(run, history, keep=workers.rank == 0)
+        if workers.rank == 0:
+            _keep(job, run, history)
+        report(figures)
     if workers.rank == 0:
         job.close(run, history)
 
 
-def _resume(run: Run) -> list[dict[str, Any]]:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+def _keep(job: Job[R], run: R, history: list[Figures]) -> None:
+    """Write a checkpoint over the last one: first the history, then the state that says how much of it counts."""
+    lake.write_json(lake.join(job.folder, _HISTORY), history)
+    lake.write_folder(job.folder, run.state())
+
+
+def _resume(job: Job[R], run: R) -> list[Figures]:
+    """Continue from the checkpoint, if there is one, and return the epochs so far."""
+    state = lake.join(job.folder, STATE_FILE)
+    if not lake.exists(state):
         return []
-    with checkpoint.as_directory() as folder:
-        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    history = lake.parse_json(files.pop(_HISTORY))
-    run.restore(files)
-    return list(history)
-
-
-def _report(run: Run, history: list[dict[str, Any]], *, keep: bool) -> None:
-    """Report the last epoch's figures; the first worker adds the checkpoint."""
-    if not keep:
-        ray.train.report(history[-1])
-        return
-    with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
-        for name, data in {**run.state(), _HISTORY: lake.format_json(history)}.items():
-            Path(folder, name).write_bytes(data)
-        ray.train.report(history[-1], checkpoint=Checkpoint.from_directory(folder))
+    run.restore({STATE_FILE: lake.read_bytes(state)})
+    history = lake.read_json(lake.join(job.folder, _HISTORY))
+    return list(history)[: run.epoch]  # a kill between the two files leaves an epoch more in the history
 
 
 def _wrap(model: torch.nn.Module) -> torch.nn.Module:
-    """Wrap a module with trained parameters for gradient averaging; one worker needs none."""
-    if ray.train.get_context().get_world_size() == 1:
-        return model
+    """Wrap a module with trained parameters for gradient averaging."""
     return prepare_model(model, move_to_device=False)
 
 
 def _gather(values: np.ndarray) -> np.ndarray:
     """Concatenate an array of every worker along the first axis, in rank order, on every worker."""
-    if ray.train.get_context().get_world_size() == 1:
-        return values
     pieces: list[Any] = [None] * ray.train.get_context().get_world_size()
     torch.distributed.all_gather_object(pieces, values)
     return np.concatenate(pieces)

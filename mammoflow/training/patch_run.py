@@ -4,6 +4,7 @@ Shape letters: N rows of a batch, C classes. Source: paper, methods (3-stage sch
 """
 
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 import torch
@@ -65,6 +66,8 @@ class PatchRun:
         feed = Feed(batches.epoch(self.epoch), self._workers.world_size)
         for batch in feed:
             self._step(batch, losses)
+        if self._config.settle:
+            loop.settle(self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.settle))
         self.epoch += 1
         (loss,) = losses.means(self._workers).values()
         lr = self._config.stages[number].lr
@@ -79,14 +82,20 @@ class PatchRun:
         self._optimiser = loop.optimiser(stage, self._model.top, self._model.trunk)
         self._stage = number
 
+    def _forward(self, batch: Batch) -> Tensor:
+        """Return the logits (N, C) of a batch as it is augmented in this epoch and stage."""
+        stage = _stage_of(self._config.stages, self.epoch)
+        images = loop.augmented(batch, self._config.augment, self._seed, self.epoch, stage, self._device)
+        with loop.autocast(self._device, self._config.precision):
+            logits: Tensor = self._net(images)
+        return logits
+
     def _step(self, batch: Batch, losses: EpochLosses) -> None:
         config, device = self._config, self._device
-        if self._optimiser is None or self._stage is None:
+        if self._optimiser is None:
             raise RuntimeError("a step outside of a stage")
-        images = loop.augmented(batch, config.augment, self._seed, self.epoch, self._stage, device)
+        logits = self._forward(batch)
         labels, weights = batch.labels.to(device), batch.weights.to(device)
-        with loop.autocast(device, config.precision):
-            logits = self._net(images)
         losses_N = cross_entropy(logits.float(), labels, reduction="none")
         if config.balanced:
             weights = weights * loop.balance_step(batch.labels, batch.step_labels).to(device)

@@ -1,7 +1,9 @@
 """Many training jobs at once: Ray Tune places them, every epoch of each streams to the driver.
 
-Each trial is a driver that asks for no CPU of its own and runs one Ray Train run (distributed.fit); the workers of
-that run hold the CPUs and GPUs. Figures of each epoch come back through Tune, so one process writes MLflow.
+Each job is one trial. Where `compute.workers` is 1, the trial's own process is the worker and holds its CPUs and GPU:
+a Ray Train run beside it would start seven more processes, which takes longer than many an epoch. Where it is more,
+the trial asks for no CPU and runs a Ray Train run (distributed.fit), whose workers hold the CPUs and GPUs. Either way
+figures of each epoch come back through Tune, so one process writes MLflow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from mammoflow.errors import TrainingError
 from mammoflow.training import distributed
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
-"""A trial's driver takes no CPU from its workers and stays on the head node, which is never a spot machine."""
+"""A trial that drives workers takes no CPU from them and stays on the head node, which is never a spot machine."""
 
 OnEpoch = Callable[[str, dict[str, Any]], None]
 
@@ -59,18 +61,19 @@ def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: 
     if not jobs:
         return
 
-    def drive(settings: dict[str, Any]) -> None:
-        distributed.fit(jobs[settings["job"]], compute, [TuneReportCallback()])
-
     filesystem, path = lake.filesystem(lake.join(jobs[0].folder, "tune"))
     tuner = tune.Tuner(
-        tune.with_resources(drive, _DRIVER),
+        tune.with_resources(
+            tune.with_parameters(_trial, jobs=jobs, compute=compute),
+            distributed.resources(compute) if compute.workers == 1 else _DRIVER,
+        ),
         param_space={"job": tune.grid_search(list(range(len(jobs))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=compute.concurrent_trials),
         run_config=tune.RunConfig(
             name="trials",
             storage_path=path,
             storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=compute.forgiven_failures if compute.workers == 1 else 0),
             callbacks=[_Stream(jobs, on_epoch)],
             verbose=0,
         ),
@@ -84,6 +87,15 @@ def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: 
             f"{len(failed)} of {len(jobs)} training runs failed ({causes}); "
             "the same command goes on from their last epoch"
         )
+
+
+def _trial(settings: dict[str, Any], jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig) -> None:
+    """Train one job; runs in a process of its own."""
+    job = jobs[settings["job"]]
+    if compute.workers == 1:
+        distributed.train(job, compute, tune.report)
+    else:
+        distributed.fit(job, compute, [TuneReportCallback()])
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Train the patch classifier of each trunk: one Ray Train run each, one MLflow run each.
+"""Train the patch classifier of each trunk: one training run each, one MLflow run each.
 
 The model kept is the one of best validation accuracy. Source: paper, methods.
 """
@@ -43,18 +43,19 @@ class PatchJob:
         """Build the run and its batches on one worker."""
         model = classifiers.patch_classifier(self.spec, self.seed)
         run = PatchRun(self.training, model, device, workers, self.seed)
-        return run, self._batches("train", workers), self._batches("val", workers)
-
-    def _batches(self, split: str, workers: Workers) -> ShardBatches:
-        return ShardBatches(
-            list(lakes.iter_shards(self.patches, split)),
-            "patch_id",
-            self.training.batch,
-            self.seed,
-            shuffle=split == "train",
-            rank=workers.rank,
-            world_size=workers.world_size,
+        training, validation = (
+            ShardBatches.of_split(
+                self.patches,
+                split,
+                "patch_id",
+                self.training.batch,
+                self.seed,
+                rank=workers.rank,
+                world_size=workers.world_size,
+            )
+            for split in ("train", "val")
         )
+        return run, training, validation
 
     def close(self, run: PatchRun, history: list[dict[str, Any]]) -> None:
         """Write the best model and the curves to the lake."""
@@ -84,20 +85,29 @@ def train(
     mean_grey = float(images.summary()["mean_grey"])
     jobs = [_job(config, trunk, patches, wanted, mean_grey) for trunk in config.trunks if trunk.backbone in wanted]
     runs = {job.name: _open_run(tracker, config, job) for job in jobs}
-    started = time.monotonic()
+    stream = _Stream(tracker, runs)
+    with tracker.closing(list(runs.values())):
+        trials.run(jobs, config.compute, stream.on_epoch)
+    return {job.name: _summary(job, runs[job.name]) for job in jobs}
 
-    def on_epoch(name: str, figures: dict[str, Any]) -> None:
-        tracker.log(runs[name], trials.numbers(figures), step=int(figures["epoch"]))
+
+class _Stream:
+    """Writes each epoch of each patch classifier to its MLflow run, and one line to the terminal."""
+
+    def __init__(self, tracker: Tracker, runs: Mapping[str, str]) -> None:
+        """Start the clock."""
+        self._tracker, self._runs = tracker, runs
+        self._started = time.monotonic()
+
+    def on_epoch(self, name: str, figures: dict[str, Any]) -> None:
+        """Take the figures of one epoch of one job."""
+        self._tracker.log(self._runs[name], trials.numbers(figures), step=int(figures["epoch"]))
         print(
             f"  {name} stage {figures['stage']} epoch {figures['epoch']}/{figures['epochs']}: "
             f"loss {figures['loss']:.3f}, validation accuracy {figures['val_accuracy']:.3f}, "
-            f"{figures['images_per_s']:.0f} patches/s, {time.monotonic() - started:.0f} s",
+            f"{figures['images_per_s']:.0f} patches/s, {time.monotonic() - self._started:.0f} s",
             flush=True,
         )
-
-    with tracker.closing(list(runs.values())):
-        trials.run(jobs, config.compute, on_epoch)
-    return {job.name: _summary(job, runs[job.name]) for job in jobs}
 
 
 def _job(

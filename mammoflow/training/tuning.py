@@ -1,6 +1,6 @@
 """Search the top layers: packs of candidates on a shared frozen trunk, then the survivors end to end.
 
-Stage 1: one Ray Train run a trunk trains all its candidates at once on one forward pass of the frozen trunk.
+Stage 1: one training run a trunk trains all its candidates at once on one forward pass of the frozen trunk.
 Stage 2: the survivors (by default the best of each kind) train on, all layers, one run each. Both are Ray Tune
 trials; every epoch of every candidate streams to this process, which logs one MLflow run each under one parent.
 

@@ -26,6 +26,15 @@ def read(dataset: str, source: str) -> Listing:
         ConfigError: an unknown name.
         SourceError: the folder is not that release.
     """
+    return find(dataset)(source)
+
+
+def find(dataset: str) -> Callable[[str], Listing]:
+    """Return the function that reads a release's metadata.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
     if dataset not in RELEASES:
         raise ConfigError(f"dataset is {dataset!r}, but must be one of {', '.join(sorted(RELEASES))}; pass --dataset")
-    return RELEASES[dataset](source)
+    return RELEASES[dataset]
