@@ -75,16 +75,16 @@ def demo() -> Config:
         shear=0.1, zoom=0.1, channel_shift=5.0
     )  # the paper's ranges want more epochs than a demo has
     patch_training = PatchTrainingConfig(
-        stages=(StageConfig(trained="all", lr=1e-3, epochs=3), StageConfig(trained="all", lr=1e-4, epochs=3)),
+        stages=(StageConfig(trained="all", lr=1e-3, epochs=5), StageConfig(trained="all", lr=1e-4, epochs=2)),
         augment=gentle,
         settle=30,
     )
     return Config(
         name="demo",
-        phantoms=PhantomConfig(patients=240),
-        images=ImageConfig(height=384, width=288),
+        phantoms=PhantomConfig(patients=240, contrast=1.6),
+        images=ImageConfig(height=288, width=224),
         splits=SplitConfig(test=0.2, val=0.25),
-        patches=PatchConfig(side=96),
+        patches=PatchConfig(side=72),
         trunks=(
             TrunkConfig(
                 backbone="resnet10_narrow",
@@ -101,8 +101,8 @@ def demo() -> Config:
         ),
         image_training=ImageTrainingConfig(
             stages=(
-                StageConfig(trained="last", lr=1e-3, epochs=8, weight_decay=0.001),
-                StageConfig(trained="all", lr=1e-4, epochs=3, weight_decay=0.001),
+                StageConfig(trained="last", lr=1e-3, epochs=12, weight_decay=0.001),
+                StageConfig(trained="all", lr=1e-4, epochs=4, weight_decay=0.001),
             ),
             batch=4,
             augment=gentle,

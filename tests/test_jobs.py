@@ -231,7 +231,7 @@ cli.run(main)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait(30) == 143, said
-    assert said.endswith("stopped by SIGTERM; the same command goes on from here\n")
+    assert "stopped by SIGTERM; the same command goes on from here\n" in said  # Ray's own words may follow
     assert "Traceback" not in said
 
 

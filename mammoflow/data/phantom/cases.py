@@ -20,7 +20,7 @@ _LOOK = (4.6, 2.2)
 """Kumaraswamy parameters of how suspicious a malignant lesion looks; a benign one mirrors it. The two overlap, so
 even a perfect reader errs at times."""
 
-_DIAMETERS = {MASS: (0.07, 0.14), CALCIFICATION: (0.05, 0.10)}
+_DIAMETERS = {MASS: (0.09, 0.17), CALCIFICATION: (0.07, 0.13)}
 """Least and largest diameter of a mass, or of a cluster [share of film height]."""
 
 _TAGGED = 0.85

@@ -75,7 +75,7 @@ def _spicules(
     """Draw fine lines that leave the centre and taper off; none below a look of .35."""
     total = np.zeros_like(rows)
     for _ in range(round(max(look - 0.35, 0) * 26)):
-        direction, reach, width = rng.uniform([0, 1.3, 0.04], [2 * np.pi, 2.05, 0.08])
+        direction, reach, width = rng.uniform([0, 1.3, 0.05], [2 * np.pi, 2.05, 0.09])
         bend = rng.normal(0, 0.10) / radius
         along = columns * np.float32(np.cos(direction)) + rows * np.float32(np.sin(direction))
         across = rows * np.float32(np.cos(direction)) - columns * np.float32(np.sin(direction))
@@ -83,7 +83,7 @@ def _spicules(
         taper = np.clip(1 - along / (reach * radius), 0, 1) * np.clip(along / (0.5 * radius), 0, 1)
         line = np.exp(-0.5 * (across / (width * radius)) ** 2) * taper * rng.uniform(0.4, 1)
         np.maximum(total, line.astype(np.float32), out=total)
-    return total * np.float32(0.45 + 0.6 * look)
+    return total * np.float32(0.5 + 0.7 * look)
 
 
 def _cluster(lesion: Lesion, height: int, rng: np.random.Generator) -> Stamp:
