@@ -75,13 +75,14 @@ def demo() -> Config:
         shear=0.1, zoom=0.1, channel_shift=5.0
     )  # the paper's ranges want more epochs than a demo has
     patch_training = PatchTrainingConfig(
-        stages=(StageConfig(trained="all", lr=1e-3, epochs=5), StageConfig(trained="all", lr=1e-4, epochs=2)),
+        stages=(StageConfig(trained="all", lr=1e-3, epochs=6), StageConfig(trained="all", lr=1e-4, epochs=2)),
+        batch=16,
         augment=gentle,
         settle=30,
     )
     return Config(
         name="demo",
-        phantoms=PhantomConfig(patients=240, contrast=1.6),
+        phantoms=PhantomConfig(patients=300, contrast=2.2),
         images=ImageConfig(height=288, width=224),
         splits=SplitConfig(test=0.2, val=0.25),
         patches=PatchConfig(side=72),
@@ -101,7 +102,7 @@ def demo() -> Config:
         ),
         image_training=ImageTrainingConfig(
             stages=(
-                StageConfig(trained="last", lr=1e-3, epochs=12, weight_decay=0.001),
+                StageConfig(trained="last", lr=1e-3, epochs=10, weight_decay=0.001),
                 StageConfig(trained="all", lr=1e-4, epochs=4, weight_decay=0.001),
             ),
             batch=4,
