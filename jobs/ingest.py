@@ -4,11 +4,13 @@ r"""Decode a release, split it by patient and cut labelled patches; without --so
         --source /data/CBIS-DDSM --lake s3://bucket/lake
 
 Reads    the release's metadata and DICOM files
-Writes   images/ and patches/ in the lake, each with a quarantine of what could not be used and why
+Writes   images/ and patches/ in the lake, each with a quarantine of what could not be used and why; in patches/ also
+         contact_sheet.jpg: films with outlined lesions and the frames of their patches, to be looked at
 Next     jobs/train_patch.py
 """
 
 from mammoflow import cli, pipeline, recipes, tables
+from mammoflow.results import contact_sheet
 
 
 def main() -> None:
@@ -16,6 +18,7 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("patches", config)
     tables.show_data(artefacts.images, artefacts.patches)
+    print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
     tables.show_next("train_patch", config)
 
 

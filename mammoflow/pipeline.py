@@ -17,7 +17,8 @@ from mammoflow.config import Config
 from mammoflow.data import ingest, releases
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import ensemble, evaluation, registered_model, report, summary
+from mammoflow.results import contact_sheet, ensemble, evaluation, registered_model, report, summary
+from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.training import trunks, tuning
 
 STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
@@ -236,7 +237,9 @@ def _build_images(a: Artefacts) -> Built:
 
 
 def _build_patches(a: Artefacts) -> Built:
-    return [(a.patches, ingest.cut_patches(a.config, a.images, a.patches))]
+    figures = ingest.cut_patches(a.config, a.images, a.patches)
+    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    return [(a.patches, figures)]
 
 
 def _build_trunks(a: Artefacts) -> Built:

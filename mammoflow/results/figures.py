@@ -104,7 +104,7 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
     Returns:
         SVG.
     """
-    figure = Figure(figsize=(5.4, 6.4), layout="constrained")
+    figure = Figure(figsize=(5.4, 5.7 + 0.19 * (len(rocs) + 1)), layout="constrained")  # a line of legend each
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle=":", linewidth=1)
     for curve in rocs:

@@ -19,10 +19,12 @@ Bgr = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint16]
 
 MALIGNANT_BGR, BENIGN_BGR = (0, 94, 213), (178, 114, 0)  # vermilion and blue, as in the curves
+BACKGROUND_BGR, LESION_BGR = (96, 190, 96), (80, 215, 240)  # frames of patches: green and yellow
 STRIDE = 32
 """Pixels between neighbouring cells of a heatmap, of every trunk."""
 _LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
 _STRIP = 24
+_TILE = (480, 384)  # rows and columns of a film on a contact sheet [px]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,54 @@ def sheet(patches: Sequence[GreyImage], columns: int, mark: str) -> bytes:
     return _jpeg(np.repeat(np.concatenate(rows)[..., None], 3, axis=2), mark)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """Where a patch was cut from an image."""
+
+    row: int
+    """Its first row [px]."""
+    column: int
+    """Its first column [px]."""
+    side: int
+    """P [px]."""
+    background: bool
+    """Whether it shows tissue without a lesion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framed:
+    """An image of a contact sheet."""
+
+    pixels: GreyImage
+    """(H, W)."""
+    lesions: Sequence[Lesion]
+    """Outlined in the colour of their pathology."""
+    frames: Sequence[Frame]
+    """Of its patches: background green, around lesions yellow."""
+    caption: str
+    """Written below."""
+
+
+def contact_sheet(films: Sequence[Framed], columns: int, mark: str) -> bytes:
+    """Draw films side by side, `columns` to a row, each with outlines, frames and caption; returns JPEG."""
+    tiles = [_framed(film) for film in films]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
+    return _jpeg(np.concatenate(rows), mark)
+
+
+def _framed(film: Framed) -> Bgr:
+    """Draw a film at the size of a tile."""
+    base = _bgr(film.pixels)
+    factor = base.shape[0] / film.pixels.shape[0]
+    for frame in film.frames:
+        corner = (round(frame.column * factor), round(frame.row * factor))
+        end = (round((frame.column + frame.side) * factor), round((frame.row + frame.side) * factor))
+        cv2.rectangle(base, corner, end, BACKGROUND_BGR if frame.background else LESION_BGR, 2)
+    small = cv2.resize(_outlined(base, film.lesions), (_TILE[1], _TILE[0]), interpolation=cv2.INTER_AREA)
+    return np.pad(_captioned(np.asarray(small, np.uint8), film.caption), ((2, 2), (2, 2), (0, 0)), constant_values=255)
+
+
 def _grey(pixels: GreyImage) -> npt.NDArray[np.uint8]:
     return (pixels >> 8).astype(np.uint8)
 
@@ -113,13 +163,18 @@ def _outlined(base: Bgr, lesions: Sequence[Lesion]) -> Bgr:
     return base
 
 
+def _captioned(picture: Bgr, text: str) -> Bgr:
+    """Add a strip below with a text, in letters that fit the picture's width."""
+    wide = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)[0][0]
+    scale = min(0.6, (picture.shape[1] - 8) / wide)
+    strip = np.full((_STRIP, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (4, _STRIP - 7), cv2.FONT_HERSHEY_SIMPLEX, scale, (60, 50, 40), 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip])
+
+
 def _jpeg(picture: Bgr, mark: str) -> bytes:
-    """Add the mark's strip, in letters that fit the picture's width, and encode."""
+    """Add the mark's strip, if any, and encode."""
     if mark:
-        wide = cv2.getTextSize(mark, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)[0][0]
-        scale = min(0.6, (picture.shape[1] - 8) / wide)
-        strip = np.full((_STRIP, picture.shape[1], 3), 255, np.uint8)
-        cv2.putText(strip, mark, (4, _STRIP - 7), cv2.FONT_HERSHEY_SIMPLEX, scale, (60, 50, 40), 1, cv2.LINE_AA)
-        picture = np.concatenate([picture, strip])
+        picture = _captioned(picture, mark)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return bytes(data.tobytes())

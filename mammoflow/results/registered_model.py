@@ -253,7 +253,8 @@ def _find(client: MlflowClient, uri: str) -> Any:
     except MlflowException as error:
         known = sorted(model.name for model in client.search_registered_models())
         raise TrackingError(
-            f"{uri} is not registered ({error.message}); the registry knows {known or 'no model'}: register one"
+            f"{uri} is not registered ({error.message}); the registry at {client.tracking_uri} knows "
+            f"{known or 'no model'}; register one with jobs/select_ensemble.py, or name the right lake with --lake"
         ) from error
 
 

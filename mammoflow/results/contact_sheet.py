@@ -1,0 +1,69 @@
+"""What ingest made, on one page to be looked at: films with outlined lesions and the frames of their patches. No Ray.
+
+Shape letters: H W rows and columns of an image [px].
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mammoflow import lake
+from mammoflow.lake import Artefact
+from mammoflow.results import pictures
+from mammoflow.schema import SPLITS
+
+FILE = "contact_sheet.jpg"
+_FILMS, _COLUMNS = 24, 6
+_ABOUT = ["image_id", "split", "label", "lesions", "pixels"]
+
+
+def write(images: Artefact, patches: Artefact, side: int, mark: str) -> str:
+    """Draw the first films of each split into the patches' folder and return where the picture lies.
+
+    Args:
+        images: the films.
+        patches: cut from them.
+        side: P, side of a patch [px].
+        mark: kind of data, written below; may be empty.
+
+    Raises:
+        LakeError: no permission, or the disk is full.
+    """
+    shards = {split: _shards(images, split) for split in SPLITS}
+    each = -(-_FILMS // sum(bool(found) for found in shards.values()))
+    films = []
+    for split, found in shards.items():
+        if found:
+            rows = lake.read_table(found[0], _ABOUT).slice(0, each)
+            films += _framed(rows, _frames(_shards(patches, split), rows["image_id"], side))
+    out = patches.file(FILE)
+    lake.write_bytes(out, pictures.contact_sheet(films, _COLUMNS, mark))
+    return out
+
+
+def _shards(artefact: Artefact, split: str) -> list[str]:
+    return [url for url in lake.iter_shards(artefact) if url.rsplit("/", 1)[-1].startswith(f"{split}-")]
+
+
+def _frames(shards: list[str], image_ids: pa.ChunkedArray, side: int) -> dict[str, list[pictures.Frame]]:
+    """Return image_id -> frames of its patches."""
+    found: dict[str, list[pictures.Frame]] = {}
+    for shard in shards:
+        cut = lake.read_table(shard, ["image_id", "label", "row", "column"])
+        for patch in cut.filter(pc.is_in(cut["image_id"], image_ids.combine_chunks())).to_pylist():
+            frame = pictures.Frame(row=patch["row"], column=patch["column"], side=side, background=patch["label"] == 0)
+            found.setdefault(patch["image_id"], []).append(frame)
+    return found
+
+
+def _framed(rows: pa.Table, frames: dict[str, list[pictures.Frame]]) -> list[pictures.Framed]:
+    pixels_NHW = np.array(rows["pixels"].combine_chunks().to_numpy_ndarray(), np.uint16)
+    return [
+        pictures.Framed(
+            pixels=pixels_HW,
+            lesions=pictures.lesions_of(row),
+            frames=frames.get(row["image_id"], []),
+            caption=f"{row['image_id']}  {('benign', 'malignant')[row['label']]}, {row['split']}",
+        )
+        for row, pixels_HW in zip(rows.drop_columns("pixels").to_pylist(), pixels_NHW, strict=True)
+    ]
