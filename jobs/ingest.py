@@ -6,7 +6,7 @@ r"""Decode a release, split it by patient and cut labelled patches; without --so
 Reads    the release's metadata and DICOM files
 Writes   images/ and patches/ in the lake, each with a quarantine of what could not be used and why; in patches/ also
          contact_sheet.jpg: films with outlined lesions and the frames of their patches, to be looked at
-Next     jobs/train_patch.py
+Next     jobs/train_patch.py; where the source holds a test part only, jobs/score.py
 """
 
 from mammoflow import cli, pipeline, recipes, tables
@@ -19,7 +19,10 @@ def main() -> None:
     artefacts = pipeline.ensure("patches", config)
     tables.show_data(artefacts.images, artefacts.patches)
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
-    tables.show_next("train_patch", config)
+    if artefacts.images.summary()["images"]["train"]:
+        tables.show_next("train_patch", config)
+    else:
+        tables.show_scoring(config.ensemble.model_name, config.lake)
 
 
 if __name__ == "__main__":

@@ -217,10 +217,13 @@ def _check_quarantine(artefacts: Artefacts) -> None:
     figures = artefacts.images.summary()
     bad, good = int(figures["quarantined"]), sum(figures["images"].values())
     limit = artefacts.config.compute.max_bad
+    reasons = artefacts.images.file("quarantine.parquet")
+    if not good:
+        raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; mend the files")
     if bad > limit * (bad + good):
         raise QuarantineError(
             f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
-            f"{artefacts.images.file('quarantine.parquet')}; mend the files, or allow more with --compute.max-bad"
+            f"{reasons}; mend the files, or allow more with --compute.max-bad"
         )
 
 
