@@ -30,7 +30,7 @@ from mammoflow.pipeline import Artefacts
 from mammoflow.results import ensemble, metrics
 from mammoflow.results.ensemble import ENSEMBLE
 
-TRAINING_WOMEN, TEST_WOMEN = 240, 140  # of the latter at least 300 films are asked for
+TRAINING_WOMEN, TEST_WOMEN = 240, 165  # of the latter at least 300 films are asked for
 LEAST_TEST_FILMS = 300
 RESAMPLES = 2000
 STUDENT_2 = 4.302652729911275
