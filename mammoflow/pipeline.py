@@ -1,79 +1,21 @@
-"""The stage graph: what needs what, what the lake holds already, what must be built. Last in the order of imports.
-
-    phantoms ─┐
-    source   ─┴▶ images ─▶ patches ─▶ trunks ─▶ search ─▶ ensemble ─▶ registered
-                                                             └──────▶ evaluation ─▶ report
+"""What the lake holds already of the stage graph, and what must be built. Last in the order of imports.
 
 Every job names the stage it wants; `ensure` prints a plan, builds what is missing, in order, and returns all artefacts.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mammoflow import cluster, lake, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
+from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import contact_sheet, ensemble, evaluation, registered_model, report, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.training import trunks, tuning
-
-STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
-"""Every stage, each after all that it needs."""
-
-_NEEDS = {
-    "phantoms": (),
-    "images": ("phantoms",),
-    "patches": ("images",),
-    "trunks": ("patches",),
-    "search": ("trunks",),
-    "ensemble": ("search",),
-    "registered": ("ensemble",),
-    "evaluation": ("ensemble",),
-    "report": ("registered", "evaluation"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artefacts:
-    """The artefact of every stage of one config, whether the lake holds it yet or not."""
-
-    config: Config
-    lake: Lake
-    phantoms: Artefact | None
-    images: Artefact
-    patches: Artefact
-    trunks: dict[str, Artefact]
-    search: Artefact
-    ensemble: Artefact
-    registered: Artefact
-    evaluation: Artefact
-    report: Artefact
-
-    def of(self, stage: str) -> list[Artefact]:
-        """Return the artefacts of a stage: one, or one a trunk, or none where a source replaces the phantoms."""
-        found = getattr(self, stage)
-        if found is None:
-            return []
-        return list(found.values()) if isinstance(found, dict) else [found]
-
-    @property
-    def source(self) -> str:
-        """Return the folder of the release that the images come from."""
-        return self.config.source or self.of("phantoms")[0].file("release")
-
-    def seconds(self) -> dict[str, float]:
-        """Return how long each stage took when it was built [s]."""
-        done = {stage: [item for item in self.of(stage) if item.done] for stage in STAGES}
-        return {
-            stage: round(max(float(item.summary()["seconds"]) for item in items), 1)
-            for stage, items in done.items()
-            if items
-        }
-
 
 _ON_MODELS = frozenset(("trunks", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
@@ -139,56 +81,11 @@ def _open(config: Config) -> Artefacts:
     return locate(config, root)
 
 
-def locate(config: Config, root: Lake) -> Artefacts:
-    """Name the artefact of every stage: fingerprints of its own science fields and of its inputs'.
-
-    Data and trunks are named by what they are, so that recipes on the same data share them.
-    """
-    seed, size = config.seed, f"{config.images.height}x{config.images.width}"
-    phantoms = None if config.source else root.artefact("phantoms", config.dataset, config.phantoms, seed)
-    origin = phantoms or _identity(config)
-    data = config.dataset if config.source else f"phantoms-{config.dataset}"
-    images = root.artefact("images", f"{data}-{size}", origin, config.images, config.splits, config.limit, seed)
-    cut = f"{data}-{size}-{config.patches.set}"
-    patches = root.artefact("patches", cut, images, config.patches, seed)
-    found = {
-        trunk.backbone: root.artefact(
-            "trunks", trunk.backbone, patches, trunk.backbone, trunk.weights, trunk.training, seed
-        )
-        for trunk in config.trunks
-    }
-    tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
-    name = config.name
-    search = root.artefact("search", name, *found.values(), tops, config.image_training, config.search, seed)
-    chosen = root.artefact("ensemble", name, search, config.ensemble)
-    registered = root.artefact("registered", name, chosen, tracking.uri(root))
-    evaluated = root.artefact("evaluation", name, chosen)
-    return Artefacts(
-        config=config,
-        lake=root,
-        phantoms=phantoms,
-        images=images,
-        patches=patches,
-        trunks=found,
-        search=search,
-        ensemble=chosen,
-        registered=registered,
-        evaluation=evaluated,
-        report=root.artefact("report", name, evaluated, registered),
-    )
-
-
-def _identity(config: Config) -> str:
-    """Fingerprint what a release holds, wherever it lies."""
-    exams = releases.read(config.dataset, str(config.source)).exams
-    return lake.fingerprint(config.dataset, exams.drop_columns(["path", "lesions"]).to_pylist())
-
-
 def _wanted(stage: str) -> list[str]:
     wanted = {stage}
     for name in reversed(STAGES):
         if name in wanted:
-            wanted.update(_NEEDS[name])
+            wanted.update(NEEDS[name])
     return [name for name in STAGES if name in wanted]
 
 
@@ -196,7 +93,7 @@ def _print_plan(artefacts: Artefacts, wanted: list[str], missing: list[str]) -> 
     for name in wanted:
         for item in artefacts.of(name):
             state = "reuse" if item.done else "build"
-            inputs = [need for need in _NEEDS[name] if need in missing and artefacts.of(need)]
+            inputs = [need for need in NEEDS[name] if need in missing and artefacts.of(need)]
             why = "" if item.done else f"  (needs {', '.join(inputs)})" if inputs else "  (not in the lake)"
             print(f"  {state}  {name:<10} {item.name}-{item.fingerprint}{why}", flush=True)
 

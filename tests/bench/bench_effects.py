@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from mammoflow import lake, pipeline, recipes
 from mammoflow.config import Config
-from mammoflow.pipeline import Artefacts
+from mammoflow.graph import Artefacts
 from mammoflow.results import ensemble, metrics
 from mammoflow.results.ensemble import ENSEMBLE
 
