@@ -1,6 +1,6 @@
 """The method's own effects, on phantoms: what a trained trunk and an ensemble are worth.
 
-    python tests/bench/bench_effects.py                    # the recipe `demo`, seeds 0 1 2; most of an hour on 2 cores
+    python tests/bench/bench_effects.py                    # the recipe `demo`, seeds 0 1 2; half an hour on 2 cores
     python tests/bench/bench_effects.py --lake /tmp/effects    # goes on where an earlier call stopped
 
 Each seed draws its own women, with more of them in the test split than the demo has, and trains everything anew. The
