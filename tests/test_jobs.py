@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -196,7 +197,9 @@ def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path,
         "--image-training.stages.0.epochs",
         str(200 + signum),
     ]
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits deaf ears
+    command = [sys.executable, *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=hear) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
