@@ -1,7 +1,8 @@
 """The command line of every job: recipe + overrides -> config, clean ends, exit codes. No Ray, no MLflow.
 
-Exit codes: 0 done; 1 an error that names its remedy; 2 the command line can't be read; 3 done, but more images
-than allowed went to quarantine; 130 Ctrl-C; 143 SIGTERM (`ray job stop`). Anything else is a bug, with a traceback.
+Exit codes: 0 done; 1 an error that names its remedy; 2 the command line can't be read; 3 more images than allowed
+went to quarantine, the good ones are kept; 130 Ctrl-C; 143 SIGTERM (`ray job stop`). Anything else is a bug, with a
+traceback.
 """
 
 import signal

@@ -7,9 +7,11 @@ import logging
 import os
 import shutil
 import sys
+from importlib import metadata
 
 import ray
 import ray.data
+from packaging.requirements import Requirement
 
 from mammoflow import cli, tracking
 from mammoflow.config import ComputeConfig, Config
@@ -24,7 +26,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Tune's handler turns Ctrl-C into a normal return; the job must hear of it.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A training run is three processes that mostly wait for each other; Ray would warn of them.
+    # With several workers a training run is many processes that mostly wait for each other; Ray would warn of them.
     "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -62,8 +64,10 @@ def preflight(config: Config, lake: Lake, *, models: bool) -> None:
     Raises:
         LakeError: the lake can't be written.
         TrackingError: the tracking server does not answer.
-        PreflightError: too little disk, or GPUs asked for where there are none.
+        PreflightError: a package of another version than mammoflow needs, too little disk, GPUs asked for where there
+            are none, or a folder that other nodes don't see.
     """
+    check_versions()
     tracking.check_reachable(tracking.uri(lake))
     lake.check_writable()
     if lake.is_local:
@@ -76,7 +80,7 @@ def preflight(config: Config, lake: Lake, *, models: bool) -> None:
     if models:
         check_gpus(config.compute)
         _check_cpus(config.compute)
-    _check_nodes(lake)
+    check_nodes(lake.root, config.source)
 
 
 def check_gpus(compute: ComputeConfig) -> None:
@@ -106,15 +110,45 @@ def _joining() -> bool:
     return os.environ.get("RAY_ADDRESS", "local") != "local"
 
 
-def _check_nodes(lake: Lake) -> None:
+def check_versions() -> None:
+    """Refuse packages that are older than mammoflow was made for, by its own requirements where it is installed.
+
+    Raises:
+        PreflightError: names the package, its version and the one needed.
+    """
+    try:
+        needed = [Requirement(text) for text in metadata.requires("mammoflow") or []]
+    except metadata.PackageNotFoundError:  # it came with the job, as a folder
+        return
+    for package in needed:
+        if package.marker and not package.marker.evaluate({"extra": ""}):
+            continue
+        found = metadata.version(package.name)
+        if not package.specifier.contains(found, prereleases=True):
+            raise PreflightError(
+                f"{package.name} is {found}, but must be {package.specifier}; "
+                "install mammoflow anew with its constraints.txt on every node"
+            )
+
+
+def check_nodes(*paths: str | None) -> None:
+    """Say what the cluster is, and refuse folders of this machine where tasks run on others too.
+
+    Args:
+        paths: folders and URLs that tasks read or write; None is left out.
+
+    Raises:
+        PreflightError: a local path, on a cluster of several machines.
+    """
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    for node in nodes if len(nodes) > 1 and lake.is_local else []:
-        if node["NodeManagerAddress"] != nodes[0]["NodeManagerAddress"] and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
-            raise PreflightError(
-                f"the lake {lake.root} is a folder of one machine, the cluster has {len(nodes)} nodes; give an object "
-                "store (--lake s3://...), or set MAMMOFLOW_SHARED_LAKE=1 where every node mounts that folder"
-            )
+    machines = {node["NodeManagerAddress"] for node in nodes}
+    local = [path for path in paths if path and "://" not in path]
+    if local and len(machines) > 1 and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
+        raise PreflightError(
+            f"{local[0]} is a folder of one machine, the cluster has {len(machines)}; give an object store (s3://...), "
+            "or set MAMMOFLOW_SHARED_LAKE=1 where every node mounts that folder"
+        )
     print(
         f"python {sys.version.split()[0]}, ray {ray.__version__}: {len(nodes)} node(s), "
         f"{resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs",

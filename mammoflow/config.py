@@ -227,6 +227,12 @@ class ImageTrainingConfig:
         StageConfig(trained="all", lr=1e-5, epochs=20, weight_decay=0.01),
     )
     """Exactly two stages: new top layers on the frozen trunk, then everything."""
+    resume: int = 0
+    """Most epochs that stage 2 goes on for where a model has not converged; the paper's is 200."""
+    unconverged: int = 10
+    """A model has not converged where its best epoch is among the last so many of the schedule."""
+    patience: int = 20
+    """It then goes on until so many epochs bring no gain."""
     batch: int = 2
     """Images per optimiser step, over all workers."""
     balanced: bool = True
@@ -249,6 +255,10 @@ class ImageTrainingConfig:
             "set a stage's epochs to 0 to skip it",
         )
         require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 2")
+        require(self.resume >= 0, "resume", self.resume, "0 or more", "0 ends with the schedule")
+        for name in ("unconverged", "patience"):
+            value = getattr(self, name)
+            require(value >= 1, name, value, "at least 1", "see the defaults")
         require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
 
 
@@ -310,7 +320,7 @@ class Config:
     dataset: str = "cbis_ddsm"
     """A name of data.releases.RELEASES: the layout of the source, real or drawn."""
     limit: int | None = None
-    """Use only the first N films of the release (whole patients), for a quick try."""
+    """Use only the first N films of the release (whole patients), for a quick try; phantoms are drawn all the same."""
     seed: int = 0
     """Seed of everything random."""
     phantoms: PhantomConfig = PhantomConfig()

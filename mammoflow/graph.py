@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mammoflow import lake, tracking
 from mammoflow.config import Config
 from mammoflow.data import releases
+from mammoflow.data.releases.listing import scan
 from mammoflow.lake import Artefact, Lake
 
 STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
@@ -107,6 +108,12 @@ def locate(config: Config, root: Lake) -> Artefacts:
 
 
 def _identity(config: Config) -> str:
-    """Fingerprint what a release holds, wherever it lies."""
+    """Fingerprint what a release holds, wherever it lies: its metadata, and the sizes of the files that are there."""
     exams = releases.read(config.dataset, str(config.source)).exams
-    return lake.fingerprint(config.dataset, exams.drop_columns(["path", "lesions"]).to_pylist())
+    sizes = scan(str(config.source)).sizes()
+    held = []
+    for exam in exams.to_pylist():
+        lesions = exam.pop("lesions")
+        outlines = [[sizes.get(path) for path in lesion.pop("mask_paths")] for lesion in lesions]
+        held.append([exam, sizes.get(exam.pop("path")), lesions, outlines])
+    return lake.fingerprint(config.dataset, held)

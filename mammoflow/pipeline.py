@@ -115,12 +115,13 @@ def _check_quarantine(artefacts: Artefacts) -> None:
     bad, good = int(figures["quarantined"]), sum(figures["images"].values())
     limit = artefacts.config.compute.max_bad
     reasons = artefacts.images.file("quarantine.parquet")
+    remedy = f"mend the files, and where none changes its size remove {artefacts.images.url}"
     if not good:
-        raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; mend the files")
+        raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; {remedy}")
     if bad > limit * (bad + good):
         raise QuarantineError(
             f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
-            f"{reasons}; mend the files, or allow more with --compute.max-bad"
+            f"{reasons}; {remedy}, or allow more with --compute.max-bad"
         )
 
 
@@ -148,6 +149,12 @@ def _build_trunks(a: Artefacts) -> Built:
         raise SplitError(
             f"none of the {films['test']} images is for training: the source holds an official test part only; "
             "add the training part to --source, or evaluate a model on it with jobs/score.py"
+        )
+    cut = a.patches.summary()["patches"]["train"]
+    if not sum(number for name, number in cut.items() if name != a.config.patches.classes[0]):
+        raise SplitError(
+            "no patch of a lesion is for training: no training film has an outline that can be used; the reasons stand "
+            f"in {a.images.file('quarantine.parquet')}; add the masks to --source"
         )
     todo = {name: item for name, item in a.trunks.items() if not item.done}
     trained = trunks.train(a.config, a.lake, a.images, a.patches, todo)
@@ -188,7 +195,9 @@ def _build_registered(a: Artefacts) -> Built:
         a.config.images,
         precision=a.config.image_training.precision,
     )
-    return [(a.registered, {"tracking_uri": uri, "name": a.config.ensemble.model_name, "version": version})]
+    return [
+        (a.registered, {"tracking_uri": tracking.public(uri), "name": a.config.ensemble.model_name, "version": version})
+    ]
 
 
 def _build_evaluation(a: Artefacts) -> Built:
@@ -228,6 +237,7 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         images=a.images.summary(),
         patches=a.patches.summary(),
         patch_accuracy=a.evaluation.summary()["patch_accuracy"],
+        patch_val_accuracy={name: item.summary()["val_accuracy"] for name, item in a.trunks.items()},
         ranking=a.search.summary()["ranking"],
         val_scores=lake.read_table(a.ensemble.file("val.parquet")),
         test_scores=lake.read_table(a.evaluation.file("test.parquet")),

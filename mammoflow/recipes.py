@@ -15,6 +15,7 @@ from mammoflow.config import (
     PatchConfig,
     PatchTrainingConfig,
     PhantomConfig,
+    SearchConfig,
     SplitConfig,
     StageConfig,
     TrunkConfig,
@@ -112,23 +113,33 @@ def demo() -> Config:
     )
 
 
-def _cbis_s10(backbone: str, top_layers: tuple[str, ...]) -> Config:
+def _cbis_s10(name: str, top_layers: Mapping[str, tuple[str, ...]]) -> Config:
+    trunks = [
+        TrunkConfig(backbone=backbone, weights="imagenet", top_layers=tops) for backbone, tops in top_layers.items()
+    ]
     return Config(
-        name=f"cbis-s10-{backbone}",
+        name=name,
         phantoms=PhantomConfig(patients=0),
-        trunks=(TrunkConfig(backbone=backbone, weights="imagenet", top_layers=top_layers),),
+        trunks=tuple(trunks),
+        search=SearchConfig(survivors="all"),
+        image_training=ImageTrainingConfig(resume=200),
         compute=ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8),
     )
 
 
 def cbis_s10_resnet50() -> Config:
     """CBIS-DDSM, S10, Resnet50 from ImageNet weights, the all-convolutional rows of Table 2. Wants --source."""
-    return _cbis_s10("resnet50", RESNET50_TOP_LAYERS)
+    return _cbis_s10("cbis-s10-resnet50", {"resnet50": RESNET50_TOP_LAYERS})
 
 
 def cbis_s10_vgg16() -> Config:
     """CBIS-DDSM, S10, VGG16 from ImageNet weights, the all-convolutional rows of Table 3. Wants --source."""
-    return _cbis_s10("vgg16", VGG16_TOP_LAYERS)
+    return _cbis_s10("cbis-s10-vgg16", {"vgg16": VGG16_TOP_LAYERS})
+
+
+def cbis_s10() -> Config:
+    """CBIS-DDSM, S10, both trunks: the four kinds of classifier, and the ensemble of them. Wants --source."""
+    return _cbis_s10("cbis-s10", {"resnet50": RESNET50_TOP_LAYERS, "vgg16": VGG16_TOP_LAYERS})
 
 
 ALL: Mapping[str, Callable[[], Config]] = {
@@ -136,5 +147,6 @@ ALL: Mapping[str, Callable[[], Config]] = {
     "smoke": smoke,
     "cbis-s10-resnet50": cbis_s10_resnet50,
     "cbis-s10-vgg16": cbis_s10_vgg16,
+    "cbis-s10": cbis_s10,
 }
 """Every recipe by the name that the command line takes; the first is the default."""

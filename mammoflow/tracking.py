@@ -7,24 +7,29 @@ epoch. Nothing global is set: every call goes through a client with an explicit 
 import logging
 import math
 import os
+import socket
+import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mammoflow.errors import TrackingError
 from mammoflow.lake import Lake, exists, read_json, write_json
 
 _REACH_S = 5.0
-_KINDS = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_KINDS = ("http", "https", "sqlite", *_DATABASE_PORTS)
 
 
 def uri(lake: Lake) -> str:
@@ -41,18 +46,27 @@ def uri(lake: Lake) -> str:
     return f"sqlite:///{lake.root}/mlflow/mlflow.db"
 
 
+def public(tracking_uri: str) -> str:
+    """Return an address without the user and password that it may hold, to be printed or kept."""
+    scheme, separator, rest = tracking_uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
 def check_reachable(tracking_uri: str) -> None:
-    """Ask a tracking server for its health, for a few seconds at most.
+    """Ask a tracking server for its health, or a database for its experiments, for a few seconds at most.
 
     Raises:
-        TrackingError: no answer, or no kind of address that MLflow knows.
+        TrackingError: no answer, a database without its driver, or no kind of address that can be used.
     """
     kind = tracking_uri.partition(":")[0].partition("+")[0]
     if kind not in _KINDS:
         raise TrackingError(
-            f"the tracking server is {tracking_uri!r}, but must be an address that starts with one of "
+            f"the tracking server is {public(tracking_uri)!r}, but must be an address that starts with one of "
             f"{', '.join(_KINDS)}; correct or unset MLFLOW_TRACKING_URI"
         )
+    if kind in _DATABASE_PORTS:
+        _check_database(tracking_uri, kind)
     if kind not in ("http", "https"):
         return
     try:
@@ -60,8 +74,36 @@ def check_reachable(tracking_uri: str) -> None:
             return
     except (urllib.error.URLError, OSError) as error:
         raise TrackingError(
-            f"the tracking server {tracking_uri} does not answer within {_REACH_S:.0f} s ({error}); "
+            f"the tracking server {public(tracking_uri)} does not answer within {_REACH_S:.0f} s ({error}); "
             "start it, or correct or unset MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _check_database(tracking_uri: str, kind: str) -> None:
+    """Knock at a database's port first: its driver would wait for minutes."""
+    try:
+        address = urllib.parse.urlsplit(tracking_uri)
+        with socket.create_connection(
+            (address.hostname or "localhost", address.port or _DATABASE_PORTS[kind]), _REACH_S
+        ):
+            pass
+        MlflowClient(tracking_uri=tracking_uri).search_experiments(max_results=1)
+    except Exception as error:  # drivers raise anything, a missing one ModuleNotFoundError
+        raise TrackingError(
+            f"the tracking database {public(tracking_uri)} can't be used ({type(error).__name__}: {error}); start it, "
+            "install its driver (psycopg2-binary for postgresql+psycopg2://) on every node, or correct "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@contextmanager
+def _answering(tracking_uri: str) -> Iterator[None]:
+    """Turn a refusal of the server into an error that names it."""
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(
+            f"the tracking server {public(tracking_uri)} refuses: {error}; see its own log, then run the command again"
         ) from error
 
 
@@ -107,20 +149,19 @@ class Tracker:
             location = str(folder / "artifacts")
         for name in ("mlflow.store.db.utils", "alembic"):  # they tell of every table they make
             logging.getLogger(name).setLevel(logging.WARNING)
-        try:
+        with _answering(tracking_uri):
             client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
             found = client.get_experiment_by_name(experiment)
             made = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
-        except MlflowException as error:
-            raise TrackingError(f"the tracking server {tracking_uri} refuses: {error}") from error
         return cls(tracking_uri, made, client)
 
     def start(self, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open a run, as a child of `parent` where given, and return its id."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
-        run = self.client.create_run(self.experiment_id, run_name=name, tags={**nested, **tags})
-        run_id = str(run.info.run_id)
-        self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+        with _answering(self.tracking_uri):
+            run = self.client.create_run(self.experiment_id, run_name=name, tags={**nested, **tags})
+            run_id = str(run.info.run_id)
+            self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
         return run_id
 
     def reopen(
@@ -131,8 +172,9 @@ class Tracker:
             known = str(read_json(record)["run_id"])
             try:
                 self.client.update_run(known, status="RUNNING")
-            except MlflowException:  # another tracking server than last time
-                pass
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # another server than last time
+                    raise TrackingError(f"the tracking server {public(self.tracking_uri)} refuses: {error}") from error
             else:
                 return known
         run_id = self.start(name, parent=parent, params=params, tags=tags)
@@ -143,30 +185,38 @@ class Tracker:
         """Write the finite numbers of one epoch in one call."""
         now = int(time.time() * 1000)
         rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
-        self.client.log_batch(run_id, metrics=rows)
-
-    def tag(self, run_id: str, tags: Mapping[str, Any]) -> None:
-        """Set tags in one call."""
-        self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        with _answering(self.tracking_uri):
+            self.client.log_batch(run_id, metrics=rows)
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
-        self.client.set_terminated(run_id, status=status)
+        with _answering(self.tracking_uri):
+            self.client.set_terminated(run_id, status=status)
 
     @contextmanager
-    def closing(self, run_ids: list[str]) -> Iterator[None]:
-        """End all runs of the (growing) list with the block: FINISHED, FAILED on an error, KILLED on a signal."""
+    def closing(self, run_ids: Collection[str]) -> Iterator[None]:
+        """End all runs that the collection holds by then with the block: FINISHED, FAILED on an error, KILLED on a
+        signal.
+        """
         try:
             yield
         except Exception:
-            self._end_open(run_ids, "FAILED")
+            self._end_broken(run_ids, "FAILED")
             raise
         except BaseException:  # KeyboardInterrupt, Terminated, SystemExit: the user's doing
-            self._end_open(run_ids, "KILLED")
+            self._end_broken(run_ids, "KILLED")
             raise
         self._end_open(run_ids, "FINISHED")
 
-    def _end_open(self, run_ids: list[str], status: str) -> None:
-        for run_id in run_ids:
-            if self.client.get_run(run_id).info.status == "RUNNING":
-                self.end(run_id, status)
+    def _end_open(self, run_ids: Collection[str], status: str) -> None:
+        with _answering(self.tracking_uri):
+            for run_id in run_ids:
+                if self.client.get_run(run_id).info.status == "RUNNING":
+                    self.end(run_id, status)
+
+    def _end_broken(self, run_ids: Collection[str], status: str) -> None:
+        """End the runs on the way out of an error, which a server that is gone too must not hide."""
+        try:
+            self._end_open(run_ids, status)
+        except TrackingError as error:
+            print(f"its MLflow runs stay open: {error}", file=sys.stderr, flush=True)

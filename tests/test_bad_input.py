@@ -1,5 +1,6 @@
 """Bad input to the jobs: exit code, a message with value, limit and remedy, before any work; nothing left behind."""
 
+import importlib.metadata
 import runpy
 import shutil
 import signal
@@ -63,6 +64,7 @@ def lake(tmp_path: Path) -> Path:
 NAMES_NOTHING = {
     "trunks.0.backbone resnet51": "backbone is 'resnet51', but must be one of resnet50,",
     "trunks.0.top-layers 16y1,8x1": "can't read block '16y1'; write blocks `NxK` (VGG) or `[L-M-N]xK` (ResNet)",
+    "trunks.0.weights imagenett": "backbone resnet10_narrow has no weights 'imagenett' (known: none)",
     "dataset inbreas": "dataset is 'inbreas', but must be one of",
     "patches.side 4": "patches.side is 4, but must be at least 16 px; cut larger patches",
     "compute.workers 0": "compute.workers is 0, but must be at least 1",
@@ -85,7 +87,7 @@ def test_what_the_config_names_is_known_before_any_work(flag: str, run: Run, lak
 def test_an_unknown_recipe_is_named_with_the_known_ones(run: Run, lake: Path) -> None:
     end = run("ingest", "smokee", "--lake", lake)
     assert end.code == 2
-    assert "recipe is 'smokee', but must be one of demo, smoke, cbis-s10-resnet50, cbis-s10-vgg16" in end.err
+    assert "recipe is 'smokee', but must be one of demo, smoke, cbis-s10-resnet50, cbis-s10-vgg16, cbis-s10" in end.err
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -175,6 +177,26 @@ def test_more_gpus_or_cpus_than_there_are(run: Run, lake: Path, tmp_path: Path) 
     assert end.code == 1
     assert "asks for 15 CPUs (compute.workers 3 x compute.cpus_per_worker 5), this machine has 4" in end.err
     assert not list(lake.iterdir())
+
+
+def test_packages_of_another_version_are_named(run: Run, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: ["numpy>=99", "ruff>=99; extra == 'dev'"])
+    end = run("ingest", "smoke", "--lake", lake)
+    assert end.code == 1
+    assert "numpy is " in end.err
+    assert "but must be >=99; install mammoflow anew with its constraints.txt on every node" in end.err
+    assert not lake.exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_release_without_any_mask_is_refused_before_training(run: Run, lake: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    release(source, patients=12)
+    for roi in source.glob("*_1"):
+        shutil.rmtree(roi)
+    end = run("train_patch", "smoke", "--lake", lake, "--source", source)
+    assert end.code == 1
+    assert "no patch of a lesion is for training: no training film has an outline that can be used" in end.err
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,7 @@ class Stopped(PatchJob):
 
     def open(self, workers, device):
         run, training, validation = PatchJob.open(self, workers, device)
+        lake.write_json(self.out.file("tries", f"{time.time_ns()}.json"), {})
         train_epoch = run.train_epoch
 
         def fail(batches):
@@ -105,7 +107,8 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(job):
 def test_a_run_that_fails_is_named_and_the_others_are_kept(job):
     stopped = changed(Stopped, job, "stopped")
     with pytest.raises(TrainingError, match=r"1 of 2 training runs failed .stopped: .*the disk is on fire"):
-        run([stopped, job], ComputeConfig(forgiven_failures=0))
+        run([stopped, job], ComputeConfig(forgiven_failures=3))
+    assert len(lake.list_files(stopped.out.file("tries"))) == 1, "another try would end the same way"
     assert len(lake.read_json(job.out.file("history.json"))) == EPOCHS
 
 

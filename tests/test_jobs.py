@@ -195,7 +195,7 @@ def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path,
         "--lake",
         str(lake),
         "--image-training.stages.0.epochs",
-        str(200 + signum),
+        str(50 + signum),
     ]
     hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits deaf ears
     command = [sys.executable, *words]
@@ -210,7 +210,15 @@ def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path,
         assert process.wait(60) == code, "".join(lines)
     found = statuses(lake, "top-layers")
     assert found.count("RUNNING") == 0
-    assert found.count("KILLED") >= 3
+    killed = found.count("KILLED")
+    assert killed >= 3
+    again = job(*words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    first = re.search(r"stage1 epoch (\d+):", again.stdout)
+    assert first is not None
+    assert int(first[1]) > 2, "it goes on from the last epoch"
+    assert f"stage1 epoch {50 + signum}:" in again.stdout
+    assert statuses(lake, "top-layers").count("KILLED") == killed - 3, "in the same runs"
 
 
 @pytest.mark.parametrize("wait", ["ray.wait([task])", "ray.get(task)", "list(ray.data.range(1).map(rest).iter_rows())"])

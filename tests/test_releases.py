@@ -1,11 +1,16 @@
+import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_dicom import metadata, release, write
 
+from mammoflow import recipes
 from mammoflow.data import releases
 from mammoflow.errors import ConfigError, SourceError
+from mammoflow.graph import locate
+from mammoflow.lake import Lake
 
 MASS_TRAIN = "mass_case_description_train_set.csv"
 CALC_TRAIN = "calc_case_description_train_set.csv"
@@ -73,6 +78,31 @@ def test_paths_lead_to_files_and_masks_list_all_that_may_be_one(tmp_path):
         )
         assert all(Path(c).is_file() for c in candidates)
     assert sum(str(extra) in e["lesions"][0]["mask_paths"] for e in exams) == 1
+
+
+def test_what_a_source_holds_decides_its_artefact_wherever_it_lies(tmp_path):
+    release(tmp_path / "a", patients=3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    def fingerprint(name):
+        config = replace(recipes.smoke(), source=str(tmp_path / name))
+        return locate(config, Lake(str(tmp_path / "lake"))).images.fingerprint
+
+    known = [fingerprint("a")]
+    assert fingerprint("b") == known[0]
+    film = next((tmp_path / "b").glob("*_LEFT_CC/*/*/*.dcm"))
+    whole = film.read_bytes()
+    film.unlink()
+    known.append(fingerprint("b"))
+    film.write_bytes(whole[:-100])
+    known.append(fingerprint("b"))
+    film.write_bytes(whole)
+    next((tmp_path / "b").glob("*_LEFT_CC_1/*/*/*.dcm")).unlink()
+    known.append(fingerprint("b"))
+    table = tmp_path / "b" / MASS_TRAIN
+    table.write_text(table.read_text().replace("MALIGNANT", "BENIGN", 1))
+    known.append(fingerprint("b"))
+    assert len(set(known)) == 5, "a missing film, a shorter one, a missing mask and another pathology each count"
 
 
 def test_two_series_of_one_film_share_label_and_lesions(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from made_lake import BACKBONE, make
 
@@ -92,6 +93,36 @@ def test_one_file_with_everything_in_it(inputs, tmp_path):
     assert "models:/mammoflow/3" in page.text
     assert "<cut off>" in page.text  # the reason in quarantine, escaped in the file
     assert "<cut off>" not in text
+
+
+def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_path):
+    made = make(tmp_path)
+    lake.write_json(made.trunk.file("history.json"), [])
+    made.trunk.finish({"val_accuracy": None, "best_epoch": None, "run_id": "none"})
+    (shard,) = lake.iter_shards(made.patches, "train")
+    rows = lake.read_table(shard)
+    for number in range(4):  # more shards, of a class that the first one has filled already
+        lake.write_table(shard.replace("train-0", f"train-{number + 1}"), pa.concat_tables([rows] * 3))
+    background = rows.filter(pc.equal(rows["label"], 0))
+    lake.write_table(shard.replace("train-0", "train-9"), background)
+    val = scores(made, "val", 1)
+    accuracy = {"accuracy": 0.5, "balanced_accuracy": 0.4, "confusion": np.eye(5, dtype=int).tolist(), "patches": 5}
+    found = report.ReportInputs(
+        config=made.config,
+        images=made.images,
+        patches=made.patches,
+        trunks={BACKBONE: made.trunk},
+        search=made.search,
+        val_scores=val,
+        test_scores=scores(made, "test", 2),
+        ensemble=ensemble.choose(val, made.ranking, EnsembleConfig()),
+        registered={"name": "mammoflow", "version": "3"},
+        patch_accuracy={BACKBONE: accuracy},
+        seconds={},
+    )
+    page = Page(Path(report.write(found, str(tmp_path / "report.html"))).read_text(encoding="utf-8"))
+    assert "loss of the patch classifier" not in page.text
+    assert sum("training patches of class" in image["alt"] for image in page.images) == 3
 
 
 def test_real_data_carries_no_phantom_mark(inputs, tmp_path):

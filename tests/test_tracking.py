@@ -52,6 +52,49 @@ def test_a_server_that_is_not_there_is_named_within_seconds(monkeypatch: pytest.
     assert time.monotonic() - started < 10
 
 
+def test_a_database_that_is_not_there_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{held.getsockname()[1]}/mlflow"
+        with pytest.raises(TrackingError, match=f"postgresql://{place} can't be used") as caught:
+            tracking.check_reachable(f"postgresql://me:secret@{place}")
+    assert "secret" not in str(caught.value)
+
+
+def test_addresses_are_shown_without_user_and_password() -> None:
+    assert tracking.public("https://me:secret@host:80/a@b") == "https://host:80/a@b"
+    assert tracking.public("sqlite:////lake/mlflow/mlflow.db") == "sqlite:////lake/mlflow/mlflow.db"
+
+
+def test_runs_that_are_opened_within_the_block_are_closed_too(tracker: tracking.Tracker) -> None:
+    runs: dict[str, str] = {}
+
+    def work() -> None:
+        with tracker.closing(runs.values()):
+            runs["late"] = tracker.start("late", params={}, tags={})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert tracker.client.get_run(runs["late"]).info.status == "KILLED"
+
+
+def test_a_server_that_refuses_to_close_hides_no_error(
+    tracker: tracking.Tracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="the cause"), tracker.closing(["no such run"]):
+        raise ValueError("the cause")
+    assert "its MLflow runs stay open" in capsys.readouterr().err
+
+
+def test_a_run_that_this_server_does_not_know_is_started_anew(tracker: tracking.Tracker, tmp_path: Path) -> None:
+    record = tmp_path / "run.json"
+    record.write_text('{"run_id": "0123456789abcdef0123456789abcdef"}')
+    run_id = tracker.reopen(str(record), "again", params={}, tags={})
+    assert tracker.client.get_run(run_id).info.status == "RUNNING"
+    assert tracker.reopen(str(record), "again", params={}, tags={}) == run_id
+
+
 def test_a_remote_lake_wants_a_server() -> None:
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI"):
         tracking.uri(Lake("s3://bucket/lake"))

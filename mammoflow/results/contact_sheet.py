@@ -42,7 +42,7 @@ def write(images: Artefact, patches: Artefact, side: int, mark: str) -> str:
 
 
 def _shards(artefact: Artefact, split: str) -> list[str]:
-    return [url for url in lake.iter_shards(artefact) if url.rsplit("/", 1)[-1].startswith(f"{split}-")]
+    return list(lake.iter_shards(artefact, split))
 
 
 def _frames(shards: list[str], image_ids: pa.ChunkedArray, side: int) -> dict[str, list[pictures.Frame]]:

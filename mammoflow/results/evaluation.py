@@ -117,8 +117,7 @@ def _shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> list[s
             "the test split stays closed until members and cut-off are frozen; choose the ensemble on validation "
             "(results.ensemble.choose) and pass it"
         )
-    names = (url.rsplit("/", 1)[-1] for url in lake.iter_shards(artefact))
-    shards = [artefact.file("shards", name) for name in names if name.startswith(f"{split}-")]
+    shards = list(lake.iter_shards(artefact, split))
     if not shards:
         raise LakeError(f"{artefact.url} holds no shard of split {split!r}; was its stage run to the end?")
     return shards

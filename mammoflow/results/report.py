@@ -18,6 +18,7 @@ from mammoflow.results import ensemble as ensembles
 from mammoflow.results import report_pictures, report_tables
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
+from mammoflow.results.summary import best_patch_classifier
 
 __all__ = ["ReportInputs", "write"]
 
@@ -71,7 +72,8 @@ def _cards(inputs: ReportInputs) -> list[dict[str, str]]:
     point = ensembles.performance(inputs.test_scores, inputs.ensemble)
     films = inputs.images.summary()
     low, high = test["ci95_tta"]
-    patch = max(inputs.patch_accuracy.values(), key=lambda figures: float(figures["balanced_accuracy"]))
+    val_accuracy = {name: item.summary()["val_accuracy"] for name, item in inputs.trunks.items()}
+    patch = best_patch_classifier(inputs.patch_accuracy, val_accuracy)
     return [
         {
             "what": "Ensemble AUC, test",

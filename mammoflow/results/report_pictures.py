@@ -85,6 +85,8 @@ def _sheets(inputs: ReportInputs) -> list[dict[str, str]]:
             for label in np.unique(labels_N)
             for index in np.flatnonzero(labels_N == label)[: _PATCHES - len(found.get(int(label), []))]
         ]
+        if not wanted:
+            continue
         for label, pixels_PP in zip(
             labels_N[wanted], _pixels(lake.read_table(shard, ["pixels"]).take(wanted)), strict=True
         ):
@@ -104,6 +106,8 @@ def _sheets(inputs: ReportInputs) -> list[dict[str, str]]:
 def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
     """Return loss and validation accuracy of one patch classifier."""
     history = lake.read_json(inputs.trunks[name].file("history.json"))
+    if not history:  # a trunk as initialised
+        return []
     blue, red = figures.COLOURS[:2]
     ends = figures.stage_ends(history)
     losses = [
@@ -237,7 +241,7 @@ def _film(images: Artefact, image_id: str) -> pa.Table:
 
 
 def _shards(artefact: Artefact, split: str) -> list[str]:
-    shards = [url for url in lake.iter_shards(artefact) if url.rsplit("/", 1)[-1].startswith(f"{split}-")]
+    shards = list(lake.iter_shards(artefact, split))
     if not shards:
         raise LakeError(f"{artefact.url} holds no shard of split {split!r}; was its stage run to the end?")
     return shards

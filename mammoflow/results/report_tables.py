@@ -88,8 +88,8 @@ def _patch_accuracy(inputs: ReportInputs) -> dict[str, Any]:
         rows.append(
             _cells(
                 name,
-                f"{float(trained['val_accuracy']):.3f}",
-                trained["best_epoch"],
+                "–" if trained["val_accuracy"] is None else f"{float(trained['val_accuracy']):.3f}",
+                trained["best_epoch"] or "–",
                 f"{figures['accuracy']:.3f}",
                 f"{figures['balanced_accuracy']:.3f}",
                 _count(figures["patches"]),

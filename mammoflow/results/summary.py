@@ -48,12 +48,20 @@ def ensemble_row(val_scores: pa.Table, test_scores: pa.Table, chosen: Ensemble) 
     }
 
 
+def best_patch_classifier(
+    test: Mapping[str, Mapping[str, Any]], val_accuracy: Mapping[str, float | None]
+) -> Mapping[str, Any]:
+    """Return the test figures of the trunk whose patch classifier is best on validation."""
+    return test[max(test, key=lambda name: val_accuracy[name] or 0.0)]
+
+
 def summarise(
     *,
     recipe: str,
     images: Mapping[str, Any],
     patches: Mapping[str, Any],
     patch_accuracy: Mapping[str, Mapping[str, Any]],
+    patch_val_accuracy: Mapping[str, float | None],
     ranking: Sequence[Mapping[str, Any]],
     val_scores: pa.Table,
     test_scores: pa.Table,
@@ -62,7 +70,7 @@ def summarise(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Gather the summaries of all stages into the dict of `summary.json`."""
-    best = max(patch_accuracy.values(), key=lambda figures: float(figures["accuracy"]))
+    best = best_patch_classifier(patch_accuracy, patch_val_accuracy)
     return {
         "recipe": recipe,
         "images": dict(images["images"]),

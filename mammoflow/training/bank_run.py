@@ -83,8 +83,18 @@ class BankRun:
 
     @property
     def epochs(self) -> int:
-        """Return the epochs of this stage."""
-        return self._stage.epochs
+        """Return the epochs of this stage; in stage 2 they grow while a model has not converged.
+
+        Source: paper, methods (resumed for up to 200 more epochs where not converged).
+        """
+        planned = self._stage.epochs
+        if self._number == 0 or not self._config.resume or not self.best or self.epoch < planned:
+            return planned
+        (best,) = self.best.values()
+        if best.epoch <= self._total - self._config.unconverged:
+            return planned
+        wanted = best.epoch + self._config.patience - self._before
+        return max(planned, min(wanted, planned + self._config.resume))
 
     def train_epoch(self, batches: Batches) -> Figures:
         """Train one epoch of all candidates.

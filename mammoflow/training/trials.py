@@ -14,11 +14,14 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from mammoflow import lake
 from mammoflow.config import ComputeConfig
-from mammoflow.errors import TrainingError
+from mammoflow.errors import MammoflowError, TrainingError
 from mammoflow.training import distributed
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 """A trial that drives workers takes no CPU from them and stays on the head node, which is never a spot machine."""
+
+_REFUSED = "refused"
+"""What a trial reports instead of an epoch where its input or its loss stops it for good."""
 
 OnEpoch = Callable[[str, dict[str, Any]], None]
 
@@ -79,8 +82,11 @@ def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: 
         ),
     )
     results = tuner.fit()
-    errors = [results[number].error for number in range(len(jobs))]
-    failed = {job.name: str(error) for job, error in zip(jobs, errors, strict=True) if error is not None}
+    failed = {}
+    for number, job in enumerate(jobs):
+        said = (results[number].metrics or {}).get(_REFUSED)
+        if results[number].error is not None or said:
+            failed[job.name] = said or str(results[number].error)
     if failed:
         causes = "; ".join(f"{name}: {cause.strip().splitlines()[-1]}" for name, cause in failed.items())
         raise TrainingError(
@@ -93,7 +99,10 @@ def _trial(settings: dict[str, Any], jobs: Sequence[distributed.Job[Any]], compu
     """Train one job; runs in a process of its own."""
     job = jobs[settings["job"]]
     if compute.workers == 1:
-        distributed.train(job, compute, tune.report)
+        try:
+            distributed.train(job, compute, tune.report)
+        except MammoflowError as error:  # another try would end the same way
+            tune.report({_REFUSED: str(error)})
     else:
         distributed.fit(job, compute, [TuneReportCallback()])
 

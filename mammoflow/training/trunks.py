@@ -84,9 +84,11 @@ def train(
     tracker = Tracker.open(lake, EXPERIMENT)
     mean_grey = float(images.summary()["mean_grey"])
     jobs = [_job(config, trunk, patches, wanted, mean_grey) for trunk in config.trunks if trunk.backbone in wanted]
-    runs = {job.name: _open_run(tracker, config, job) for job in jobs}
+    runs: dict[str, str] = {}
     stream = _Stream(tracker, runs)
-    with tracker.closing(list(runs.values())):
+    with tracker.closing(runs.values()):
+        for job in jobs:
+            runs[job.name] = _open_run(tracker, config, job)
         trials.run(jobs, config.compute, stream.on_epoch)
     return {job.name: _summary(job, runs[job.name]) for job in jobs}
 

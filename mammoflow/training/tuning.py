@@ -44,9 +44,10 @@ def search(
     """
     candidates = plan(config)
     tracker = Tracker.open(lake, EXPERIMENT)
-    runs = _open_runs(tracker, config, candidates, images, out)
+    runs: dict[str, str] = {}
     stream = _Stream(tracker, runs)
-    with tracker.closing(list(runs.values())):
+    with tracker.closing(runs.values()):
+        _open_runs(tracker, config, candidates, images, out, runs)
         packs = [
             BankJob(
                 name=f"{trunk.backbone}-stage1",
@@ -71,15 +72,17 @@ def search(
 
 
 def plan(config: Config) -> list[Candidate]:
-    """Return the candidates of a config, after checking that each fits its trunk's feature map.
+    """Return the candidates of a config, after checking that trunks know their weights and all sizes fit.
 
     Raises:
-        ConfigError: unknown backbone, or the same candidate twice.
+        ConfigError: unknown backbone or weights, patches too small for a trunk, or the same candidate twice.
         SpecError: top layers that can't be read or shrink the map below 1x1.
     """
     candidates = []
     for trunk in config.trunks:
         backbone = backbones.find(trunk.backbone)
+        backbone.scale(trunk.weights)
+        backbones.feature_size(backbone, config.patches.side, config.patches.side)
         h, w = backbones.feature_size(backbone, config.images.height, config.images.width)
         for spec in trunk.top_layers:
             top_layers.map_sizes(spec, h, w)
@@ -92,19 +95,23 @@ def plan(config: Config) -> list[Candidate]:
 
 
 def _open_runs(
-    tracker: Tracker, config: Config, candidates: Sequence[Candidate], images: Artefact, out: Artefact
-) -> dict[str, str]:
-    """Return candidate name -> run id, and the parent's under ""; an interrupted search goes on with its runs."""
+    tracker: Tracker,
+    config: Config,
+    candidates: Sequence[Candidate],
+    images: Artefact,
+    out: Artefact,
+    runs: dict[str, str],
+) -> None:
+    """Fill in candidate name -> run id, and the parent's under ""; an interrupted search goes on with its runs."""
     shared = {"recipe": config.name, "seed": config.seed, "images": images.fingerprint}
     tags = {"artefact": out.fingerprint, "phantoms": str(config.source is None)}
     training = {"image_training": lakes.science(config.image_training)}
     record = out.file("work", "runs", "parent.json")
-    runs = {"": tracker.reopen(record, config.name, params=shared | training, tags=tags)}
+    runs[""] = tracker.reopen(record, config.name, params=shared | training, tags=tags)
     for c in candidates:
         own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
         record = out.file("work", "runs", f"{c.name}.json")
         runs[c.name] = tracker.reopen(record, c.name, parent=runs[""], params=shared | own, tags=tags | own)
-    return runs
 
 
 class _Stream:

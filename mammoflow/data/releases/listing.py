@@ -35,8 +35,8 @@ class SourceFiles:
     """Every file of a source, listed once: adapters match the metadata's paths against it."""
 
     root: str
-    folders: dict[str, frozenset[str]]
-    """File names of each folder that holds files; the root is the empty string."""
+    folders: dict[str, dict[str, int]]
+    """Names and sizes [bytes] of the files of each folder that holds any; the root is the empty string."""
 
     def has(self, path: str) -> bool:
         """Tell whether a relative path is a file of the source."""
@@ -46,6 +46,14 @@ class SourceFiles:
     def inside(self, folder: str, suffix: str) -> list[str]:
         """Return the relative paths of a folder's own files that end in `suffix`, sorted."""
         return [f"{folder}/{name}" for name in sorted(self.folders.get(folder, ())) if name.endswith(suffix)]
+
+    def sizes(self) -> dict[str, int]:
+        """Return absolute path or URL -> size [bytes] of every file."""
+        return {
+            self.url(f"{folder}/{name}" if folder else name): size
+            for folder, names in self.folders.items()
+            for name, size in names.items()
+        }
 
     def url(self, path: str) -> str:
         """Return the absolute path or URL of a relative path."""
@@ -65,13 +73,13 @@ def scan(source: str) -> SourceFiles:
         infos = fs.get_file_info(pafs.FileSelector(root, recursive=True))
     except OSError as error:
         raise SourceError(f"can't list the source {source}: {error}; check its path and permissions") from error
-    folders: dict[str, set[str]] = {}
+    folders: dict[str, dict[str, int]] = {}
     for info in infos:
         if info.is_file:
             folder, _, name = info.path[len(root) :].strip("/").rpartition("/")
-            folders.setdefault(folder, set()).add(name)
+            folders.setdefault(folder, {})[name] = info.size
     absolute = source if "://" in source else root
-    return SourceFiles(absolute.rstrip("/"), {folder: frozenset(names) for folder, names in folders.items()})
+    return SourceFiles(absolute.rstrip("/"), folders)
 
 
 def exams_table(rows: list[dict[str, Any]]) -> pa.Table:
