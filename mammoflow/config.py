@@ -85,8 +85,9 @@ class ImageConfig:
 class SplitConfig:
     """Who is in train, val and test; always by patient, stratified on cancer."""
 
-    protocol: Literal["paper", "official"] = "paper"
-    """`paper` re-splits the training release; `official` keeps the release's own test part, less patients in both."""
+    protocol: Literal["paper", "official", "given"] = "paper"
+    """`paper` re-splits the training release; `official` keeps the release's own test part, less patients in both;
+    `given` takes every image's split from the source."""
     test: float = 0.15
     """Share of patients in test under `paper` [0-1]."""
     val: float = 0.10
@@ -317,8 +318,8 @@ class Config:
     """Folder or URL where everything is kept; else $MAMMOFLOW_LAKE, else ~/mammoflow/lake."""
     source: str | None = how(None)
     """Folder of the release; without it phantoms are drawn. Its contents, not its path, enter fingerprints."""
-    dataset: str = "cbis_ddsm"
-    """A name of data.releases.RELEASES: the layout of the source, real or drawn."""
+    dataset: str = "auto"
+    """Layout of the source: a name of data.releases.RELEASES, or `auto`, by its files; phantoms are in cbis_ddsm's."""
     limit: int | None = None
     """Use only the first N films of the release (whole patients), for a quick try; phantoms are drawn all the same."""
     seed: int = 0

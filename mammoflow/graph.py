@@ -74,9 +74,9 @@ def locate(config: Config, root: Lake) -> Artefacts:
     Data and trunks are named by what they are, so that recipes on the same data share them.
     """
     seed, size = config.seed, f"{config.images.height}x{config.images.width}"
-    phantoms = None if config.source else root.artefact("phantoms", config.dataset, config.phantoms, seed)
+    phantoms = None if config.source else root.artefact("phantoms", "cbis_ddsm", config.phantoms, seed)
     origin = phantoms or _identity(config)
-    data = config.dataset if config.source else f"phantoms-{config.dataset}"
+    data = config.dataset if config.source else "phantoms-cbis_ddsm"
     images = root.artefact("images", f"{data}-{size}", origin, config.images, config.splits, config.limit, seed)
     cut = f"{data}-{size}-{config.patches.set}"
     patches = root.artefact("patches", cut, images, config.patches, seed)

@@ -5,6 +5,7 @@ Every job names the stage it wants; `ensure` prints a plan, builds what is missi
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mammoflow import cluster, lake, tracking
@@ -76,7 +77,7 @@ def _open(config: Config) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    releases.find(config.dataset)
+    config = replace(config, dataset=releases.resolve(config.dataset, config.source))
     tuning.plan(config)
     return locate(config, root)
 

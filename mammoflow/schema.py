@@ -13,9 +13,11 @@ SPLITS = ("train", "val", "test")
 _LESION_SOURCE = pa.struct(
     [
         ("lesion_id", pa.string()),  # unique in the release, e.g. Mass-Training_P_00001_LEFT_CC_1
-        ("kind", pa.string()),  # mass | calcification
+        ("kind", pa.string()),  # mass | calcification | other: no patch is cut around it, nor on it
         ("pathology", pa.string()),  # malignant | benign
         ("mask_paths", pa.list_(pa.string())),  # files that may be the mask; pixels decide which
+        ("outline", pa.list_(pa.list_(pa.float64()))),  # vertices (row, column) in the file [px]; empty: see masks
+        ("from_bottom", pa.bool_()),  # rows of the vertices are counted from the lower edge
     ]
 )
 

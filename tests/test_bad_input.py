@@ -97,6 +97,9 @@ def test_a_source_that_is_no_cbis_ddsm(run: Run, lake: Path, tmp_path: Path) -> 
     (source / "holiday.jpg").write_bytes(b"sea")
     end = run("ingest", "smoke", "--source", source, "--lake", lake)
     assert end.code == 1
+    assert f"{source} holds no release that is known (cbis_ddsm by mass_case_description_train_set.csv or" in end.err
+    end = run("ingest", "smoke", "--source", source, "--lake", lake, "--dataset", "cbis_ddsm")
+    assert end.code == 1
     assert f"{source} holds no CBIS-DDSM: looked for mass_case_description_train_set.csv" in end.err
     text = metadata([("P_00001", "LEFT", "CC", 1, "BENIGN")], "mass", "train")
     write(source / "mass_case_description_train_set.csv", text.replace("pathology", "outcome").encode())

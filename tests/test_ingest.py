@@ -1,11 +1,12 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from small_dicom import release
+from small_dicom import breast, release, write
 
 from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
@@ -152,6 +153,38 @@ def test_patches_are_cut_from_their_images_and_counted(images, tmp_path):
     again = Lake(str(tmp_path / "again")).artefact("patches", "test")
     assert ingest.cut_patches(config(), decoded, again, silent) == summary
     assert contents(again) == contents(out)
+
+
+def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_cluster):
+    rows, lesions = ["path,patient_id,laterality,view,label,split"], ["path,kind,pathology,x,y,radius,polygon"]
+    for n in range(12):
+        split, malignant = ("train", "val", "test")[n // 4], n % 2
+        film = breast(seed=n)
+        write(tmp_path / "own" / f"{n}.png", cv2.imencode(".png", film)[1].tobytes())
+        rows.append(f"{n}.png,p{n},L,CC,{malignant},{split}")
+        pathology = ("benign", "malignant")[malignant]
+        lesions.append(f"{n}.png,mass,{pathology},60,110,15,")
+        lesions.append(f"{n}.png,other,{pathology},,,,20 150 60 150 40 190")
+    write(tmp_path / "own" / "images.csv", "\n".join(rows).encode())
+    write(tmp_path / "own" / "lesions.csv", "\n".join(lesions).encode())
+    run = config(splits=SplitConfig(protocol="given"))
+    root = Lake(str(tmp_path / "lake"))
+    decoded, cut = root.artefact("images", "own"), root.artefact("patches", "own")
+    summary = ingest.decode_images(run, str(tmp_path / "own"), decoded, silent)
+    assert summary["images"] == {"train": 4, "val": 4, "test": 4}
+    assert summary["quarantined"] == summary["outlines_missing"] == 0
+    assert summary["source"] == {"rows": 12, "images": 12, "patients": 12}
+    counts = ingest.cut_patches(run, decoded, cut, silent)["patches"]
+    assert counts["train"] == {
+        "background": 16,
+        "malignant_mass": 8,
+        "benign_mass": 8,
+        "malignant_calcification": 0,
+        "benign_calcification": 0,
+    }
+    row = lake.read_table(decoded.file("shards")).to_pylist()[0]
+    circle = decode.decode_mask(row["lesions"][0]["mask_png"])
+    assert np.argwhere(circle).mean(axis=0) == pytest.approx([110 / 2, 60 / 2], abs=1), "(row, column), reduced by two"
 
 
 def test_errors_of_a_task_come_out_as_they_were_raised(images, source, tmp_path):

@@ -166,5 +166,5 @@ def test_images_whose_csv_is_missing_are_an_error_not_a_silence(tmp_path):
 
 
 def test_an_unknown_release_lists_the_known():
-    with pytest.raises(ConfigError, match="must be one of cbis_ddsm"):
+    with pytest.raises(ConfigError, match="must be one of auto, cbis_ddsm"):
         releases.read("ddsm", ".")

@@ -5,6 +5,7 @@ Pixels are uint16 over the full range: 0 is air (dark), 65535 the largest value 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -28,7 +29,21 @@ ASPECT_TOLERANCE = 0.03
 LARGEST_RESIZE = 1.5
 """A mask more than this many times larger or smaller than its film, on a side, is not this film's."""
 
+_SUBPIXEL_BITS = 4
+_SUBPIXEL = 2**_SUBPIXEL_BITS
+
 _CASE_NAME = re.compile(r"^(?:Mass|Calc)-(?:Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)")
+_VIEW_CODES = {
+    "R-10242": "CC",
+    "399162004": "CC",
+    "R-10226": "MLO",
+    "399368009": "MLO",
+    "R-10224": "ML",
+    "399260004": "ML",
+    "R-10228": "LM",
+    "399352003": "LM",
+}
+"""SNOMED codes of mammographic views, older and newer. Source: DICOM PS3.16, CID 4014."""
 _OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5")
 
 
@@ -175,6 +190,30 @@ def load_mask(candidates: list[str], height: int, width: int) -> Outline:
     return Outline(fitted, f"outline of {_size(mask)} resized to its film's {height}x{width}")
 
 
+def draw_outline(vertices: Sequence[Sequence[float]], height: int, width: int, *, from_bottom: bool) -> Outline:
+    """Fill a lesion's outline given by its vertices; what reaches past the film's edges is cut off.
+
+    Args:
+        vertices: (row, column) in the film's pixels.
+        height: rows of the film [px].
+        width: columns of the film [px].
+        from_bottom: rows are counted from the lower edge.
+
+    Raises:
+        DecodeError: nothing of it lies on the film.
+    """
+    points_V2 = np.array(vertices, np.float64)
+    if from_bottom:
+        points_V2[:, 0] = height - 1 - points_V2[:, 0]
+    inside = np.clip(points_V2, -1, [height, width])
+    note = None if np.array_equal(inside, points_V2) else "outline cut off at the film's edge"
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.rint(inside[:, ::-1] * _SUBPIXEL).astype(np.int32)], 1, shift=_SUBPIXEL_BITS)
+    if not mask.any():
+        raise DecodeError(f"no outline of this lesion: its vertices lie outside the film of {height}x{width}")
+    return Outline(mask.astype(np.bool_), note)
+
+
 def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
     """Return a mask as 1-bit PNG, as the lake keeps it."""
     _, data = cv2.imencode(".png", mask_HW.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
@@ -302,11 +341,35 @@ def _read_other(path: str, data: bytes) -> tuple[NDArray[Any], int, dict[str, st
     return image, 255 if image.dtype == np.uint8 else FULL, {"patient_id": None, "laterality": None, "view": None}
 
 
+def read_identity(path: str) -> dict[str, str | None]:
+    """Return what a DICOM file's header says: `patient_id`, `laterality`, `view` as in `Decoded`; no pixel is read.
+
+    Raises:
+        DecodeError: the file is absent or no DICOM.
+    """
+    try:
+        fs, inner = lake.filesystem(path)
+        with fs.open_input_file(inner) as stream:
+            return _identity(pydicom.dcmread(stream, stop_before_pixels=True))
+    except Exception as error:  # parsers raise anything on damaged files
+        what = " ".join(str(error).split())[:300]
+        raise DecodeError(f"{path}: damaged DICOM ({type(error).__name__}: {what}); fetch the file again") from error
+
+
+def _coded_view(tags: pydicom.Dataset) -> str | None:
+    """Return the view of ViewCodeSequence. Source: DICOM PS3.16, CID 4014."""
+    for item in tags.get("ViewCodeSequence") or ():
+        code = str(item.get("CodeValue") or "")
+        if code in _VIEW_CODES:
+            return _VIEW_CODES[code]
+    return None
+
+
 def _identity(tags: pydicom.Dataset) -> dict[str, str | None]:
     """Return patient, side and view by the tags; by the case name in PatientID where CBIS-DDSM leaves tags out."""
     case = _CASE_NAME.match(str(tags.get("PatientID") or ""))
     side = str(tags.get("ImageLaterality") or tags.get("Laterality") or (case and case[2]) or "")
-    view = str(tags.get("ViewPosition") or (case and case[3]) or "")
+    view = str(tags.get("ViewPosition") or _coded_view(tags) or (case and case[3]) or "")
     return {
         "patient_id": case[1] if case else None,
         "laterality": {"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}.get(side.upper()),

@@ -24,7 +24,7 @@ from mammoflow.schema import SPLITS
 
 
 def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
-    """Draw the phantom release into `<out>/release`, in the layout that `config.dataset` reads.
+    """Draw the phantom release into `<out>/release`, in CBIS-DDSM's layout.
 
     Args:
         config: phantoms, seed and shard size; a shard is a quarter as many patients as images.
@@ -205,16 +205,25 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]
     for lesion in exam["lesions"]:
         mask_png = None
         try:
-            outline = decode.load_mask(lesion["mask_paths"], decoded.source_height, decoded.source_width)
+            outline = _outline(lesion, decoded)
             mask_png = decode.encode_mask(decoded.fit.apply_mask(outline.mask))
             fault = outline.note
         except DecodeError as error:
             fault = str(error)
         if fault:
             reason = f"{lesion['lesion_id']}: {fault}"
-            faults.append(problem(exam["image_id"], lesion["mask_paths"][0], "mask", reason, fatal=False))
+            faults.append(
+                problem(exam["image_id"], [*lesion["mask_paths"], exam["path"]][0], "mask", reason, fatal=False)
+            )
         lesions.append({name: lesion[name] for name in ("lesion_id", "kind", "pathology")} | {"mask_png": mask_png})
     return lesions, faults
+
+
+def _outline(lesion: Row, decoded: decode.Decoded) -> decode.Outline:
+    height, width = decoded.source_height, decoded.source_width
+    if lesion["outline"]:
+        return decode.draw_outline(lesion["outline"], height, width, from_bottom=lesion["from_bottom"])
+    return decode.load_mask(lesion["mask_paths"], height, width)
 
 
 def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from mammoflow.config import PatchConfig
 from mammoflow.errors import ConfigError, PatchError
 
+OTHER = "other"
+"""Kind of a lesion that is neither a mass nor a calcification."""
+
 BoolArray = NDArray[np.bool_]
 
 
@@ -26,7 +29,7 @@ class Lesion:
 
     lesion_id: str
     kind: str
-    """mass | calcification."""
+    """mass | calcification | other, which gives no patches but keeps background away."""
     pathology: str
     """malignant | benign."""
     mask: BoolArray | None
@@ -87,18 +90,19 @@ def cut(
 
     Source: paper, 3.1.1 (sets S1 and S10).
     """
-    labels = [class_label(lesion, config) for lesion in lesions]
+    named = [lesion for lesion in lesions if lesion.kind != OTHER]
+    labels = [class_label(lesion, config) for lesion in named]
     outlines = [lesion.mask for lesion in lesions if lesion.mask is not None]
     for mask_HW in outlines:
         if mask_HW.shape != pixels_HW.shape:
             raise PatchError(f"an outline is {mask_HW.shape}, its image {pixels_HW.shape}; decode them with one map")
     patches = []
-    for lesion, label in zip(lesions, labels, strict=True):
+    for lesion, label in zip(named, labels, strict=True):
         if lesion.mask is None:
             continue
         draw = lesion_corners(lesion.mask, config, rng)
         patches += _patches(draw, label, lesion.lesion_id, unverified=False)
-    wanted = len(lesions) * (1 if config.set == "S1" else config.per_lesion)
+    wanted = len(named) * (1 if config.set == "S1" else config.per_lesion)
     if wanted:
         any_lesion_HW = np.logical_or.reduce(outlines) if outlines else np.zeros(pixels_HW.shape, np.bool_)
         background = background_corners(any_lesion_HW, tissue_mask(pixels_HW), wanted, config, rng)

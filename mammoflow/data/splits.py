@@ -22,7 +22,7 @@ def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
     """Keep the images that a protocol uses.
 
     `paper`: the official test part is left out (a release without parts is kept whole). `official`: test patients
-    who are in the training part too are left out of test.
+    who are in the training part too are left out of test. `given`: images without a split of their own are left out.
 
     Raises:
         SplitError: nothing is left.
@@ -30,6 +30,9 @@ def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
     if splits.protocol == "paper":
         kept = exams.filter(pc.fill_null(pc.not_equal(exams["part"], "test"), True))
         remedy = "the source holds only an official test part; use --splits.protocol official"
+    elif splits.protocol == "given":
+        kept = exams.filter(pc.is_in(exams["part"], value_set=pa.array(SPLITS)))
+        remedy = "no image has a split of its own; fill the column `split`, or use --splits.protocol paper"
     else:
         train = pc.equal(exams["part"], "train")
         both = pc.is_in(exams["patient_id"], value_set=exams.filter(train)["patient_id"].combine_chunks())
@@ -68,10 +71,10 @@ def limit_films(exams: pa.Table, films: int) -> pa.Table:
 def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
     """Return the images that the protocol uses, with `split` filled.
 
-    `paper`: a share `splits.test` of the patients is test. `official`: the release's test part is. Either way a
+    `paper`: a share `splits.test` of the patients is test. `official`: the release's test part is. In both a
     share `splits.val` of the remaining patients is validation. Patients are stratified on having any malignant
     film. The outcome depends on the set of patients and the seed, never on the order of rows. A source that holds
-    only an official test part is all test: good for evaluation, not for training.
+    only an official test part is all test: good for evaluation, not for training. `given`: the splits are the source's.
 
     Raises:
         SplitError: too few patients of a class to split, or what `check` finds.
@@ -79,6 +82,11 @@ def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
     Source: paper, 2.1 (85-15, then 10% of the training patients, stratified on cancer).
     """
     used = select(exams, splits)
+    if splits.protocol == "given":
+        index = used.schema.get_field_index("split")
+        result = used.set_column(index, used.schema.field(index), used["part"])
+        check(result)
+        return result
     cancer = _cancer_by_patient(used)
     if splits.protocol == "official":
         in_test = pc.equal(used["part"], "test")

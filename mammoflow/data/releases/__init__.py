@@ -1,40 +1,58 @@
 """From a release on disk to one table of exams: a module per release, a dict as registry. No Ray, no pixels.
 
-A new release is a module with `read(source) -> Listing` and a line in `RELEASES`.
+A new release is a module with `read(source) -> Listing`, and a line in `RELEASES`.
 """
 
-from collections.abc import Callable
+from mammoflow.data.releases import cbis_ddsm, cmmd, csv_folder, inbreast, rsna, vindr
+from mammoflow.data.releases.listing import Listing, Release, scan
+from mammoflow.errors import ConfigError, SourceError
 
-from mammoflow.data.releases import cbis_ddsm
-from mammoflow.data.releases.listing import Listing
-from mammoflow.errors import ConfigError
+AUTO = "auto"
+"""As `Config.dataset`: the release is recognised by its files."""
 
-RELEASES: dict[str, Callable[[str], Listing]] = {
-    "cbis_ddsm": cbis_ddsm.read,
+RELEASES: dict[str, Release] = {
+    "cbis_ddsm": Release(read=cbis_ddsm.read, marks=tuple(cbis_ddsm.CSV_FILES), roots=cbis_ddsm.ROOTS),
+    "inbreast": Release(read=inbreast.read, marks=inbreast.TABLES, roots=inbreast.ROOTS),
+    "vindr": Release(read=vindr.read, marks=(vindr.BREASTS,)),
+    "cmmd": Release(read=cmmd.read, marks=(cmmd.TABLE,), roots=cmmd.ROOTS),
+    "rsna": Release(read=rsna.read, marks=(rsna.TABLE,)),
+    "csv_folder": Release(read=csv_folder.read, marks=(csv_folder.IMAGES,)),
 }
-"""Name, as in `Config.dataset`, to the function that reads its metadata."""
+"""Name, as in `Config.dataset`, to how a release is read."""
 
 
 def read(dataset: str, source: str) -> Listing:
-    """List the images of a release with their labels and lesions, opening no image.
+    """List the images of a release with their labels and lesions, decoding no image.
 
     Args:
-        dataset: a name of `RELEASES`.
+        dataset: a name of `RELEASES`, or `auto`.
         source: folder or URL of the release.
 
     Raises:
         ConfigError: an unknown name.
         SourceError: the folder is not that release.
     """
-    return find(dataset)(source)
+    return RELEASES[resolve(dataset, source)].read(source)
 
 
-def find(dataset: str) -> Callable[[str], Listing]:
-    """Return the function that reads a release's metadata.
+def resolve(dataset: str, source: str | None) -> str:
+    """Return the name of the release that a source is: given or by its files; phantoms are CBIS-DDSM's.
 
     Raises:
         ConfigError: an unknown name.
+        SourceError: `auto`, and the files are those of no release, or of several.
     """
-    if dataset not in RELEASES:
-        raise ConfigError(f"dataset is {dataset!r}, but must be one of {', '.join(sorted(RELEASES))}; pass --dataset")
-    return RELEASES[dataset]
+    if dataset != AUTO and dataset not in RELEASES:
+        known = ", ".join(RELEASES)
+        raise ConfigError(f"dataset is {dataset!r}, but must be one of {AUTO}, {known}; pass --dataset")
+    if dataset != AUTO or source is None:
+        return "cbis_ddsm" if source is None else dataset
+    files = scan(source)
+    names = [name for name, kind in RELEASES.items() if any(files.locate(mark, kind.roots) for mark in kind.marks)]
+    if len(names) != 1:
+        looked = "; ".join(f"{name} by {' or '.join(kind.marks)}" for name, kind in RELEASES.items())
+        raise SourceError(
+            f"{source} {'may be ' + ' or '.join(names) if names else 'holds no release that is known'} ({looked}); "
+            "give --source the folder that holds these, or name the release with --dataset"
+        )
+    return names[0]

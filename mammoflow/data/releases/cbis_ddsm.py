@@ -7,15 +7,20 @@ carried by every series of the film. Benign without callback counts as benign.
 Source: The Cancer Imaging Archive, CBIS-DDSM (doi:10.7937/K9/TCIA.2016.7O02S9CY); paper, 2.1.
 """
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
-from mammoflow import lake
-from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, problem, scan
-from mammoflow.errors import LakeError, SourceError
+from mammoflow.data.releases.listing import (
+    Listing,
+    SourceFiles,
+    exams_table,
+    lesion,
+    problem,
+    read_csv,
+    refuse_escape,
+    scan,
+)
+from mammoflow.errors import SourceError
 
 CSV_FILES = {
     "mass_case_description_train_set.csv": ("train", "mass", "Mass-Training_"),
@@ -147,41 +152,23 @@ def _find_csvs(files: SourceFiles) -> dict[str, str]:
 
 def _read_csv(files: SourceFiles, name: str, path: str) -> list[LesionRow]:
     part, kind, _ = CSV_FILES[name]
-    url = files.url(path)
-    try:
-        text = lake.read_bytes(url).decode("utf-8-sig")
-    except (LakeError, UnicodeDecodeError) as error:
-        raise SourceError(f"can't read {url}: {error}; fetch it again from The Cancer Imaging Archive") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or []
-    density = next((column for column in DENSITY_COLUMNS if column in header), None)
-    missing = [column for column in COLUMNS.values() if column not in header]
-    if density is None:
-        missing.append(" or ".join(DENSITY_COLUMNS))
-    if missing or density is None:
-        raise SourceError(f"{url} has no column {', '.join(missing)}; fetch it again, or mend its header")
     rows = []
-    for record in reader:
-        values = {field: (record[column] or "").strip() for field, column in COLUMNS.items()}
+    for record in read_csv(files, path, tuple(COLUMNS.values())):
+        density = next((record[column] for column in DENSITY_COLUMNS if column in record), None)
+        if density is None:
+            raise SourceError(
+                f"{files.url(path)} has no column {' or '.join(DENSITY_COLUMNS)}; fetch it again, or mend its header"
+            )
+        values = {field: record[column] for field, column in COLUMNS.items()}
         for field in ("image", "crop", "mask"):
-            _refuse_escape(values[field], url, COLUMNS[field], reader.line_num)
-        rows.append(LesionRow(part=part, kind=kind, density=(record[density] or "").strip(), **values))
+            refuse_escape(values[field], files.url(path), COLUMNS[field], record["line"])
+        rows.append(LesionRow(part=part, kind=kind, density=density, **values))
     return rows
-
-
-def _refuse_escape(path: str, url: str, column: str, line: int) -> None:
-    """A path of the CSV must lie below the source: files elsewhere on the machine are none of its business."""
-    parts = path.replace("\\", "/").split("/")
-    if not path or "" in parts or ".." in parts or ":" in parts[0]:
-        raise SourceError(
-            f"{url}, line {line}: column `{column}` is {path!r}, but must be a relative path inside the source, "
-            "without `..`; mend the CSV"
-        )
 
 
 def _locate(files: SourceFiles, path: str) -> str:
     """Return where a path of the CSV is in the source; the CSV's own path where it is nowhere."""
-    return next((p for root in ROOTS if files.has(p := str(PurePosixPath(root, path)))), path)
+    return files.locate(path, ROOTS) or path
 
 
 def _exams_of_film(files: SourceFiles, film: list[LesionRow]) -> list[dict[str, Any]]:
@@ -189,14 +176,9 @@ def _exams_of_film(files: SourceFiles, film: list[LesionRow]) -> list[dict[str, 
     lesions = {}
     for row in film:
         lesion_id = f"{row.image_id}_{row.number}"
-        lesions[lesion_id] = {
-            "lesion_id": lesion_id,
-            "kind": row.kind,
-            "pathology": PATHOLOGIES[row.pathology],
-            "mask_paths": _mask_candidates(files, row),
-        }
+        lesions[lesion_id] = lesion(lesion_id, row.kind, PATHOLOGIES[row.pathology], masks=_mask_candidates(files, row))
     union = [lesions[lesion_id] for lesion_id in sorted(lesions)]
-    label = int(any(lesion["pathology"] == "malignant" for lesion in union))
+    label = int(any(one["pathology"] == "malignant" for one in union))
     densities = [int(row.density) for row in film if row.density in ("1", "2", "3", "4")]  # the release has 0 twice
     series = {row.image_id: row for row in film}
     return [

@@ -1,16 +1,22 @@
-"""What every release adapter returns, and the file index that adapters resolve paths with. No Ray, no pixels.
+"""What every release adapter returns, and what adapters share: file index, tables, lesions, labels. No Ray, no pixels.
 
 A source is a local folder or URL; paths within it are relative, with forward slashes.
 """
 
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from mammoflow import lake, schema
-from mammoflow.errors import SourceError
+from mammoflow.errors import LakeError, SourceError
+from mammoflow.schema import BENIGN, MALIGNANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +29,18 @@ class Listing:
     """Rows of schema.QUARANTINE for metadata that can't be used."""
     counts: dict[str, int]
     """What was read: rows per metadata file, patients, images, films."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """How a release is read."""
+
+    read: Callable[[str], Listing]
+    """Lists the images of a source folder or URL."""
+    marks: tuple[str, ...]
+    """Files of which a source of this release holds one."""
+    roots: tuple[str, ...] = ("",)
+    """Folders of the source where they may stand."""
 
 
 def problem(image_id: str, path: str, stage: str, reason: str, *, fatal: bool) -> dict[str, Any]:
@@ -55,6 +73,10 @@ class SourceFiles:
             for name, size in names.items()
         }
 
+    def locate(self, path: str, roots: Sequence[str]) -> str | None:
+        """Return where a path is below the first of these folders that holds it, or None."""
+        return next((p for root in roots if self.has(p := str(PurePosixPath(root, path)))), None)
+
     def url(self, path: str) -> str:
         """Return the absolute path or URL of a relative path."""
         return lake.join(self.root, path)
@@ -86,3 +108,137 @@ def exams_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Return rows as schema.EXAMS, sorted by image_id whatever their order, with the split still null."""
     ordered = sorted(rows, key=lambda row: str(row["image_id"]))
     return pa.Table.from_pylist([{**row, "split": None} for row in ordered], schema=schema.EXAMS)
+
+
+def lesion(
+    lesion_id: str,
+    kind: str,
+    pathology: str,
+    *,
+    masks: Iterable[str] = (),
+    outline: Sequence[tuple[float, float]] = (),
+    from_bottom: bool = False,
+) -> dict[str, Any]:
+    """Return one lesion of an exam: mass, calcification or other; by files that may be its mask, or by its outline.
+
+    Args:
+        lesion_id: unique in the release.
+        kind: mass | calcification | other.
+        pathology: malignant | benign.
+        masks: absolute paths or URLs, the likeliest first.
+        outline: vertices (row, column) in the file's own pixels; may reach past its edges.
+        from_bottom: rows of the outline are counted from the lower edge.
+    """
+    vertices = [[float(row), float(column)] for row, column in outline]
+    return {
+        "lesion_id": lesion_id,
+        "kind": kind,
+        "pathology": pathology,
+        "mask_paths": list(masks),
+        "outline": vertices,
+        "from_bottom": from_bottom,
+    }
+
+
+def box(top: float, left: float, bottom: float, right: float) -> list[tuple[float, float]]:
+    """Return the vertices (row, column) of a box."""
+    return [(top, left), (top, right), (bottom, right), (bottom, left)]
+
+
+def read_csv(files: SourceFiles, path: str, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
+    """Read a CSV of the source: every value stripped, absent ones empty, and the line it ends on as `line`.
+
+    Args:
+        files: of the source.
+        path: relative path of the CSV.
+        columns: those that must be there.
+        delimiter: between fields.
+
+    Raises:
+        SourceError: it can't be read, or lacks a column.
+    """
+    url = files.url(path)
+    try:
+        text = lake.read_bytes(url).decode("utf-8-sig")
+    except (LakeError, UnicodeDecodeError) as error:
+        raise SourceError(f"can't read {url}: {error}; fetch it again") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+    header = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = header
+    _refuse_missing(url, header, columns)
+    return [
+        {name: (value or "").strip() for name, value in record.items() if isinstance(name, str)}
+        | {"line": str(reader.line_num)}
+        for record in reader
+    ]
+
+
+def read_sheet(files: SourceFiles, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the first sheet of an Excel file (xls, xlsx) like `read_csv`; whole numbers come without a decimal point.
+
+    Raises:
+        SourceError: it can't be read, or lacks a column.
+    """
+    url = files.url(path)
+    try:
+        table = pd.read_excel(io.BytesIO(lake.read_bytes(url)), dtype=object)
+    except Exception as error:  # readers of Excel files raise anything on damaged ones
+        raise SourceError(f"can't read {url}: {error}; fetch it again") from error
+    table.columns = [str(name).strip() for name in table.columns]
+    _refuse_missing(url, list(table.columns), columns)
+    return [
+        {str(name): _cell(value) for name, value in record.items()} | {"line": str(number)}
+        for number, record in enumerate(table.to_dict("records"), start=2)
+    ]
+
+
+def _cell(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _refuse_missing(url: str, header: Sequence[str], columns: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in header]:
+        raise SourceError(f"{url} has no column {', '.join(missing)}; fetch it again, or mend its header")
+
+
+def refuse_escape(path: str, url: str, column: str, line: str) -> None:
+    """A path of a CSV must lie below the source: files elsewhere on the machine are none of its business.
+
+    Raises:
+        SourceError: it is empty, absolute, or leads out.
+    """
+    parts = path.replace("\\", "/").split("/")
+    if not path or "" in parts or ".." in parts or ":" in parts[0]:
+        raise SourceError(
+            f"{url}, line {line}: column `{column}` is {path!r}, but must be a relative path inside the source, "
+            "without `..`; mend the CSV"
+        )
+
+
+def birads_label(text: str) -> int | None:
+    """Return the label that a BI-RADS assessment stands for: 1 and 2 benign, 4 to 6 malignant, 3 none.
+
+    Args:
+        text: e.g. `4a` or `BI-RADS 4`.
+
+    Raises:
+        ValueError: no assessment 1 to 6.
+
+    Source: paper, 2.2 (INbreast: 3 is left out, 4-6 positive).
+    """
+    grade = text.upper().removeprefix("BI-RADS").strip()[:1]
+    if grade not in ("1", "2", "3", "4", "5", "6"):
+        raise ValueError(f"BI-RADS is {text!r}, but must be 1 to 6, or 4a to 4c")
+    return {"1": BENIGN, "2": BENIGN, "3": None}.get(grade, MALIGNANT)
+
+
+def density_class(text: str) -> int | None:
+    """Return BI-RADS density 1-4 of `1`-`4`, `A`-`D` or `DENSITY A`; None where unknown."""
+    mark = text.upper().removeprefix("DENSITY").strip()
+    return {"1": 1, "2": 2, "3": 3, "4": 4, "A": 1, "B": 2, "C": 3, "D": 4}.get(mark)
+
+
+PATHOLOGY = {BENIGN: "benign", MALIGNANT: "malignant"}
+"""The pathology of a lesion by the label that it gives its image."""

@@ -1,0 +1,150 @@
+"""INbreast: its metadata table, DICOM file names and XML outlines, as an exams table. No Ray, no pixels.
+
+The only key of a patient is the hash in her files' names. BI-RADS 3 is left out; 1 and 2 are benign, 4 to 6 malignant;
+the lesions of an image have its pathology, for the release has none of their own.
+
+Source: Moreira et al. 2012 (doi:10.1016/j.acra.2011.09.014); paper, 2.2.
+"""
+
+import plistlib
+import re
+from typing import Any
+
+from mammoflow import lake
+from mammoflow.data.releases.listing import (
+    PATHOLOGY,
+    Listing,
+    SourceFiles,
+    birads_label,
+    density_class,
+    exams_table,
+    lesion,
+    problem,
+    read_csv,
+    read_sheet,
+    scan,
+)
+from mammoflow.errors import LakeError, SourceError
+
+ROOTS = ("", "INbreast Release 1.0")
+TABLES = ("INbreast.csv", "INbreast.xls")
+COLUMNS = ("Laterality", "View", "File Name", "ACR", "Bi-Rads")
+VIEWS = {"CC": "CC", "ML": "MLO", "MLO": "MLO"}
+KINDS = {
+    "mass": "mass",
+    "spiculated region": "mass",
+    "espiculated region": "mass",
+    "calcification": "calcification",
+    "calcifications": "calcification",
+    "cluster": "calcification",
+}
+"""Name of a region, in lower case, to the kind of lesion; every other name is `other`."""
+
+_DICOM = re.compile(r"^(?P<file>\d+)_(?P<patient>[0-9a-f]+)_MG_(?P<side>[LR])_(?P<view>[A-Z]+)_ANON\.dcm$")
+_POINT = re.compile(r"\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)")
+_LEAST_VERTICES = 3  # fewer are a marker, not an outline
+
+
+def read(source: str) -> Listing:
+    """Read an INbreast folder: one exam per image with BI-RADS other than 3.
+
+    Raises:
+        SourceError: the folder holds no table of INbreast, or one without a column.
+    """
+    files = scan(source)
+    rows = [row for row in _rows(files) if row["File Name"].isdigit()]  # the Excel file ends in two rows of no image
+    dicoms = _dicoms(files)
+    exams, problems, excluded = [], [], 0
+    for row in rows:
+        number = row["File Name"]
+        try:
+            label = birads_label(row["Bi-Rads"])
+        except ValueError as error:
+            problems.append(problem(number, files.url(""), "decode", f"{error}; mend the table", fatal=True))
+            continue
+        if label is None:
+            excluded += 1
+        elif number not in dicoms:
+            reason = f"no DICOM file {number}_*_ANON.dcm, whose name holds the patient; fetch it"
+            problems.append(problem(number, files.url("AllDICOMs"), "decode", reason, fatal=True))
+        else:
+            exams.append(_exam(files, row, dicoms[number], label))
+    patients = len({exam["patient_id"] for exam in exams})
+    counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": patients}
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+
+
+def _rows(files: SourceFiles) -> list[dict[str, str]]:
+    for name, reader in ((TABLES[0], _semicolons), (TABLES[1], read_sheet)):
+        path = files.locate(name, ROOTS)
+        if path:
+            return reader(files, path, COLUMNS)
+    raise SourceError(
+        f"{files.root} holds no INbreast: looked for {' and '.join(TABLES)} there and in its folder {ROOTS[1]}; "
+        "put one of them beside AllDICOMs, or name another --dataset"
+    )
+
+
+def _semicolons(files: SourceFiles, path: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    return read_csv(files, path, columns, ";")
+
+
+def _dicoms(files: SourceFiles) -> dict[str, tuple[str, re.Match[str]]]:
+    """Return file id -> relative path of the DICOM and what its name says."""
+    found = {}
+    for folder, names in files.folders.items():
+        for name in names:
+            match = _DICOM.match(name)
+            if match:
+                found[match["file"]] = (f"{folder}/{name}" if folder else name, match)
+    return found
+
+
+def _exam(files: SourceFiles, row: dict[str, str], dicom: tuple[str, re.Match[str]], label: int) -> dict[str, Any]:
+    path, name = dicom
+    number = row["File Name"]
+    return {
+        "image_id": number,
+        "film_id": number,
+        "patient_id": name["patient"],
+        "laterality": name["side"],
+        "view": VIEWS.get(name["view"], name["view"]),
+        "density": density_class(row["ACR"]),
+        "label": label,
+        "part": None,
+        "path": files.url(path),
+        "lesions": _lesions(files, number, PATHOLOGY[label]),
+    }
+
+
+def _lesions(files: SourceFiles, number: str, pathology: str) -> list[dict[str, Any]]:
+    """Return the outlined regions of an image's XML file; images without one have none.
+
+    Raises:
+        SourceError: the file is no property list of regions.
+    """
+    path = files.locate(f"AllXML/{number}.xml", ROOTS)
+    if path is None:
+        return []
+    url = files.url(path)
+    try:
+        regions = plistlib.loads(lake.read_bytes(url))["Images"][0]["ROIs"]
+        outlines = [(str(region.get("Name") or ""), _vertices(region["Point_px"])) for region in regions]
+    except (LakeError, plistlib.InvalidFileException, KeyError, IndexError, TypeError, ValueError) as error:
+        raise SourceError(f"{url} is no INbreast outline file ({error!r}); fetch it again") from error
+    return [
+        lesion(f"{number}_{index}", KINDS.get(name.strip().lower(), "other"), pathology, outline=vertices)
+        for index, (name, vertices) in enumerate(outlines, start=1)
+        if len(vertices) >= _LEAST_VERTICES
+    ]
+
+
+def _vertices(points: list[str]) -> list[tuple[float, float]]:
+    """Return (row, column) of points written as `(x, y)`."""
+    found = []
+    for point in points:
+        match = _POINT.fullmatch(point.strip())
+        if match is None:
+            raise ValueError(f"point {point!r}")
+        found.append((float(match[2]), float(match[1])))
+    return found

@@ -1,0 +1,60 @@
+"""RSNA-2022 screening mammography: its train.csv, as an exams table. No Ray, no pixels, no lesions in the release.
+
+The label is the breast's. Source: RSNA Screening Mammography Breast Cancer Detection, 2022 (Kaggle).
+"""
+
+from typing import Any
+
+from mammoflow.data.releases.listing import (
+    Listing,
+    SourceFiles,
+    density_class,
+    exams_table,
+    problem,
+    read_csv,
+    refuse_escape,
+    scan,
+)
+from mammoflow.errors import SourceError
+
+TABLE, FOLDER = "train.csv", "train_images"
+COLUMNS = ("patient_id", "image_id", "laterality", "view", "cancer", "density")
+
+
+def read(source: str) -> Listing:
+    """Read an RSNA-2022 folder: one exam per row of train.csv.
+
+    Raises:
+        SourceError: no train.csv, or one without a column.
+    """
+    files = scan(source)
+    if not files.has(TABLE):
+        raise SourceError(f"{files.root} holds no {TABLE}; put it beside {FOLDER}, or name another --dataset")
+    rows = read_csv(files, TABLE, COLUMNS)
+    exams, problems = [], []
+    for row in rows:
+        if row["cancer"] in ("0", "1"):
+            exams.append(_exam(files, row))
+        else:
+            reason = f"column `cancer` is {row['cancer']!r}, but must be 0 or 1; mend {TABLE}, line {row['line']}"
+            problems.append(problem(row["image_id"], files.url(TABLE), "decode", reason, fatal=True))
+    patients = len({exam["patient_id"] for exam in exams})
+    counts = {"rows": len(rows), "images": len(exams), "patients": patients}
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+
+
+def _exam(files: SourceFiles, row: dict[str, str]) -> dict[str, Any]:
+    path = f"{FOLDER}/{row['patient_id']}/{row['image_id']}.dcm"
+    refuse_escape(path, files.url(TABLE), "image_id", row["line"])
+    return {
+        "image_id": row["image_id"],
+        "film_id": row["image_id"],
+        "patient_id": row["patient_id"],
+        "laterality": row["laterality"],
+        "view": row["view"],
+        "density": density_class(row["density"]),
+        "label": int(row["cancer"]),
+        "part": None,
+        "path": files.url(path),
+        "lesions": [],
+    }
