@@ -73,12 +73,20 @@ class ImageConfig:
     """Columns after reduction [px]."""
     fit: Literal["stretch", "pad"] = "stretch"
     """`stretch` ignores the aspect ratio as the reference code does; `pad` keeps it and adds air."""
+    intensity: Literal["full_range", "window", "percentile"] = "full_range"
+    """Which grey values are spread over 0-65535: all that the stored bits can hold, as the reference code does; those
+    of the file's window or VOI LUT (DICOM only); or those between the film's percentiles .5 and 99.5."""
+    window: int = 0
+    """Which one, where a file has several windows."""
+    face: Literal["as_is", "right"] = "as_is"
+    """`right` mirrors films, and the outlines on them, so that every breast points right."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no stride-32 trunk can take."""
         for name in ("height", "width"):
             size = getattr(self, name)
             require(64 <= size <= 16384, f"images.{name}", size, "64 to 16384 px", "choose a size in between")
+        require(self.window >= 0, "images.window", self.window, "0 or more", "0 is the first")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,12 @@ def show_data(images: Artefact, patches: Artefact) -> None:
     )
     if films["outlines_missing"]:
         print(f"  {cut['unverified']} background patches may show one and are not trained on")
-    for artefact, bad in ((images, films["quarantined"] + films["outlines_missing"]), (patches, cut["quarantined"])):
+    if films.get("duplicates"):
+        print(f"  {films['duplicates']} image(s) show the pixels of another; both are used")
+    for artefact, bad in (
+        (images, films["quarantined"] + films["outlines_missing"] + films.get("duplicates", 0)),
+        (patches, cut["quarantined"]),
+    ):
         if bad:
             print(f"  reasons: {artefact.file('quarantine.parquet')}")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mammoflow import lake, schema
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, TrunkConfig
-from mammoflow.data import decode
+from mammoflow.data import outlines
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchSpec
@@ -89,7 +89,7 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
                 "lesion_id": f"film-{n}_1",
                 "kind": "mass",
                 "pathology": word,
-                "mask_png": decode.encode_mask(mask),
+                "mask_png": outlines.encode_mask(mask),
             }
             row = {"image_id": f"film-{n}", "film_id": f"film-{n}", "patient_id": f"P{n}", "split": split}
             row |= {"label": int(malignant), "laterality": "LR"[n % 2], "view": ("CC", "MLO")[n % 2], "density": 2}

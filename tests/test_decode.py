@@ -12,7 +12,7 @@ from pydicom.uid import RLELossless
 from small_dicom import breast, dicom, disc
 
 from mammoflow.config import ImageConfig
-from mammoflow.data import decode
+from mammoflow.data import decode, outlines
 from mammoflow.errors import DecodeError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's remarks on damaged files
@@ -87,7 +87,8 @@ def test_png_tiff_and_pgm_give_the_pixels_of_the_dicom(tmp_path):
 )
 def test_side_and_view_come_from_the_tags_and_a_hospital_s_id_from_nowhere(tmp_path, tags, expected):
     decoded = decode.load_image(put(tmp_path, "a.dcm", dicom(breast(), **tags)), SMALL)
-    assert (decoded.patient_id, decoded.laterality, decoded.view) == expected
+    said = decoded.identity
+    assert (said.patient_id, said.laterality, said.view) == expected
 
 
 def rle(film: np.ndarray) -> bytes:
@@ -171,8 +172,8 @@ def test_no_lesion_vanishes_however_small_and_it_stays_where_it_was(height, widt
 
 def test_masks_come_back_from_the_lake_as_they_went_in():
     mask = disc(97, 61, 40, 30, 20) > 0
-    png = decode.encode_mask(mask)
-    assert np.array_equal(decode.decode_mask(png), mask)
+    png = outlines.encode_mask(mask)
+    assert np.array_equal(outlines.decode_mask(png), mask)
     assert png[24] == 1, "bit depth in the PNG header"
 
 
@@ -187,13 +188,13 @@ class TestLoadMask:
         film = put(tmp_path, "film.dcm", dicom(self.film))
         mask = put(tmp_path, "000000.dcm", dicom(self.mask, 8))
         for candidates in ([crop, film, mask], [mask, crop], [str(tmp_path / "gone.dcm"), mask]):
-            outline = decode.load_mask(candidates, 240, 160)
+            outline = outlines.load_mask(candidates, 240, 160)
             assert np.array_equal(outline.mask, self.mask > 0)
             assert outline.note is None
 
     def test_a_mask_slightly_off_is_resized_and_says_so(self, tmp_path):
         path = put(tmp_path, "a.dcm", dicom(disc(210, 140, 100, 60, 20), 8))
-        outline = decode.load_mask([path], 240, 160)
+        outline = outlines.load_mask([path], 240, 160)
         assert outline.mask.shape == (240, 160)
         assert "210x140 resized to its film's 240x160" in outline.note
         assert outline.mask.sum() == pytest.approx((self.mask > 0).sum() * (240 / 210) ** 2, rel=0.05)
@@ -209,4 +210,4 @@ class TestLoadMask:
     def test_a_mask_of_another_film_or_an_empty_one_is_refused(self, tmp_path, other, reason):
         path = put(tmp_path, "a.dcm", dicom(other, 8))
         with pytest.raises(DecodeError, match=f"no outline of this lesion: .*{reason}"):
-            decode.load_mask([path], 240, 160)
+            outlines.load_mask([path], 240, 160)

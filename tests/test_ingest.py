@@ -10,8 +10,8 @@ from small_dicom import breast, release, write
 
 from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
-from mammoflow.data import decode, ingest
-from mammoflow.errors import ConfigError, LakeError
+from mammoflow.data import ingest, outlines
+from mammoflow.errors import ConfigError, LakeError, SplitError
 from mammoflow.lake import Artefact, Lake
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -94,7 +94,7 @@ def test_pixels_outlines_and_mean_grey_are_those_of_the_films(images):
             if split == "train":
                 train.append(pixels)
             if row["lesions"][0]["mask_png"]:
-                mask = decode.decode_mask(row["lesions"][0]["mask_png"])
+                mask = outlines.decode_mask(row["lesions"][0]["mask_png"])
                 assert mask.shape == pixels.shape == (120, 80)
                 assert mask.sum() == pytest.approx(np.pi * 9**2, rel=0.05), "a disc of radius 18, reduced by two"
     assert summary["mean_grey"] == pytest.approx(np.mean(train) * 255 / 65535)
@@ -183,8 +183,29 @@ def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_
         "benign_calcification": 0,
     }
     row = lake.read_table(decoded.file("shards")).to_pylist()[0]
-    circle = decode.decode_mask(row["lesions"][0]["mask_png"])
+    circle = outlines.decode_mask(row["lesions"][0]["mask_png"])
     assert np.argwhere(circle).mean(axis=0) == pytest.approx([110 / 2, 60 / 2], abs=1), "(row, column), reduced by two"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_same_pixels_under_two_ids_are_found_and_across_splits_an_error(tmp_path, split, ray_cluster):
+    rows = ["path,patient_id,laterality,view,label,split"]
+    for n in range(6):
+        write(tmp_path / "own" / f"{n}.png", cv2.imencode(".png", breast(seed=n))[1].tobytes())
+        rows.append(f"{n}.png,p{n},L,CC,{n % 2},{('train', 'val', 'test')[n // 2]}")
+    write(tmp_path / "own" / "twin.tiff", cv2.imencode(".tiff", breast(seed=0))[1].tobytes())
+    write(tmp_path / "own" / "images.csv", "\n".join([*rows, f"twin.tiff,p9,L,CC,1,{split}"]).encode())
+    run = config(splits=SplitConfig(protocol="given"))
+    out = Lake(str(tmp_path / "lake")).artefact("images", "own")
+    if split == "test":
+        with pytest.raises(SplitError, match=r"shows the same pixels as .*, a leak"):
+            ingest.decode_images(run, str(tmp_path / "own"), out, silent)
+        return
+    summary = ingest.decode_images(run, str(tmp_path / "own"), out, silent)
+    assert (summary["duplicates"], summary["quarantined"], summary["images"]["train"]) == (1, 0, 3)
+    (row,) = lake.read_table(out.file("quarantine.parquet")).to_pylist()
+    assert "shows the same pixels as" in row["reason"]
+    assert not row["fatal"]
 
 
 def test_errors_of_a_task_come_out_as_they_were_raised(images, source, tmp_path):

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from small_dicom import breast, dicom, disc, write
 
 from mammoflow.config import PatchConfig, SplitConfig
-from mammoflow.data import decode, patches, releases, splits
+from mammoflow.data import outlines, patches, releases, splits
 from mammoflow.errors import DecodeError, SourceError, SplitError
 from mammoflow.schema import BENIGN, MALIGNANT
 
@@ -207,9 +207,9 @@ def test_lesions_of_own_images_as_masks_boxes_circles_and_polygons(tmp_path, row
     assert exams["films/b"]["lesions"] == []
     (lesion,) = exams["films/a"]["lesions"]
     if lesion["outline"]:
-        mask = decode.draw_outline(lesion["outline"], 240, 160, from_bottom=lesion["from_bottom"]).mask
+        mask = outlines.draw_outline(lesion["outline"], 240, 160, from_bottom=lesion["from_bottom"]).mask
     else:
-        mask = decode.load_mask(lesion["mask_paths"], 240, 160).mask
+        mask = outlines.load_mask(lesion["mask_paths"], 240, 160).mask
     assert (mask & expected).sum() / (mask | expected).sum() > 0.93  # edges are drawn too
 
 
@@ -235,11 +235,11 @@ def test_a_lesion_that_cannot_be_read_is_named_with_its_line(tmp_path, row, reas
 
 
 def test_an_outline_past_the_edge_is_cut_off_and_one_outside_refused():
-    outline = decode.draw_outline([(-50, -50), (-50, 20), (30, 20), (30, -50)], 240, 160, from_bottom=False)
+    outline = outlines.draw_outline([(-50, -50), (-50, 20), (30, 20), (30, -50)], 240, 160, from_bottom=False)
     assert outline.mask.sum() == 31 * 21
     assert outline.note is not None
     with pytest.raises(DecodeError, match="lie outside the film of 240x160"):
-        decode.draw_outline([(300, 10), (300, 20), (320, 20)], 240, 160, from_bottom=False)
+        outlines.draw_outline([(300, 10), (300, 20), (320, 20)], 240, 160, from_bottom=False)
 
 
 def test_other_lesions_give_no_patch_and_keep_background_away():

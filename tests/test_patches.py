@@ -146,7 +146,7 @@ def test_tissue_of_the_real_films_is_one_breast_at_the_chest_wall(real_films):
         decoded = decode.load_image(str(path), ImageConfig(height=288, width=224))
         tissue = patches.tissue_mask(decoded.pixels)
         assert 0.15 < tissue.mean() < 0.6
-        at_wall, at_air = (0, -1) if decoded.laterality == "L" else (-1, 0)
+        at_wall, at_air = (0, -1) if decoded.identity.laterality == "L" else (-1, 0)
         assert tissue[:, at_wall].mean() > 0.4, "the breast reaches the chest wall"
         assert not tissue[:, at_air].any(), "and not the other side"
         assert decoded.pixels[tissue].mean() > 5 * decoded.pixels[~tissue].mean()

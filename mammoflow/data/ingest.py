@@ -6,19 +6,22 @@ reduce, write; what crosses the object store is a row that says how much was don
 Shape letters: N rows of a shard; H, W image rows, columns [px]; P patch side [px].
 """
 
+import hashlib
 from collections import Counter
 
 import cv2
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mammoflow import lake, schema
 from mammoflow.config import Config, ImageConfig, PatchConfig, PhantomConfig
-from mammoflow.data import decode, patches, releases, shards, splits
+from mammoflow.data import decode, outlines, patches, releases, shards, splits
+from mammoflow.data.dicom_files import FULL
 from mammoflow.data.phantom import release
 from mammoflow.data.releases.listing import problem
 from mammoflow.data.shards import Row, Say
-from mammoflow.errors import DecodeError, PatchError
+from mammoflow.errors import DecodeError, PatchError, SplitError
 from mammoflow.lake import Artefact
 from mammoflow.schema import SPLITS
 
@@ -74,11 +77,11 @@ def decode_images(config: Config, source: str, out: Artefact, say: Say = print) 
     Returns:
         The stage's summary: {"images", "malignant", "patients": {split: n}, "mean_grey": of the training images
         [0-255], or None where there are none, "quarantined": images left out, "outlines_missing": lesions,
-        "source": what the release's metadata counts}.
+        "duplicates": images with the pixels of another film, "source": what the release's metadata counts}.
 
     Raises:
         SourceError: the source is not that release.
-        SplitError: the images can't be split.
+        SplitError: the images can't be split, or the same pixels are in two splits.
         LakeError: the lake can't be written.
     """
     listing = releases.read(config.dataset, source)
@@ -90,9 +93,10 @@ def decode_images(config: Config, source: str, out: Artefact, say: Say = print) 
     jobs = _decode_jobs(exams, config)
     common = {"exams": exams, "images": config.images, "out": out.url}
     ledger = shards.complete(_decode_shard, jobs, common, out, "shards", shards.Progress("images decoded", say))
-    quarantine = [*listing.problems, *(row for entry in ledger for row in entry["quarantine"])]
+    twins = _twins(exams, ledger)
+    quarantine = [*listing.problems, *(row for entry in ledger for row in entry["quarantine"]), *twins]
     _write_quarantine(out, quarantine)
-    return _image_summary(ledger, quarantine) | {"source": listing.counts}
+    return _image_summary(ledger, quarantine) | {"duplicates": len(twins), "source": listing.counts}
 
 
 def cut_patches(config: Config, images: Artefact, out: Artefact, say: Say = print) -> Row:
@@ -191,12 +195,42 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         "patients": sorted({row["patient_id"] for row in rows}),
         "grey_sum": int(pixels_NHW.sum(dtype=np.uint64)),
         "pixels": pixels_NHW.size,
+        "pixel_hashes": {row["image_id"]: _hash(one) for row, one in zip(rows, pixels, strict=True)},
         "outlines_missing": sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
         "quarantine": quarantine,
     }
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NHW, schema.images(*pixels_NHW.shape[1:]))
     return {"units": job["units"], "bad": job["units"] - len(rows)}
+
+
+def _hash(pixels_HW: NDArray[np.uint16]) -> str:
+    return hashlib.blake2b(pixels_HW.tobytes(), digest_size=16).hexdigest()
+
+
+def _twins(exams: pa.Table, ledger: list[Row]) -> list[Row]:
+    """Return a row of quarantine, not fatal, for each image that shows the pixels of another film.
+
+    Raises:
+        SplitError: the two are in different splits.
+    """
+    about = {exam["image_id"]: exam for exam in exams.drop_columns(["lesions"]).to_pylist()}
+    first: dict[str, Row] = {}
+    rows = []
+    for entry in ledger:
+        for image_id, pixel_hash in entry["pixel_hashes"].items():
+            exam = about[image_id]
+            known = first.setdefault(pixel_hash, exam)
+            if known["film_id"] == exam["film_id"]:  # two series of one film
+                continue
+            if known["split"] != exam["split"]:
+                raise SplitError(
+                    f"{image_id} in {exam['split']} shows the same pixels as {known['image_id']} in {known['split']}, "
+                    "a leak; leave one of them out of the source, or give both one patient"
+                )
+            reason = f"shows the same pixels as {known['image_id']}; both are used"
+            rows.append(problem(image_id, exam["path"], "decode", reason, fatal=False))
+    return rows
 
 
 def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]:
@@ -206,7 +240,7 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]
         mask_png = None
         try:
             outline = _outline(lesion, decoded)
-            mask_png = decode.encode_mask(decoded.fit.apply_mask(outline.mask))
+            mask_png = outlines.encode_mask(decoded.fit.apply_mask(outline.mask))
             fault = outline.note
         except DecodeError as error:
             fault = str(error)
@@ -219,11 +253,11 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]
     return lesions, faults
 
 
-def _outline(lesion: Row, decoded: decode.Decoded) -> decode.Outline:
+def _outline(lesion: Row, decoded: decode.Decoded) -> outlines.Outline:
     height, width = decoded.source_height, decoded.source_width
     if lesion["outline"]:
-        return decode.draw_outline(lesion["outline"], height, width, from_bottom=lesion["from_bottom"])
-    return decode.load_mask(lesion["mask_paths"], height, width)
+        return outlines.draw_outline(lesion["outline"], height, width, from_bottom=lesion["from_bottom"])
+    return outlines.load_mask(lesion["mask_paths"], height, width)
 
 
 def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
@@ -256,7 +290,7 @@ def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
 
 
 def _lesion(row: Row) -> patches.Lesion:
-    mask = decode.decode_mask(row["mask_png"]) if row["mask_png"] else None
+    mask = outlines.decode_mask(row["mask_png"]) if row["mask_png"] else None
     return patches.Lesion(lesion_id=row["lesion_id"], kind=row["kind"], pathology=row["pathology"], mask=mask)
 
 
@@ -290,7 +324,7 @@ def _image_summary(ledger: list[Row], quarantine: list[Row]) -> Row:
         summary["patients"][split] = len({patient for entry in entries for patient in entry["patients"]})
     train = [entry for entry in ledger if entry["split"] == "train"]
     pixels = sum(entry["pixels"] for entry in train)
-    summary["mean_grey"] = sum(entry["grey_sum"] for entry in train) / pixels * 255 / decode.FULL if pixels else None
+    summary["mean_grey"] = sum(entry["grey_sum"] for entry in train) / pixels * 255 / FULL if pixels else None
     summary["quarantined"] = sum(row["fatal"] for row in quarantine)
     summary["outlines_missing"] = sum(entry["outlines_missing"] for entry in ledger)
     return summary

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mammoflow.data.decode import decode_mask
+from mammoflow.data.outlines import decode_mask
 
 Bgr = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint16]

@@ -143,7 +143,7 @@ def _decode(batch: Columns, images: ImageConfig) -> dict[str, Any]:
         try:
             image = decode.load_image(str(path), images)
             pixels_NHW[index] = image.pixels
-            laterality, view = image.laterality, image.view
+            laterality, view = image.identity.laterality, image.identity.view
         except DecodeError as error:
             reason = str(error)
         tags["laterality"].append(laterality or "")

@@ -10,7 +10,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mammoflow.data import decode
+from mammoflow.data import dicom_files
+from mammoflow.data.dicom_files import Identity
 from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, problem, read_sheet, scan
 from mammoflow.errors import DecodeError, SourceError
 from mammoflow.schema import BENIGN, MALIGNANT
@@ -48,8 +49,8 @@ def read(source: str) -> Listing:
         said = headers[path]
         if isinstance(said, str):
             problems.append(problem(_image_id(path), files.url(path), "decode", said, fatal=True))
-        elif (patient, said["laterality"]) in labels:
-            exams.append(_exam(files, path, patient, said, labels[patient, said["laterality"]]))
+        elif (patient, said.laterality) in labels:
+            exams.append(_exam(files, path, patient, said, labels[patient, said.laterality]))
         else:
             unjudged += 1
     patients = len({exam["patient_id"] for exam in exams})
@@ -72,13 +73,13 @@ def _labels(files: SourceFiles, table: str) -> dict[tuple[str, str | None], int]
     return labels
 
 
-def _header(url: str) -> dict[str, str | None] | str:
+def _header(url: str) -> Identity | str:
     """Return what a file says of side and view, or why it can't be used."""
     try:
-        said = decode.read_identity(url)
+        said = dicom_files.read_identity(url)
     except DecodeError as error:
         return str(error)
-    if said["laterality"] is None:
+    if said.laterality is None:
         return f"{url}: its header names no side, so it can't be matched to a diagnosis; fetch the file again"
     return said
 
@@ -87,13 +88,13 @@ def _image_id(path: str) -> str:
     return path.removeprefix("CMMD/").removesuffix(".dcm")
 
 
-def _exam(files: SourceFiles, path: str, patient: str, said: dict[str, str | None], label: int) -> dict[str, Any]:
+def _exam(files: SourceFiles, path: str, patient: str, said: Identity, label: int) -> dict[str, Any]:
     return {
         "image_id": _image_id(path),
         "film_id": _image_id(path),
         "patient_id": patient,
-        "laterality": said["laterality"],
-        "view": said["view"],
+        "laterality": said.laterality,
+        "view": said.view,
         "density": None,
         "label": label,
         "part": None,

@@ -1,0 +1,74 @@
+"""The bytes of one image file -> its pixels, unsigned and with air dark, before any reduction. No Ray.
+
+Shape letters: h, w rows and columns of the file [px].
+"""
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from mammoflow import lake
+from mammoflow.config import ImageConfig
+from mammoflow.data import dicom_files
+from mammoflow.data.dicom_files import FULL, Identity, Raw, refuse_size
+from mammoflow.errors import DecodeError
+
+MAX_BYTES = 2**30
+"""Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
+
+_OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5")
+_NOBODY = Identity(patient_id=None, laterality=None, view=None)
+
+
+def read(path: str, images: ImageConfig) -> Raw:
+    """Read one image file: DICOM, PNG, TIFF or PGM of 8 to 16 bits.
+
+    Args:
+        path: local path or URL.
+        images: its intensity policy and window are used here.
+
+    Raises:
+        DecodeError: the file is absent, damaged, of another format, in colour, of several frames, without pixels, too
+            large, or no mammogram; or it has no window where the policy asks for one.
+    """
+    data = _bytes(path)
+    if data[128:132] == b"DICM":
+        return dicom_files.read(path, data, images)
+    if data.startswith(_OTHER_FORMATS):
+        return _read_other(path, data, images)
+    raise DecodeError(f"{path}: neither DICOM (`DICM` at byte 128) nor PNG, TIFF or PGM; convert it to one of them")
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        fs, inner = lake.filesystem(path)
+        with fs.open_input_file(inner) as stream:
+            if stream.size() > MAX_BYTES:
+                raise DecodeError(f"{path}: {stream.size():,} bytes, but at most {MAX_BYTES:,} can be used")
+            data = bytes(stream.read())
+    except FileNotFoundError as error:
+        raise DecodeError(f"{path}: no such file; fetch it") from error
+    except (OSError, pa.ArrowException) as error:
+        raise DecodeError(f"{path}: can't be read ({error}); check permissions and the disk") from error
+    if not data:
+        raise DecodeError(f"{path}: the file is empty; fetch it again")
+    return data
+
+
+def _read_other(path: str, data: bytes, images: ImageConfig) -> Raw:
+    if images.intensity == "window":
+        raise DecodeError(f"{path}: has no window, as only DICOM has; use --images.intensity full_range or percentile")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DecodeError(f"{path}: damaged image ({error.err}); fetch the file again") from error
+    if image is None:
+        raise DecodeError(f"{path}: a damaged or unsupported PNG, TIFF or PGM; fetch or convert it again")
+    if image.ndim == 3 and image.shape[2] >= 3 and (image[..., :3] == image[..., :1]).all():
+        image = image[..., 0]  # grey saved as colour
+    if image.ndim != 2:
+        raise DecodeError(f"{path}: in colour; a mammogram is grey, so save it with one channel")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DecodeError(f"{path}: pixels of type {image.dtype}, but 8 or 16 bits unsigned can be used; convert it")
+    refuse_size(path, *image.shape)
+    return Raw(pixels=image, largest=255 if image.dtype == np.uint8 else FULL, identity=_NOBODY)
