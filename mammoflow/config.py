@@ -96,6 +96,9 @@ class SplitConfig:
     protocol: Literal["paper", "official", "given"] = "paper"
     """`paper` re-splits the training release; `official` keeps the release's own test part, less patients in both;
     `given` takes every image's split from the source."""
+    manifest: str | None = None
+    """CSV of `patient_id, split`, as each ingest writes one (splits.csv beside its images): the splits are taken from
+    there, whatever the protocol. Its contents, not its path, enter fingerprints."""
     test: float = 0.15
     """Share of patients in test under `paper` [0-1]."""
     val: float = 0.10

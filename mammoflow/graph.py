@@ -5,7 +5,7 @@ source   ─┴▶ images ─▶ patches ─▶ trunks ─▶ search ─▶ ense
 └──────▶ evaluation ─▶ report
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mammoflow import lake, tracking
 from mammoflow.config import Config
@@ -77,7 +77,9 @@ def locate(config: Config, root: Lake) -> Artefacts:
     phantoms = None if config.source else root.artefact("phantoms", "cbis_ddsm", config.phantoms, seed)
     origin = phantoms or _identity(config)
     data = config.dataset if config.source else "phantoms-cbis_ddsm"
-    images = root.artefact("images", f"{data}-{size}", origin, config.images, config.splits, config.limit, seed)
+    splits = replace(config.splits, manifest=None)
+    given = lake.fingerprint(lake.read_bytes(config.splits.manifest).hex()) if config.splits.manifest else None
+    images = root.artefact("images", f"{data}-{size}", origin, config.images, splits, given, config.limit, seed)
     cut = f"{data}-{size}-{config.patches.set}"
     patches = root.artefact("patches", cut, images, config.patches, seed)
     found = {

@@ -187,6 +187,15 @@ def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_
     assert np.argwhere(circle).mean(axis=0) == pytest.approx([110 / 2, 60 / 2], abs=1), "(row, column), reduced by two"
 
 
+def test_a_manifest_of_one_ingest_gives_another_its_splits(images, source, tmp_path):
+    published = tmp_path / "splits.csv"
+    published.write_bytes(lake.read_bytes(images[0].file("splits.csv")))
+    run = config(splits=SplitConfig(manifest=str(published)), seed=7)
+    out = Lake(str(tmp_path / "lake")).artefact("images", "again")
+    assert ingest.decode_images(run, str(source), out, silent)["images"] == images[1]["images"]
+    assert lake.read_bytes(out.file("splits.csv")) == published.read_bytes()
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_same_pixels_under_two_ids_are_found_and_across_splits_an_error(tmp_path, split, ray_cluster):
     rows = ["path,patient_id,laterality,view,label,split"]

@@ -7,6 +7,7 @@ import pytest
 from small_dicom import metadata, release, write
 
 from mammoflow import recipes
+from mammoflow.config import SplitConfig
 from mammoflow.data import releases
 from mammoflow.errors import ConfigError, SourceError
 from mammoflow.graph import locate
@@ -88,6 +89,12 @@ def test_what_a_source_holds_decides_its_artefact_wherever_it_lies(tmp_path):
         config = replace(recipes.smoke(), source=str(tmp_path / name))
         return locate(config, Lake(str(tmp_path / "lake"))).images.fingerprint
 
+    def with_manifest(text):
+        (tmp_path / "splits.csv").write_text(text)
+        config = replace(recipes.smoke(), splits=SplitConfig(manifest=str(tmp_path / "splits.csv")))
+        return locate(config, Lake(str(tmp_path / "lake"))).images.fingerprint
+
+    assert with_manifest("patient_id,split\np,train\n") != with_manifest("patient_id,split\np,test\n")
     known = [fingerprint("a")]
     assert fingerprint("b") == known[0]
     film = next((tmp_path / "b").glob("*_LEFT_CC/*/*/*.dcm"))

@@ -1,4 +1,5 @@
 import random
+import re
 from collections import defaultdict
 
 import pyarrow as pa
@@ -69,6 +70,28 @@ def test_cancer_is_as_frequent_in_every_split():
 def test_another_seed_gives_other_splits():
     table = exams({f"P{n:03}": [n % 2] for n in range(60)})
     assert of_patient(splits.assign(table, SplitConfig(), 0)) != of_patient(splits.assign(table, SplitConfig(), 1))
+
+
+def test_a_published_manifest_gives_the_same_splits_again(tmp_path):
+    table = exams({f"p{n}": [n % 2] for n in range(40)})
+    first = splits.assign(table, SplitConfig(), seed=1)
+    loaded = splits.with_manifest(table, splits.manifest(first))
+    again = splits.assign(loaded, SplitConfig(protocol="given"), seed=2)
+    assert again["split"].to_pylist() == first["split"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("patient,split\np1,train\n", "the manifest has no column patient_id; write it as patient_id,split"),
+        ("patient_id,split\np1,training\n", "manifest, line 2: split is 'training', but must be one of"),
+        ("patient_id,split\np1,train\np1,test\n", "manifest, line 3: p1 is in train and test; keep one"),
+        ("patient_id,split\nq1,train\n", "none of the manifest's 1 patients is among those of the source"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_named(text, reason):
+    with pytest.raises(SplitError, match=re.escape(reason)):
+        splits.with_manifest(exams({"p1": [1]}), text)
 
 
 @pytest.fixture(scope="module")

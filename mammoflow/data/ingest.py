@@ -8,6 +8,7 @@ Shape letters: N rows of a shard; H, W image rows, columns [px]; P patch side [p
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -65,8 +66,9 @@ def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
 def decode_images(config: Config, source: str, out: Artefact, say: Say = print) -> Row:
     """List a release, assign splits, and decode its films and outlines into shards of `schema.images`.
 
-    Writes exams.parquet (the images used, with their split), shards/, and quarantine.parquet: an image that can't be
-    decoded is a fatal row there and in no shard; a lesion without a usable outline is a row, and a null in its image.
+    Writes exams.parquet (the images used, with their split), splits.csv, shards/, and quarantine.parquet: an image
+    that can't be decoded is a fatal row there and in no shard; a lesion without a usable outline is a row, and a null
+    in its image.
 
     Args:
         config: data set, limit, splits, image size, seed and shard size.
@@ -85,11 +87,9 @@ def decode_images(config: Config, source: str, out: Artefact, say: Say = print) 
         LakeError: the lake can't be written.
     """
     listing = releases.read(config.dataset, source)
-    exams = splits.select(listing.exams, config.splits)
-    if config.limit is not None:
-        exams = splits.limit_films(exams, config.limit)
-    exams = _in_shard_order(splits.assign(exams, config.splits, config.seed), config.seed)
+    exams = _split(listing.exams, config)
     lake.write_table(out.file("exams.parquet"), exams)
+    lake.write_bytes(out.file("splits.csv"), splits.manifest(exams).encode())
     jobs = _decode_jobs(exams, config)
     common = {"exams": exams, "images": config.images, "out": out.url}
     ledger = shards.complete(_decode_shard, jobs, common, out, "shards", shards.Progress("images decoded", say))
@@ -147,6 +147,18 @@ def _draw_shard(job: Row, plan: tuple[release.Patient, ...], phantoms: PhantomCo
             entry["rows"].setdefault(name, []).extend(some)
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     return {"units": job["units"], "bad": 0}
+
+
+def _split(exams: pa.Table, config: Config) -> pa.Table:
+    """Keep the exams that the protocol and the limit leave, assign splits, and order them as shards do."""
+    protocol = config.splits
+    if protocol.manifest:
+        exams = splits.with_manifest(exams, lake.read_bytes(protocol.manifest).decode("utf-8-sig"))
+        protocol = replace(protocol, protocol="given")
+    exams = splits.select(exams, protocol)
+    if config.limit is not None:
+        exams = splits.limit_films(exams, config.limit)
+    return _in_shard_order(splits.assign(exams, protocol, config.seed), config.seed)
 
 
 def _in_shard_order(exams: pa.Table, seed: int) -> pa.Table:

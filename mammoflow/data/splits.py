@@ -3,6 +3,8 @@
 Every function takes and returns tables of schema.EXAMS; none depends on the order of rows.
 """
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -16,6 +18,8 @@ from mammoflow import lake
 from mammoflow.config import SplitConfig
 from mammoflow.errors import SplitError
 from mammoflow.schema import MALIGNANT, SPLITS
+
+_MANIFEST = ("patient_id", "split")
 
 
 def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
@@ -41,6 +45,43 @@ def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
     if not kept.num_rows:
         raise SplitError(f"protocol {splits.protocol!r} leaves none of the {exams.num_rows} images: {remedy}")
     return kept
+
+
+def manifest(exams: pa.Table) -> str:
+    """Return who is in which split as CSV, `patient_id,split`, sorted; `with_manifest` loads it again."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_MANIFEST)
+    writer.writerows(sorted({*_pairs(exams, *_MANIFEST)}))
+    return out.getvalue()
+
+
+def with_manifest(exams: pa.Table, text: str) -> pa.Table:
+    """Return the exams with the splits of a manifest as their own (`part`), to be used under the protocol `given`.
+
+    Raises:
+        SplitError: a column is missing, a split is unknown, a patient has two, or none of the patients is among the
+            exams.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    if missing := [name for name in _MANIFEST if name not in (reader.fieldnames or ())]:
+        raise SplitError(f"the manifest has no column {', '.join(missing)}; write it as {','.join(_MANIFEST)}")
+    known: dict[str, str] = {}
+    for row in reader:
+        patient, split = row["patient_id"], row["split"]
+        if split not in SPLITS:
+            raise SplitError(f"manifest, line {reader.line_num}: split is {split!r}, but must be one of {SPLITS}")
+        if known.setdefault(patient, split) != split:
+            raise SplitError(
+                f"manifest, line {reader.line_num}: {patient} is in {known[patient]} and {split}: keep one"
+            )
+    parts = [known.get(patient) for patient in exams["patient_id"].to_pylist()]
+    if not any(parts):
+        raise SplitError(
+            f"none of the manifest's {len(known)} patients is among those of the source; is it of another release?"
+        )
+    index = exams.schema.get_field_index("part")
+    return exams.set_column(index, exams.schema.field(index), pa.array(parts, pa.string()))
 
 
 def limit_films(exams: pa.Table, films: int) -> pa.Table:
