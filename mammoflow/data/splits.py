@@ -73,7 +73,7 @@ def with_manifest(exams: pa.Table, text: str) -> pa.Table:
             raise SplitError(f"manifest, line {reader.line_num}: split is {split!r}, but must be one of {SPLITS}")
         if known.setdefault(patient, split) != split:
             raise SplitError(
-                f"manifest, line {reader.line_num}: {patient} is in {known[patient]} and {split}: keep one"
+                f"manifest, line {reader.line_num}: {patient} is in {known[patient]} and {split}; keep one"
             )
     parts = [known.get(patient) for patient in exams["patient_id"].to_pylist()]
     if not any(parts):
