@@ -89,6 +89,16 @@ def on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _raise_terminated)
 
 
+def check_terminated() -> None:
+    """Raise anew where SIGTERM came but its exception was lost, as in a callback that catches everything.
+
+    Raises:
+        Terminated: SIGTERM has arrived.
+    """
+    if _terminated.is_set():
+        raise Terminated
+
+
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
     _terminated.set()
     raise Terminated

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -99,6 +100,15 @@ def test_exit_codes(body: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == ENDS[body]
     assert "Traceback" not in done.stderr
+
+
+def test_a_sigterm_whose_exception_was_lost_is_raised_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.check_terminated()
+    arrived = threading.Event()
+    arrived.set()
+    monkeypatch.setattr(cli, "_terminated", arrived)
+    with pytest.raises(cli.Terminated):
+        cli.check_terminated()
 
 
 def test_sigterm_ends_a_job_with_143() -> None:

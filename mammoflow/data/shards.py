@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import NDArray
 
-from mammoflow import errors, lake
+from mammoflow import cli, errors, lake
 from mammoflow.errors import MammoflowError
 from mammoflow.lake import Artefact
 
@@ -103,6 +103,7 @@ def complete(
             if row["error"]:
                 raise getattr(errors, row["error"])(row["reason"])
             progress.add(row["units"], row["bad"])
+            cli.check_terminated()
     return [lake.read_json(ledger_url(out.url, job["shard"])) for job in jobs]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from mammoflow import lake
+from mammoflow import cli, lake
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import MammoflowError, TrainingError
 from mammoflow.training import distributed
@@ -46,6 +46,7 @@ class _Stream(tune.Callback):
         **_info: Any,
     ) -> None:
         """Pass on the figures of one epoch."""
+        cli.check_terminated()
         if "epoch" in result:
             self._on_epoch(self._jobs[trial.config["job"]].name, result)
 
