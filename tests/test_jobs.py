@@ -267,6 +267,7 @@ def test_ray_job_stop_closes_the_runs(cluster: Cluster, lake: Path) -> None:
     assert "was stopped" in cluster.job("status", "stopped").stdout
     said = cluster.job("logs", "stopped").stdout
     assert "stopped by SIGTERM; the same command goes on from here" in said
+    assert "Traceback" not in said, said[said.index("Traceback") - 500 :]
     found = statuses(lake, "top-layers")
     assert "RUNNING" not in found
     assert found.count("KILLED") >= 3

@@ -57,9 +57,7 @@ def scores(made, split, seed):
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    made = make(tmp_path_factory.mktemp("report"))
+def inputs_of(made):
     val = scores(made, "val", 1)
     accuracy = {"accuracy": 0.5, "balanced_accuracy": 0.4, "confusion": np.eye(5, dtype=int).tolist(), "patches": 5}
     return report.ReportInputs(
@@ -75,6 +73,11 @@ def inputs(tmp_path_factory):
         patch_accuracy={BACKBONE: accuracy},
         seconds={"images": 12.0, "search": 100.5},
     )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return inputs_of(make(tmp_path_factory.mktemp("report")))
 
 
 def test_one_file_with_everything_in_it(inputs, tmp_path):
@@ -105,22 +108,7 @@ def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_pa
         lake.write_table(shard.replace("train-0", f"train-{number + 1}"), pa.concat_tables([rows] * 3))
     background = rows.filter(pc.equal(rows["label"], 0))
     lake.write_table(shard.replace("train-0", "train-9"), background)
-    val = scores(made, "val", 1)
-    accuracy = {"accuracy": 0.5, "balanced_accuracy": 0.4, "confusion": np.eye(5, dtype=int).tolist(), "patches": 5}
-    found = report.ReportInputs(
-        config=made.config,
-        images=made.images,
-        patches=made.patches,
-        trunks={BACKBONE: made.trunk},
-        search=made.search,
-        val_scores=val,
-        test_scores=scores(made, "test", 2),
-        ensemble=ensemble.choose(val, made.ranking, EnsembleConfig()),
-        registered={"name": "mammoflow", "version": "3"},
-        patch_accuracy={BACKBONE: accuracy},
-        seconds={},
-    )
-    page = Page(Path(report.write(found, str(tmp_path / "report.html"))).read_text(encoding="utf-8"))
+    page = Page(Path(report.write(inputs_of(made), str(tmp_path / "report.html"))).read_text(encoding="utf-8"))
     assert "loss of the patch classifier" not in page.text
     assert sum("training patches of class" in image["alt"] for image in page.images) == 3
 

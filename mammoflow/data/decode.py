@@ -109,18 +109,17 @@ def load_image(path: str, images: ImageConfig) -> Decoded:
     Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8 (encoding); paper, methods (reduction to 1152x896).
     """
     raw = image_files.read(path, images)
-    pixels_hw, darkest, brightest = raw.pixels, 0, raw.largest
+    pixels_hw, largest = raw.pixels, raw.largest
     lowest, highest = int(pixels_hw.min()), int(pixels_hw.max())
     if lowest == highest:
         raise DecodeError(f"{path}: every pixel is {lowest}, so it shows nothing; fetch the file again")
     if images.intensity == "percentile":
         darkest, brightest = _percentiles(pixels_hw)
+        pixels_hw, largest = np.clip(pixels_hw, darkest, brightest) - pixels_hw.dtype.type(darkest), brightest - darkest
     mirrored = images.face == "right" and _faces_left(pixels_hw)
     fit = plan_fit(pixels_hw.shape[0], pixels_hw.shape[1], images, mirrored=mirrored)
-    # averages keep their fractions until the range is full; the air around is padded last
-    range_hw = np.clip(pixels_hw.astype(np.float32), darkest, brightest) - np.float32(darkest)
-    reduced_HW = fit.apply(range_hw)
-    full_HW = np.rint(reduced_HW.astype(np.float64) * (FULL / (brightest - darkest))).astype(np.uint16)
+    reduced_HW = fit.apply(pixels_hw.astype(np.float32))  # averages keep their fractions until the range is full
+    full_HW = np.rint(reduced_HW.astype(np.float64) * (FULL / largest)).astype(np.uint16)
     return Decoded(pixels=full_HW, fit=fit, identity=raw.identity)
 
 

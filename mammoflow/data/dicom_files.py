@@ -105,7 +105,8 @@ def read(path: str, data: bytes, images: ImageConfig) -> Raw:
             pixels_hw, largest = _windowed(path, tags, stored_hw, images.window)
         else:
             pixels_hw, largest = _unsigned(tags, stored_hw)
-        pixels_hw[_padding(tags, stored_hw)] = 0
+        if "PixelPaddingValue" in tags:
+            pixels_hw = np.where(_padding(tags, stored_hw), pixels_hw.dtype.type(0), pixels_hw)
         return Raw(pixels=pixels_hw, largest=largest, identity=_identity(tags))
     except DecodeError:
         raise
@@ -197,7 +198,7 @@ def _unsigned(tags: pydicom.Dataset, stored_hw: NDArray[Any]) -> tuple[NDArray[A
     inverted = (tags.PhotometricInterpretation == "MONOCHROME1") != (float(tags.get("RescaleSlope") or 1) < 0)
     if tags.PixelRepresentation:
         stored_hw = stored_hw.astype(np.int32) + 2 ** (bits - 1)
-    pixels_hw = stored_hw.astype(np.uint8 if bits <= 8 else np.uint16)
+    pixels_hw = stored_hw.astype(np.uint8 if bits <= 8 else np.uint16, copy=False)
     return (largest - pixels_hw if inverted else pixels_hw), largest
 
 
@@ -243,11 +244,8 @@ def _window_range(tags: pydicom.Dataset, values_hw: NDArray[Any], which: int) ->
 
 def _padding(tags: pydicom.Dataset, stored_hw: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where a file holds no image: its padding value, or the range of them. Source: PS3.3 C.7.5.1.1.2."""
-    value = tags.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored_hw.shape, np.bool_)
-    limit = tags.get("PixelPaddingRangeLimit")
-    first, last = sorted((int(value), int(value if limit is None else limit)))
+    value = int(tags.PixelPaddingValue)
+    first, last = sorted((value, int(tags.get("PixelPaddingRangeLimit", value))))
     return np.asarray((stored_hw >= first) & (stored_hw <= last), np.bool_)
 
 

@@ -259,7 +259,7 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]
         if fault:
             reason = f"{lesion['lesion_id']}: {fault}"
             faults.append(
-                problem(exam["image_id"], [*lesion["mask_paths"], exam["path"]][0], "mask", reason, fatal=False)
+                problem(exam["image_id"], (lesion["mask_paths"] or [exam["path"]])[0], "mask", reason, fatal=False)
             )
         lesions.append({name: lesion[name] for name in ("lesion_id", "kind", "pathology")} | {"mask_png": mask_png})
     return lesions, faults

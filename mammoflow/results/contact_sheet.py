@@ -3,6 +3,8 @@
 Shape letters: H W rows and columns of an image [px].
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,23 +31,17 @@ def write(images: Artefact, patches: Artefact, side: int, mark: str) -> str:
     Raises:
         LakeError: no permission, or the disk is full.
     """
-    shards = {split: _shards(images, split) for split in SPLITS}
-    each = -(-_FILMS // sum(bool(found) for found in shards.values()))
+    firsts = {split: shard for split in SPLITS if (shard := next(lake.iter_shards(images, split), None))}
     films = []
-    for split, found in shards.items():
-        if found:
-            rows = lake.read_table(found[0], _ABOUT).slice(0, each)
-            films += _framed(rows, _frames(_shards(patches, split), rows["image_id"], side))
+    for split, shard in firsts.items():
+        rows = lake.read_table(shard, _ABOUT).slice(0, -(-_FILMS // len(firsts)))
+        films += _framed(rows, _frames(lake.iter_shards(patches, split), rows["image_id"], side))
     out = patches.file(FILE)
     lake.write_bytes(out, pictures.contact_sheet(films, _COLUMNS, mark))
     return out
 
 
-def _shards(artefact: Artefact, split: str) -> list[str]:
-    return list(lake.iter_shards(artefact, split))
-
-
-def _frames(shards: list[str], image_ids: pa.ChunkedArray, side: int) -> dict[str, list[pictures.Frame]]:
+def _frames(shards: Iterable[str], image_ids: pa.ChunkedArray, side: int) -> dict[str, list[pictures.Frame]]:
     """Return image_id -> frames of its patches."""
     found: dict[str, list[pictures.Frame]] = {}
     for shard in shards:

@@ -67,7 +67,7 @@ def untrained(config: Config, done: Artefacts) -> Config:
     return replace(config, name="demo-random-trunk", trunks=trunks, search=replace(config.search, survivors="all"))
 
 
-def test_scores(done: Artefacts) -> pa.Table:
+def members_and_ensemble(done: Artefacts) -> pa.Table:
     """Return the members' rows and the ensemble's."""
     chosen = pipeline.load_ensemble(done)
     scores = lake.read_table(done.evaluation.file("test.parquet"))
@@ -159,9 +159,9 @@ def measure(folder: str) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             trained = pipeline.ensure("evaluation", config)
             random = pipeline.ensure("evaluation", untrained(config, trained))
-        rows, women = as_rows(test_scores(trained), "trained/")
+        rows, women = as_rows(members_and_ensemble(trained), "trained/")
         assert len(women) >= LEAST_TEST_FILMS, f"{len(women)} test films, {LEAST_TEST_FILMS} are wanted: draw more"
-        others, same_women = as_rows(test_scores(random), "random/")
+        others, same_women = as_rows(members_and_ensemble(random), "random/")
         assert (women == same_women).all()
         seeds.append((rows | others, women))
         for name, found in trained.evaluation.summary()["patch_accuracy"].items():
