@@ -5,6 +5,7 @@ went to quarantine, the good ones are kept; 130 Ctrl-C; 143 SIGTERM (`ray job st
 traceback.
 """
 
+import os
 import signal
 import sys
 import textwrap
@@ -73,6 +74,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a job's main function so that every end is clean and has its exit code (see this module's docstring)."""
     _terminated.clear()
     signal.signal(signal.SIGTERM, _raise_terminated)
+    sys.unraisablehook = _signal_again
     try:
         main()
     except QuarantineError as error:
@@ -81,6 +83,7 @@ def run(main: Callable[[], None]) -> None:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt:
         name, code = ("SIGTERM", 143) if _terminated.is_set() else ("Ctrl-C", 130)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would only disturb the way out
         _stop(f"stopped by {name}; the same command goes on from here", code)
 
 
@@ -102,6 +105,17 @@ def check_terminated() -> None:
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
     _terminated.set()
     raise Terminated
+
+
+def _signal_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a signal once more whose exception was lost: in a finalizer or a weakref's callback Python drops it."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _stop(message: str, code: int) -> None:

@@ -121,3 +121,24 @@ def test_sigterm_ends_a_job_with_143() -> None:
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(20) == 143
         assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_arrives_in_a_finalizer_ends_the_job(number: str, code: int) -> None:
+    """There Python prints and drops the exception of a signal handler; libraries like SQLAlchemy have many."""
+    program = f"""
+import signal, time
+from mammoflow import cli
+class Held:
+    def __del__(self):
+        signal.raise_signal(signal.{number})
+def main():
+    held = Held()
+    del held
+    time.sleep(60)
+cli.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "the same command goes on from here" in done.stderr
