@@ -133,6 +133,7 @@ class Held:
     def __del__(self):
         signal.raise_signal(signal.{number})
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born to ignore it
     held = Held()
     del held
     time.sleep(60)

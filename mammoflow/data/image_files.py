@@ -16,12 +16,12 @@ from mammoflow.errors import DecodeError
 MAX_BYTES = 2**30
 """Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
 
-_OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5")
+_OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5", b"\xff\xd8\xff")
 _NOBODY = Identity(patient_id=None, laterality=None, view=None)
 
 
 def read(path: str, images: ImageConfig) -> Raw:
-    """Read one image file: DICOM, PNG, TIFF or PGM of 8 to 16 bits.
+    """Read one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
 
     Args:
         path: local path or URL.
@@ -36,7 +36,9 @@ def read(path: str, images: ImageConfig) -> Raw:
         return dicom_files.read(path, data, images)
     if data.startswith(_OTHER_FORMATS):
         return _read_other(path, data, images)
-    raise DecodeError(f"{path}: neither DICOM (`DICM` at byte 128) nor PNG, TIFF or PGM; convert it to one of them")
+    raise DecodeError(
+        f"{path}: neither DICOM (`DICM` at byte 128) nor PNG, TIFF, PGM or JPEG; convert it to one of them"
+    )
 
 
 def _bytes(path: str) -> bytes:
@@ -63,7 +65,7 @@ def _read_other(path: str, data: bytes, images: ImageConfig) -> Raw:
     except cv2.error as error:
         raise DecodeError(f"{path}: damaged image ({error.err}); fetch the file again") from error
     if image is None:
-        raise DecodeError(f"{path}: a damaged or unsupported PNG, TIFF or PGM; fetch or convert it again")
+        raise DecodeError(f"{path}: a damaged or unsupported PNG, TIFF, PGM or JPEG; fetch or convert it again")
     if image.ndim == 3 and image.shape[2] >= 3 and (image[..., :3] == image[..., :1]).all():
         image = image[..., 0]  # grey saved as colour
     if image.ndim != 2:

@@ -20,6 +20,11 @@ ASPECT_TOLERANCE = 0.03
 LARGEST_RESIZE = 1.5
 """A mask more than this many times larger or smaller than its film, on a side, is not this film's."""
 
+LOSSY = (".jpg", ".jpeg")
+"""Masks in these files hold other values than two around their outline."""
+LOSSY_SLACK, LOSSY_SHARE = 32, 0.99
+"""How far off black and white [of 255] all but a hundredth of such a mask's pixels may be."""
+
 _AS_STORED = ImageConfig(intensity="full_range")
 _SUBPIXEL_BITS = 4
 _SUBPIXEL = 2**_SUBPIXEL_BITS
@@ -115,10 +120,20 @@ def _size(pixels: NDArray[Any]) -> str:
 def _binary(path: str) -> NDArray[np.bool_]:
     """Read a file of exactly two values as a mask: True where the larger one is."""
     pixels_hw = image_files.read(path, _AS_STORED).pixels
+    if path.lower().endswith(LOSSY):
+        pixels_hw = _without_loss(path, pixels_hw)
     lowest, highest = pixels_hw.min(), pixels_hw.max()
     if lowest == highest or not ((pixels_hw == lowest) | (pixels_hw == highest)).all():
         raise DecodeError(f"{path}: is no mask, which holds exactly two values")
     return np.asarray(pixels_hw == highest, np.bool_)
+
+
+def _without_loss(path: str, pixels_hw: NDArray[Any]) -> NDArray[Any]:
+    """Return what a lossy mask held before: black and white."""
+    near = (pixels_hw <= LOSSY_SLACK) | (pixels_hw >= 255 - LOSSY_SLACK)
+    if near.mean() < LOSSY_SHARE:
+        raise DecodeError(f"{path}: is no mask, which is black and white")
+    return np.where(pixels_hw > 127, 255, 0)
 
 
 def _misfit(path: str, mask: NDArray[np.bool_], height: int, width: int) -> float:

@@ -3,7 +3,7 @@
 A new release is a module with `read(source) -> Listing`, and a line in `RELEASES`.
 """
 
-from mammoflow.data.releases import cbis_ddsm, cmmd, csv_folder, inbreast, rsna, vindr
+from mammoflow.data.releases import cbis_ddsm, cbis_trees, cmmd, csv_folder, inbreast, rsna, vindr
 from mammoflow.data.releases.listing import Listing, Release, scan
 from mammoflow.errors import ConfigError, SourceError
 
@@ -11,7 +11,7 @@ AUTO = "auto"
 """As `Config.dataset`: the release is recognised by its files."""
 
 RELEASES: dict[str, Release] = {
-    "cbis_ddsm": Release(read=cbis_ddsm.read, marks=tuple(cbis_ddsm.CSV_FILES), roots=cbis_ddsm.ROOTS),
+    "cbis_ddsm": Release(read=cbis_ddsm.read, marks=tuple(cbis_ddsm.CSV_FILES), roots=cbis_trees.ROOTS),
     "inbreast": Release(read=inbreast.read, marks=inbreast.TABLES, roots=inbreast.ROOTS),
     "vindr": Release(read=vindr.read, marks=(vindr.BREASTS,)),
     "cmmd": Release(read=cmmd.read, marks=(cmmd.TABLE,), roots=cmmd.ROOTS),

@@ -1,4 +1,4 @@
-"""CBIS-DDSM: its four case description CSVs and the classic tree, as an exams table. No Ray, no pixels.
+"""CBIS-DDSM: its four case description CSVs, as an exams table; cbis_trees.py finds the files. No Ray, no pixels.
 
 A row of the CSVs is a lesion; a path in it leads to an image *series*. One physical film may come as two series
 (under mass and under calcification) with a lesion list each: it has one label and one lesion list here, the union,
@@ -10,6 +10,8 @@ Source: The Cancer Imaging Archive, CBIS-DDSM (doi:10.7937/K9/TCIA.2016.7O02S9CY
 from dataclasses import dataclass
 from typing import Any
 
+from mammoflow.data.releases import cbis_trees
+from mammoflow.data.releases.cbis_trees import ROOTS, Tree
 from mammoflow.data.releases.listing import (
     Listing,
     SourceFiles,
@@ -29,9 +31,6 @@ CSV_FILES = {
     "calc_case_description_test_set.csv": ("test", "calcification", "Calc-Test_"),
 }
 """File name to the release's part, the kind of its lesions, and how its case folders begin."""
-
-ROOTS = ("", "CBIS-DDSM")
-"""Where the CSVs and the case folders may stand within the source."""
 
 DENSITY_COLUMNS = ("breast_density", "breast density")
 COLUMNS = {
@@ -87,7 +86,8 @@ def read(source: str) -> Listing:
             a path that leads out of the source.
     """
     files = scan(source)
-    found = _find_csvs(files)
+    tree = cbis_trees.index(files)
+    found = _find_csvs(tree)
     by_csv = {name: _read_csv(files, name, path) for name, path in found.items()}
     rows = [row for some in by_csv.values() for row in some]
     faults = _faults(rows)
@@ -101,9 +101,9 @@ def read(source: str) -> Listing:
             good.append(film)
             continue
         for row in film:  # the film's label is in doubt, so none of its series is used
-            path = files.url(_locate(files, row.image))
+            path = files.url(tree.film(row.image))
             problems[row.image_id] = problem(row.image_id, path, "decode", fault, fatal=True)
-    exams = exams_table([exam for film in good for exam in _exams_of_film(files, film)])
+    exams = exams_table([exam for film in good for exam in _exams_of_film(tree, film)])
     counts = {f"rows in {name}": len(some) for name, some in by_csv.items()}
     counts |= {"patients": len({row.patient for row in rows}), "images": exams.num_rows, "films": len(good)}
     return Listing(exams=exams, problems=tuple(problems.values()), counts=counts)
@@ -128,21 +128,17 @@ def _faults(rows: list[LesionRow]) -> dict[str, str]:
     return faults
 
 
-def _find_csvs(files: SourceFiles) -> dict[str, str]:
+def _find_csvs(tree: Tree) -> dict[str, str]:
     """Return CSV name -> relative path of those that are there; refuse a folder whose images lack their CSV."""
-    found: dict[str, str] = {}
-    for name in CSV_FILES:
-        path = _locate(files, name)
-        if files.has(path):
-            found[name] = path
+    files = tree.files
+    found = {name: path for name in CSV_FILES if (path := files.locate(name, ROOTS))}
     if not found:
         raise SourceError(
-            f"{files.root} holds no CBIS-DDSM: looked for {', '.join(CSV_FILES)} there and in its folder CBIS-DDSM; "
-            "put the case description CSVs beside the case folders, or name another --dataset"
+            f"{files.root} holds no CBIS-DDSM: looked for {', '.join(CSV_FILES)} there and in its folders CBIS-DDSM "
+            "and csv; put the case description CSVs beside the case folders, or name another --dataset"
         )
-    tops = {folder.removeprefix("CBIS-DDSM/").partition("/")[0] for folder in files.folders}
     for name, (_, _, prefix) in CSV_FILES.items():
-        if name not in found and any(top.startswith(prefix) for top in tops):
+        if name not in found and any(case.startswith(prefix) for case in tree.by_case):
             raise SourceError(
                 f"{files.root} holds folders {prefix}* but not {name}, without which they have no labels; "
                 "put that CSV beside the case folders"
@@ -166,17 +162,12 @@ def _read_csv(files: SourceFiles, name: str, path: str) -> list[LesionRow]:
     return rows
 
 
-def _locate(files: SourceFiles, path: str) -> str:
-    """Return where a path of the CSV is in the source; the CSV's own path where it is nowhere."""
-    return files.locate(path, ROOTS) or path
-
-
-def _exams_of_film(files: SourceFiles, film: list[LesionRow]) -> list[dict[str, Any]]:
+def _exams_of_film(tree: Tree, film: list[LesionRow]) -> list[dict[str, Any]]:
     """Return one exam per series of a film, all with the film's label and the lesions of all its series."""
     lesions = {}
     for row in film:
         lesion_id = f"{row.image_id}_{row.number}"
-        lesions[lesion_id] = lesion(lesion_id, row.kind, PATHOLOGIES[row.pathology], masks=_mask_candidates(files, row))
+        lesions[lesion_id] = lesion(lesion_id, row.kind, PATHOLOGIES[row.pathology], masks=_masks(tree, row))
     union = [lesions[lesion_id] for lesion_id in sorted(lesions)]
     label = int(any(one["pathology"] == "malignant" for one in union))
     densities = [int(row.density) for row in film if row.density in ("1", "2", "3", "4")]  # the release has 0 twice
@@ -191,15 +182,12 @@ def _exams_of_film(files: SourceFiles, film: list[LesionRow]) -> list[dict[str, 
             "density": densities[0] if densities else None,
             "label": label,
             "part": row.part,
-            "path": files.url(_locate(files, row.image)),
+            "path": tree.files.url(tree.film(row.image)),
             "lesions": union,
         }
         for image_id, row in series.items()
     ]
 
 
-def _mask_candidates(files: SourceFiles, row: LesionRow) -> list[str]:
-    """Return the files that may be a lesion's mask, the likeliest first."""
-    named = [_locate(files, path) for path in (row.mask, row.crop)]
-    beside = [path for one in named for path in files.inside(one.rpartition("/")[0], ".dcm")]
-    return [files.url(path) for path in dict.fromkeys([*named, *beside])]
+def _masks(tree: Tree, row: LesionRow) -> list[str]:
+    return [tree.files.url(path) for path in tree.masks(row.mask, row.crop)]

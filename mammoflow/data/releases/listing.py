@@ -61,7 +61,7 @@ class SourceFiles:
         folder, _, name = path.rpartition("/")
         return name in self.folders.get(folder, ())
 
-    def inside(self, folder: str, suffix: str) -> list[str]:
+    def inside(self, folder: str, suffix: str | tuple[str, ...]) -> list[str]:
         """Return the relative paths of a folder's own files that end in `suffix`, sorted."""
         return [f"{folder}/{name}" for name in sorted(self.folders.get(folder, ())) if name.endswith(suffix)]
 
