@@ -3,7 +3,7 @@ r"""Score new images with a registered model: one row a file, whatever happens t
     ray job submit --working-dir . -- python jobs/score.py --model models:/mammoflow@champion \
         --images s3://bucket/new --out s3://bucket/scores.parquet
 
-Reads    DICOM, PNG, TIFF or PGM files below a folder or URL
+Reads    DICOM, PNG, TIFF, PGM or JPEG files below a folder or URL
 Writes   Parquet: path, probability, decision at the operating point, members' scores, model version, error
 Next     nothing; read the table with any Parquet reader
 """

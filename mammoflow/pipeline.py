@@ -157,9 +157,9 @@ def _build_trunks(a: Artefacts) -> Built:
             "no patch of a lesion is for training: no training film has an outline that can be used; the reasons stand "
             f"in {a.images.file('quarantine.parquet')}; add the masks to --source"
         )
-    todo = {name: item for name, item in a.trunks.items() if not item.done}
-    trained = trunks.train(a.config, a.lake, a.images, a.patches, todo)
-    return [(todo[name], figures) for name, figures in trained.items()]
+    missing = {name: item for name, item in a.trunks.items() if not item.done}
+    trained = trunks.train(a.config, a.lake, a.images, a.patches, missing)
+    return [(missing[name], figures) for name, figures in trained.items()]
 
 
 def _build_search(a: Artefacts) -> Built:

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from drawn import drawn_release
+from small_dicom import write
 
 from mammoflow.config import ImageConfig, PhantomConfig
 from mammoflow.data import decode, outlines, releases
-from mammoflow.data.phantom import release
 from mammoflow.data.releases.cbis_trees import CROP, FILM, MASK
 
 Move = Callable[[str, pydicom.Dataset], str]
@@ -23,16 +24,9 @@ IMAGES = ImageConfig(height=256, width=192)
 def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("classic")
     config = PhantomConfig(patients=6, height=320, width=240, two_series=0.5, compressed=0)
-    rows: dict[str, list] = {}
-    for patient in release.plan(config, 3):
-        drawn = release.draw(patient, config, 3)
-        for path, data in drawn.files:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(data)
-        for name, some in drawn.rows.items():
-            rows.setdefault(name, []).extend(some)
-    for name, data in release.metadata(rows).items():
-        (root / name).write_bytes(data)
+    files, csvs = drawn_release(config, 3)
+    for path, data in (files | csvs).items():
+        write(root / path, data)
     return root
 
 
@@ -76,7 +70,7 @@ def test_the_jpeg_mirror(classic: Path, tmp_path: Path, by_uid: bool) -> None:
     infos = []
     for number, path in enumerate(sorted(classic.rglob("*.dcm"))):
         tags = pydicom.dcmread(path)
-        folder = tags.SeriesInstanceUID if by_uid else f"1.2.{abs(hash(tags.SeriesInstanceUID))}"
+        folder = tags.SeriesInstanceUID if by_uid else f"{tags.SeriesInstanceUID}.9"
         name = f"jpeg/{folder}/1-{number}.jpg"
         pixels = tags.pixel_array
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

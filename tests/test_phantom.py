@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from drawn import drawn_release
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,15 +25,7 @@ SMALL = PhantomConfig(patients=6, height=192, width=152, compressed=0.6)
 def drawn():
     """Files and CSVs of a small release in which every film has two series and some women are in the test part."""
     config = PhantomConfig(patients=8, height=192, width=152, compressed=0.6, two_series=1.0, official_test=0.4)
-    files, rows = {}, {}
-    for patient in release.plan(config, 3):
-        one = release.draw(patient, config, 3)
-        for path, data in one.files:
-            assert path not in files, "two files want one place"
-            files[path] = data
-        for name, some in one.rows.items():
-            rows.setdefault(name, []).extend(some)
-    return files, release.metadata(rows)
+    return drawn_release(config, 3)
 
 
 def rows_of(csvs, name):

@@ -94,3 +94,9 @@ def test_what_can_not_be_scored_is_refused_before_any_work(registry, films, made
     with pytest.raises(TrackingError, match="is not registered"):
         scoring.score(f"models:/{NAME}@champion", registry, str(films), out, compute)
     assert scoring.find_files(str(films / "0.png")) == [str(films / "0.png")]
+
+
+def test_jpeg_files_of_a_folder_are_taken(tmp_path):
+    cv2.imwrite(str(tmp_path / "film.JPG"), (breast() >> 8).astype("uint8"))
+    (tmp_path / "notes.txt").write_text("no image")
+    assert scoring.find_files(str(tmp_path)) == [str(tmp_path / "film.JPG")]

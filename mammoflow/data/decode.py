@@ -96,7 +96,7 @@ def plan_fit(source_height: int, source_width: int, images: ImageConfig, *, mirr
 
 
 def load_image(path: str, images: ImageConfig) -> Decoded:
-    """Read, decode and reduce one image file: DICOM, PNG, TIFF or PGM of 8 to 16 bits.
+    """Read, decode and reduce one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
 
     Args:
         path: local path or URL.

@@ -133,7 +133,7 @@ def _without_loss(path: str, pixels_hw: NDArray[Any]) -> NDArray[Any]:
     near = (pixels_hw <= LOSSY_SLACK) | (pixels_hw >= 255 - LOSSY_SLACK)
     if near.mean() < LOSSY_SHARE:
         raise DecodeError(f"{path}: is no mask, which is black and white")
-    return np.where(pixels_hw > 127, 255, 0)
+    return (pixels_hw > 127).astype(np.uint8)
 
 
 def _misfit(path: str, mask: NDArray[np.bool_], height: int, width: int) -> float:

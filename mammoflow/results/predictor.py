@@ -64,8 +64,8 @@ class Predictor:
         """Score images; the entry point that MLflow calls.
 
         Args:
-            inputs: a table with a column `path`, or a sequence of paths or URLs, of DICOM, PNG, TIFF or PGM files; or
-                one uint16 array (N, h, w) or a sequence of (h, w) of any size, full range, air dark.
+            inputs: a table with a column `path`, or a sequence of paths or URLs, of DICOM, PNG, TIFF, PGM or JPEG
+                files; or one uint16 array (N, h, w) or a sequence of (h, w) of any size, full range, air dark.
             params: none are known; MLflow's interface.
 
         Returns:

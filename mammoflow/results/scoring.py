@@ -25,7 +25,7 @@ from mammoflow.errors import DecodeError, SourceError
 from mammoflow.results import registered_model
 from mammoflow.results.ensemble import decide
 
-SUFFIXES = (".dcm", ".dicom", ".png", ".tif", ".tiff", ".pgm")
+SUFFIXES = (".dcm", ".dicom", ".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg")
 """Files of a folder that are taken for images; files without a suffix are too where they are DICOM."""
 
 _BATCH = 8
