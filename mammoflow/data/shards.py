@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import NDArray
 
-from mammoflow import cli, errors, lake
+from mammoflow import cli, errors, lake, schema
 from mammoflow.errors import MammoflowError
 from mammoflow.lake import Artefact
 
@@ -140,3 +140,8 @@ def count_rows(url: str) -> int:
     fs, path = lake.filesystem(url)
     with fs.open_input_file(path) as stream:
         return int(pq.read_metadata(stream).num_rows)
+
+
+def write_quarantine(out: Artefact, rows: list[Row]) -> None:
+    """Write what could not be used, rows of schema.QUARANTINE, as the artefact's table."""
+    lake.write_table(out.file("quarantine.parquet"), pa.Table.from_pylist(rows, schema=schema.QUARANTINE))

@@ -1,9 +1,6 @@
-"""The stages that bring phantoms, decoded images and patches into the lake, by Ray Data. No training, no models.
+"""Decoding a release into the lake's images, by Ray Data: the stage `images`.
 
-Each stage cuts its work into shards named by their content (shards.py). One task does a whole shard: read, decode,
-reduce, write; what crosses the object store is a row that says how much was done.
-
-Shape letters: N rows of a shard; H, W image rows, columns [px]; P patch side [px].
+Shape letters: N rows of a shard; H, W image rows, columns [px].
 """
 
 import hashlib
@@ -16,51 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mammoflow import lake, schema
-from mammoflow.config import Config, ImageConfig, PatchConfig, PhantomConfig
-from mammoflow.data import decode, outlines, patches, releases, shards, splits
+from mammoflow.config import Config, ImageConfig
+from mammoflow.data import decode, outlines, releases, shards, splits
 from mammoflow.data.dicom_files import FULL
-from mammoflow.data.phantom import release
 from mammoflow.data.releases.listing import problem
 from mammoflow.data.shards import Row, Say
-from mammoflow.errors import DecodeError, PatchError, SplitError
+from mammoflow.errors import DecodeError, SplitError
 from mammoflow.lake import Artefact
 from mammoflow.schema import SPLITS
-
-
-def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
-    """Draw the phantom release into `<out>/release`, in CBIS-DDSM's layout.
-
-    Args:
-        config: phantoms, seed and shard size; a shard is a quarter as many patients as images.
-        out: the artefact; what it holds already is kept.
-        say: takes progress lines.
-
-    Returns:
-        The stage's summary: {"patients", "files", "bytes"}.
-
-    Raises:
-        LakeError: the lake can't be written.
-    """
-    plan = release.plan(config.phantoms, config.seed)
-    count = max(1, config.compute.images_per_shard // 4)  # a patient has 2 to 3 films
-    jobs = [
-        {
-            "shard": f"patients-{lake.fingerprint(first, count)}",
-            "first": first,
-            "units": len(plan[first : first + count]),
-        }
-        for first in range(0, len(plan), count)
-    ]
-    common = {"plan": plan, "phantoms": config.phantoms, "seed": config.seed, "out": out.url}
-    # Drawn files are overwritten by the same bytes, so the ledger entry, written last, marks a shard as done.
-    ledger = shards.complete(_draw_shard, jobs, common, out, "ledger", shards.Progress("patients drawn", say))
-    rows: dict[str, list[Row]] = {}
-    for entry in ledger:
-        for name, some in entry["rows"].items():
-            rows.setdefault(name, []).extend(some)
-    for name, data in release.metadata(rows).items():
-        lake.write_bytes(out.file("release", name), data)
-    return {key: sum(entry[key] for entry in ledger) for key in ("patients", "files", "bytes")}
 
 
 def decode_images(config: Config, source: str, out: Artefact, say: Say = print) -> Row:
@@ -95,58 +55,8 @@ def decode_images(config: Config, source: str, out: Artefact, say: Say = print) 
     ledger = shards.complete(_decode_shard, jobs, common, out, "shards", shards.Progress("images decoded", say))
     twins = _twins(exams, ledger)
     quarantine = [*listing.problems, *(row for entry in ledger for row in entry["quarantine"]), *twins]
-    _write_quarantine(out, quarantine)
+    shards.write_quarantine(out, quarantine)
     return _image_summary(ledger, quarantine) | {"duplicates": len(twins), "source": listing.counts}
-
-
-def cut_patches(config: Config, images: Artefact, out: Artefact, say: Say = print) -> Row:
-    """Cut labelled patches out of decoded images into shards of `schema.patches`, rows shuffled within each.
-
-    Args:
-        config: the patch set and the seed.
-        images: complete artefact of `decode_images`; each of its shards gives one of patches.
-        out: the artefact; what it holds already is kept.
-        say: takes progress lines.
-
-    Returns:
-        The stage's summary: {"patches": {split: {class: n}}, "below_min", "unverified": patches so flagged,
-        "quarantined": images that gave none}.
-
-    Raises:
-        ConfigError: a lesion's class is not in the class list.
-        LakeError: the lake can't be read or written.
-    """
-    jobs = []
-    for url in lake.iter_shards(images):
-        stem = url.rpartition("/")[2].removesuffix(".parquet")
-        name = f"{stem.partition('-')[0]}-{lake.fingerprint(stem, config.patches, config.seed)}"
-        jobs.append({"shard": name, "images": url, "units": shards.count_rows(url)})
-    common = {"config": config.patches, "seed": config.seed, "out": out.url}
-    ledger = shards.complete(_cut_shard, jobs, common, out, "shards", shards.Progress("images cut", say))
-    quarantine = [row for entry in ledger for row in entry["quarantine"]]
-    _write_quarantine(out, quarantine)
-    counts = {split: dict.fromkeys(config.patches.classes, 0) for split in SPLITS}
-    for entry in ledger:
-        for name, n in entry["patches"].items():
-            counts[entry["split"]][name] += n
-    flags = {flag: sum(entry[flag] for entry in ledger) for flag in ("below_min", "unverified")}
-    return {"patches": counts, "quarantined": len(quarantine)} | flags
-
-
-def _draw_shard(job: Row, plan: tuple[release.Patient, ...], phantoms: PhantomConfig, seed: int, out: str) -> Row:
-    """Draw some patients; runs in a Ray Data task."""
-    cv2.setNumThreads(1)  # the task has one core
-    entry: Row = {"patients": job["units"], "files": 0, "bytes": 0, "rows": {}}
-    for patient in plan[job["first"] : job["first"] + job["units"]]:
-        drawn = release.draw(patient, phantoms, seed)
-        for path, data in drawn.files:
-            lake.write_bytes(lake.join(out, "release", path), data)
-            entry["files"] += 1
-            entry["bytes"] += len(data)
-        for name, some in drawn.rows.items():
-            entry["rows"].setdefault(name, []).extend(some)
-    lake.write_json(shards.ledger_url(out, job["shard"]), entry)
-    return {"units": job["units"], "bad": 0}
 
 
 def _split(exams: pa.Table, config: Config) -> pa.Table:
@@ -270,60 +180,6 @@ def _outline(lesion: Row, decoded: decode.Decoded) -> outlines.Outline:
     if lesion["outline"]:
         return outlines.draw_outline(lesion["outline"], height, width, from_bottom=lesion["from_bottom"])
     return outlines.load_mask(lesion["mask_paths"], height, width)
-
-
-def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
-    """Cut the patches of one shard of images and write them shuffled; runs in a Ray Data task."""
-    cv2.setNumThreads(1)  # the task has one core
-    rows, pixels, quarantine = [], [], []
-    for image, pixels_HW in shards.read_images(job["images"]):
-        rng = np.random.default_rng(int(lake.fingerprint(seed, image["image_id"], "patches"), 16))
-        try:
-            chosen = patches.cut(pixels_HW, [_lesion(row) for row in image["lesions"]], config, rng)
-        except PatchError as error:
-            quarantine.append(problem(image["image_id"], job["images"], "patches", str(error), fatal=True))
-            continue
-        rows += _patch_rows(image, chosen)
-        pixels += [pixels_HW[p.row : p.row + config.side, p.column : p.column + config.side].copy() for p in chosen]
-    order = np.random.default_rng(int(lake.fingerprint(seed, job["shard"], "shuffle"), 16)).permutation(len(rows))
-    rows = [rows[i] for i in order]
-    shape = (0, config.side, config.side)
-    pixels_NPP = np.stack([pixels[i] for i in order]) if rows else np.empty(shape, np.uint16)
-    entry = {
-        "split": job["shard"].partition("-")[0],
-        "patches": Counter(config.classes[row["label"]] for row in rows),
-        "below_min": sum(row["below_min"] for row in rows),
-        "unverified": sum(row["unverified"] for row in rows),
-        "quarantine": quarantine,
-    }
-    lake.write_json(shards.ledger_url(out, job["shard"]), entry)
-    shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NPP, schema.patches(config.side))
-    return {"units": job["units"], "bad": len(quarantine)}
-
-
-def _lesion(row: Row) -> patches.Lesion:
-    mask = outlines.decode_mask(row["mask_png"]) if row["mask_png"] else None
-    return patches.Lesion(lesion_id=row["lesion_id"], kind=row["kind"], pathology=row["pathology"], mask=mask)
-
-
-def _patch_rows(image: Row, chosen: list[patches.Patch]) -> list[Row]:
-    """Return the rows of one image's patches, their pixels left out; numbered within each lesion."""
-    numbers: Counter[str] = Counter()
-    rows = []
-    for patch in chosen:
-        shown = patch.lesion_id or "background"
-        rows.append(
-            {name: image[name] for name in ("image_id", "film_id", "patient_id", "split")}
-            | {name: getattr(patch, name) for name in ("label", "lesion_id", "row", "column", "overlap")}
-            | {"below_min": patch.below_min, "unverified": patch.unverified}
-            | {"patch_id": f"{image['image_id']}/{shown}/{numbers[shown]}"}
-        )
-        numbers[shown] += 1
-    return rows
-
-
-def _write_quarantine(out: Artefact, rows: list[Row]) -> None:
-    lake.write_table(out.file("quarantine.parquet"), pa.Table.from_pylist(rows, schema=schema.QUARANTINE))
 
 
 def _image_summary(ledger: list[Row], quarantine: list[Row]) -> Row:

@@ -1,0 +1,11 @@
+"""The stages that bring phantoms, decoded images and patches into the lake, by Ray Data. No training, no models.
+
+Each stage cuts its work into shards named by their content (data/shards.py). One task does a whole shard: read, decode,
+reduce, write; what crosses the object store is a row that says how much was done.
+"""
+
+from mammoflow.data.ingest.images import decode_images
+from mammoflow.data.ingest.patches import cut_patches
+from mammoflow.data.ingest.phantoms import draw_phantoms
+
+__all__ = ["cut_patches", "decode_images", "draw_phantoms"]

@@ -1,0 +1,102 @@
+"""Cutting labelled patches out of the lake's images, by Ray Data: the stage `patches`.
+
+Shape letters: N rows of a shard; H, W image rows, columns [px]; P patch side [px].
+"""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+
+from mammoflow import lake, schema
+from mammoflow.config import Config, PatchConfig
+from mammoflow.data import outlines, patches, shards
+from mammoflow.data.releases.listing import problem
+from mammoflow.data.shards import Row, Say
+from mammoflow.errors import PatchError
+from mammoflow.lake import Artefact
+from mammoflow.schema import SPLITS
+
+
+def cut_patches(config: Config, images: Artefact, out: Artefact, say: Say = print) -> Row:
+    """Cut labelled patches out of decoded images into shards of `schema.patches`, rows shuffled within each.
+
+    Args:
+        config: the patch set and the seed.
+        images: complete artefact of `decode_images`; each of its shards gives one of patches.
+        out: the artefact; what it holds already is kept.
+        say: takes progress lines.
+
+    Returns:
+        The stage's summary: {"patches": {split: {class: n}}, "below_min", "unverified": patches so flagged,
+        "quarantined": images that gave none}.
+
+    Raises:
+        ConfigError: a lesion's class is not in the class list.
+        LakeError: the lake can't be read or written.
+    """
+    jobs = []
+    for url in lake.iter_shards(images):
+        stem = url.rpartition("/")[2].removesuffix(".parquet")
+        name = f"{stem.partition('-')[0]}-{lake.fingerprint(stem, config.patches, config.seed)}"
+        jobs.append({"shard": name, "images": url, "units": shards.count_rows(url)})
+    common = {"config": config.patches, "seed": config.seed, "out": out.url}
+    ledger = shards.complete(_cut_shard, jobs, common, out, "shards", shards.Progress("images cut", say))
+    quarantine = [row for entry in ledger for row in entry["quarantine"]]
+    shards.write_quarantine(out, quarantine)
+    counts = {split: dict.fromkeys(config.patches.classes, 0) for split in SPLITS}
+    for entry in ledger:
+        for name, n in entry["patches"].items():
+            counts[entry["split"]][name] += n
+    flags = {flag: sum(entry[flag] for entry in ledger) for flag in ("below_min", "unverified")}
+    return {"patches": counts, "quarantined": len(quarantine)} | flags
+
+
+def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
+    """Cut the patches of one shard of images and write them shuffled; runs in a Ray Data task."""
+    cv2.setNumThreads(1)  # the task has one core
+    rows, pixels, quarantine = [], [], []
+    for image, pixels_HW in shards.read_images(job["images"]):
+        rng = np.random.default_rng(int(lake.fingerprint(seed, image["image_id"], "patches"), 16))
+        try:
+            chosen = patches.cut(pixels_HW, [_lesion(row) for row in image["lesions"]], config, rng)
+        except PatchError as error:
+            quarantine.append(problem(image["image_id"], job["images"], "patches", str(error), fatal=True))
+            continue
+        rows += _patch_rows(image, chosen)
+        pixels += [pixels_HW[p.row : p.row + config.side, p.column : p.column + config.side].copy() for p in chosen]
+    order = np.random.default_rng(int(lake.fingerprint(seed, job["shard"], "shuffle"), 16)).permutation(len(rows))
+    rows = [rows[i] for i in order]
+    shape = (0, config.side, config.side)
+    pixels_NPP = np.stack([pixels[i] for i in order]) if rows else np.empty(shape, np.uint16)
+    entry = {
+        "split": job["shard"].partition("-")[0],
+        "patches": Counter(config.classes[row["label"]] for row in rows),
+        "below_min": sum(row["below_min"] for row in rows),
+        "unverified": sum(row["unverified"] for row in rows),
+        "quarantine": quarantine,
+    }
+    lake.write_json(shards.ledger_url(out, job["shard"]), entry)
+    shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NPP, schema.patches(config.side))
+    return {"units": job["units"], "bad": len(quarantine)}
+
+
+def _lesion(row: Row) -> patches.Lesion:
+    mask = outlines.decode_mask(row["mask_png"]) if row["mask_png"] else None
+    return patches.Lesion(lesion_id=row["lesion_id"], kind=row["kind"], pathology=row["pathology"], mask=mask)
+
+
+def _patch_rows(image: Row, chosen: list[patches.Patch]) -> list[Row]:
+    """Return the rows of one image's patches, their pixels left out; numbered within each lesion."""
+    numbers: Counter[str] = Counter()
+    rows = []
+    for patch in chosen:
+        shown = patch.lesion_id or "background"
+        rows.append(
+            {name: image[name] for name in ("image_id", "film_id", "patient_id", "split")}
+            | {name: getattr(patch, name) for name in ("label", "lesion_id", "row", "column", "overlap")}
+            | {"below_min": patch.below_min, "unverified": patch.unverified}
+            | {"patch_id": f"{image['image_id']}/{shown}/{numbers[shown]}"}
+        )
+        numbers[shown] += 1
+    return rows
