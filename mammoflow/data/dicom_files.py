@@ -60,7 +60,8 @@ def read(path: str, data: bytes, images: ImageConfig) -> Raw:
         path: named in errors.
         data: the whole file.
         images: `intensity` decides what the range of grey values is, `window` which of several windows; with
-            `reduced`, its size decides which resolution is decoded.
+            `reduced`, its size decides which resolution is decoded: the full one where percentiles or padding, which
+            lower resolutions blur, are looked for.
 
     Raises:
         DecodeError: damaged, no single grey mammogram, or without the window asked for.
@@ -80,7 +81,7 @@ def _read(path: str, data: bytes, images: ImageConfig) -> Raw:
     tags = pydicom.dcmread(BytesIO(data))
     _refuse_kind(path, tags)
     least = None
-    if images.reduced and dicom_values.padding_is_air(tags):
+    if images.reduced and images.intensity != "percentile" and dicom_values.padding_is_air(tags):
         fit = plan_fit(tags.Rows, tags.Columns, images)
         least = fit.height, fit.width
     stored_hw = dicom_pixels.stored(path, tags, least)

@@ -8,6 +8,7 @@ Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8 and A.4 (encoding).
 from io import BytesIO
 from typing import Any
 
+import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -92,10 +93,10 @@ def _shift(path: str, tags: pydicom.Dataset) -> int:
 
 
 def _refuse_length(path: str, tags: pydicom.Dataset) -> None:
-    """Refuse uncompressed pixels of another number than the header says; zeros of less than a row may fill up."""
+    """Refuse uncompressed pixels of another number than the header says; zeros of up to a row may fill up."""
     row = int(tags.Columns) * int(tags.BitsAllocated) // 8
     expected, found = int(tags.Rows) * row, len(tags.PixelData)
-    if found < expected or found - expected >= max(row, 2) or bytes(tags.PixelData[expected:]).strip(b"\0"):
+    if found < expected or found - expected > max(row, 1) or bytes(tags.PixelData[expected:]).strip(b"\0"):
         raise DecodeError(
             f"{path}: {found:,} bytes of pixels where its header's {tags.Rows}x{tags.Columns} take {expected:,}; "
             "fetch the file again"
@@ -175,14 +176,22 @@ def _level(tags: pydicom.Dataset, stream: Stream, least: tuple[int, int]) -> int
 def _reduced(stream: Stream, level: int) -> NDArray[Any]:
     """Decode a reduced resolution of JPEG 2000, halved `level` times. Source: ITU-T T.800 B.5 (resolution levels).
 
-    Pillow rounds a reduced size to nearest and then refuses what OpenJPEG gives, which is rounded up: so it is told of
-    a full size that both divide alike.
+    Each of its values stands where the first of the 2**level values it replaces stood, per axis, not in their middle;
+    they are moved there between neighbours, for outlines lie on the film's own pixels. Where 2**level does not divide a
+    side, the last value stands for fewer pixels, and the picture shrinks by less than 2**level px of the film.
     """
     image = Jpeg2KImageFile(BytesIO(stream.data))
+    # Pillow rounds reduced sizes to nearest, then refuses OpenJPEG's, rounded up: a size that both divide alike
     image._size = tuple(-(-side // 2**level) * 2**level for side in (stream.columns, stream.rows))
     image.reduce = level
     image.load()
-    values_hw: NDArray[Any] = np.array(image)
     container = 8 if stream.precision <= 8 else 16
-    values_hw >>= container - stream.precision  # Pillow fills its 8 or 16 bits from above
-    return (values_hw.astype(np.int32) - 2 ** (stream.precision - 1)).astype(np.int16) if stream.signed else values_hw
+    values_hw: NDArray[Any] = np.asarray(image) >> (
+        container - stream.precision
+    )  # Pillow fills its 8 or 16 bits from above
+    share = (2**level - 1) / 2 ** (level + 1)
+    taps = np.array([1 - share, share], np.float32)
+    values_hw = cv2.sepFilter2D(values_hw, -1, taps, taps, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
+    if stream.signed:
+        values_hw = (values_hw.astype(np.int32) - 2 ** (stream.precision - 1)).astype(np.int16)
+    return values_hw

@@ -51,7 +51,7 @@ def _unsigned(tags: pydicom.Dataset, stored_hw: NDArray[Any]) -> tuple[NDArray[A
     largest = 2**bits - 1  # the bits above those stored are cleared
     if tags.PixelRepresentation:
         narrow = stored_hw.dtype.itemsize <= 2
-        unsigned_hw = stored_hw.view(f"u{stored_hw.dtype.itemsize}") if narrow else stored_hw.astype(np.int64)
+        unsigned_hw = stored_hw.view(stored_hw.dtype.str.replace("i", "u")) if narrow else stored_hw.astype(np.int64)
         stored_hw = unsigned_hw + unsigned_hw.dtype.type(
             2 ** (bits - 1)
         )  # a sum beyond the type's end is meant to wrap

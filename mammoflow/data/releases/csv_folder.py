@@ -1,7 +1,8 @@
 """Users' own images: a folder with images.csv and, where there are outlines, lesions.csv. No Ray, no pixels.
 
-images.csv, a row an image: `path` (below the folder), `patient_id`, `laterality` (L | R), `view` (CC | MLO | ...),
-`label` (1 malignant, 0 benign); optional `density` (1-4 or A-D) and `split` (train | val | test).
+images.csv, a row an image: `path` (below the folder), `patient_id`, `label` (1 malignant, 0 benign); optional
+`laterality` (L | R) and `view` (CC | MLO | ...), taken from the DICOM file where empty, `density` (1-4 or A-D) and
+`split` (train | val | test).
 
 lesions.csv, a row a lesion: `path` (of its image), `kind` (mass | calcification | other), `pathology` (malignant |
 benign), and one of: `mask` (a file below the folder); `xmin`, `ymin`, `xmax`, `ymax` (a box); `x`, `y`, `radius` (a
@@ -29,7 +30,7 @@ from mammoflow.errors import SourceError
 from mammoflow.schema import SPLITS
 
 IMAGES, LESIONS = "images.csv", "lesions.csv"
-IMAGE_COLUMNS = ("path", "patient_id", "laterality", "view", "label")
+IMAGE_COLUMNS = ("path", "patient_id", "label")
 LESION_COLUMNS = ("path", "kind", "pathology")
 KINDS, PATHOLOGIES = ("mass", "calcification", "other"), ("malignant", "benign")
 SIDES = {"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}
@@ -88,8 +89,8 @@ def _fault(row: Row) -> str | None:
     """Return what of a row can't be understood."""
     if row["label"] not in ("0", "1"):
         return f"column `label` is {row['label']!r}, but must be 1 (malignant) or 0 (benign)"
-    if row["laterality"].upper() not in SIDES:
-        return f"column `laterality` is {row['laterality']!r}, but must be L or R"
+    if row.get("laterality", "").upper() not in ("", *SIDES):
+        return f"column `laterality` is {row['laterality']!r}, but must be L or R, or empty"
     if not row["patient_id"]:
         return "column `patient_id` is empty; images of unknown patients can't be split"
     if row.get("split", "") not in ("", *SPLITS):
@@ -102,8 +103,8 @@ def _exam(files: SourceFiles, row: Row, lesions: list[dict[str, Any]]) -> dict[s
         "image_id": _image_id(row),
         "film_id": _image_id(row),
         "patient_id": row["patient_id"],
-        "laterality": SIDES[row["laterality"].upper()],
-        "view": row["view"].upper(),
+        "laterality": SIDES.get(row.get("laterality", "").upper()),
+        "view": row.get("view", "").upper() or None,
         "density": density_class(row.get("density", "")),
         "label": int(row["label"]),
         "part": row.get("split") or None,
