@@ -130,3 +130,6 @@ def run_lengths(film: NDArray) -> bytes:
     item = pydicom.dcmread(BytesIO(dicom(film)))
     item.compress(RLELossless, encoding_plugin="pydicom")
     return saved(item)
+
+
+EVERY = every_syntax()

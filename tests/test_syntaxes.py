@@ -3,12 +3,11 @@
 from io import BytesIO
 from pathlib import Path
 
-import encoded
 import gdcm
 import numpy as np
 import pydicom
 import pytest
-from encoded import FILM, jpeg_2000, saved, with_stream
+from encoded import EVERY, FILM, jpeg_2000, saved, with_stream
 from openjpeg.utils import encode
 from pydicom.data import get_testdata_file
 from pydicom.pixels.utils import pixel_array
@@ -20,7 +19,6 @@ from mammoflow.data import decode, dicom_files, dicom_pixels
 from mammoflow.errors import DecodeError
 
 FULL_RANGE = ImageConfig()
-EVERY = encoded.every_syntax()
 
 
 def read(data: bytes, **policy) -> dicom_files.Raw:

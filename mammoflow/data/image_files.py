@@ -25,6 +25,8 @@ from mammoflow.errors import DecodeError
 MAX_BYTES = 2**30
 """Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
 
+_DEFLATED = 1032
+"""How many bytes deflate can make of one at most; PNG knows no other compression."""
 _OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5", b"\xff\xd8\xff")
 _OPENERS: dict[bytes, Callable[[BytesIO], ImageFile]] = {
     b"\x89P": PngImageFile,
@@ -104,10 +106,25 @@ def _refuse_header(path: str, data: bytes) -> tuple[int, int]:
     try:
         with quiet(), _OPENERS[data[:2]](BytesIO(data)) as image:
             width, height = image.size
+            bands, deep = len(image.getbands()), "16" in image.mode
             frames = getattr(image, "n_frames", 1)
     except Exception as error:  # it raises anything on damaged files
         raise DecodeError(f"{path}: a damaged header ({type(error).__name__}); fetch or convert it again") from error
-    refuse_size(path, height, width)
+    refuse_size(path, height, width * bands)
+    least = height * width * bands * (16 if deep else 1) // 8  # bytes, if each value has the fewest bits it may have
+    if data.startswith(b"\x89PNG") and (least > _DEFLATED * len(data) or not _ends(data)):
+        raise DecodeError(f"{path}: {height}x{width} pixels can't be in {len(data):,} bytes; fetch the file again")
     if frames != 1:
         raise DecodeError(f"{path}: {frames} frames, but only single images can be used")
     return height, width
+
+
+def _ends(png: bytes) -> bool:
+    """Tell whether each chunk of a PNG lies within the file, up to the last: OpenCV reserves what a chunk asks for."""
+    at = 8
+    while at + 12 <= len(png):
+        length, kind = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]
+        at += 12 + length
+        if kind == b"IEND":
+            return at <= len(png)
+    return False
