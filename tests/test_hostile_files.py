@@ -56,7 +56,7 @@ def huge_codestream(**sizes: int) -> bytes:
 @pytest.mark.parametrize(
     ("sizes", "reason"),
     [
-        ({"x1": 100_000, "y1": 100_000}, "its stream 100000x100000"),
+        ({"x1": 100_000, "y1": 100_000, "tile_x": 100_000, "tile_y": 100_000}, "its stream 100000x100000"),
         ({"tile_x": 1, "tile_y": 1, "x1": 2**20, "y1": 2**20}, "none that is known"),
         ({"tile_x": 0}, "none that is known"),
         ({"x0": 40}, "none that is known"),
@@ -66,11 +66,16 @@ def test_a_jpeg_2000_stream_that_claims_another_size_is_refused_before_it_is_dec
     assert reason in refusal(tmp_path, with_stream(FILM, 16, JPEG2000Lossless, huge_codestream(**sizes)))
 
 
-def test_a_jpeg_stream_that_claims_another_size_is_refused_before_it_is_decoded(tmp_path):
+def huge_jpeg() -> bytes:
     stream = bytearray((encoded.STREAMS / "jpeg_baseline_8.jpg").read_bytes())
     at = stream.find(b"\xff\xc0")
     stream[at + 5 : at + 9] = b"\xff\xff\xff\xff"
-    data = with_stream((FILM >> 8).astype(np.uint8), 8, JPEGBaseline8Bit, bytes(stream))
+    return bytes(stream)
+
+
+def test_a_jpeg_stream_that_claims_another_size_is_refused_before_it_is_decoded(tmp_path):
+    stream = huge_jpeg()
+    data = with_stream((FILM >> 8).astype(np.uint8), 8, JPEGBaseline8Bit, stream)
     assert "its header says 48x32 pixels, its stream 65535x65535" in refusal(tmp_path, data)
 
 
@@ -84,9 +89,9 @@ def test_boxes_of_no_length_do_not_hang(tmp_path):
 
 
 def test_runs_that_unroll_without_end_are_refused(tmp_path):
-    segment = b"\x81\x00" * 8_000_000  # a gigabyte
+    segment = b"\x81\x00" * 1_000_000  # 128 million bytes
     stream = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13) + segment * 2
-    assert "damaged DICOM" in refusal(tmp_path, with_stream(FILM, 16, RLELossless, stream))[-60:]
+    assert "damaged DICOM" in refusal(tmp_path, with_stream(FILM, 16, RLELossless, stream))
 
 
 def test_a_deflated_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
@@ -132,11 +137,7 @@ def tiff(width: int, height: int) -> bytes:
         ("a.tiff", tiff(100_000, 100_000), "100000x100000 pixels, but 1 to"),
         ("a.pgm", b"P5 100000 100000 65535\n" + bytes(100), "100000x100000 pixels, but 1 to"),
         ("a.pgm", b"P5 x 10 255\n", "a damaged header"),
-        (
-            "a.jpg",
-            b"\xff\xd8\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00\xff\xda\x00\x08",
-            "65535x65535 pixels",
-        ),
+        ("a.jpg", huge_jpeg(), "65535x65535 pixels, but 1 to"),
     ],
 )
 def test_other_formats_that_claim_too_much_are_refused_before_they_are_decoded(tmp_path, name, data, reason):
@@ -232,18 +233,18 @@ def test_nothing_of_the_patient_reaches_errors_warnings_logs_or_stderr(keyword, 
             said = str(dicom_files.read("a.dcm", data, ImageConfig(intensity=intensity)).identity)
         except DecodeError as error:
             said = "".join(traceback.format_exception(error))
-            assert error.__cause__ is None
     out, err = capfd.readouterr()
     everything = "\n".join([said, out, err, caplog.text, *(str(one.message) for one in warned)])
     assert "DOE" not in everything
     assert "JANE" not in everything
 
 
-def test_the_parsers_own_words_would_have_told(caplog):
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_parser_s_own_words_would_have_told():
     """What the test above is up against: pydicom quotes values."""
-    with pytest.raises(ValueError, match="DOE"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        float(pydicom.dcmread(BytesIO(identified("RescaleSlope"))).RescaleSlope)
+    tags = pydicom.dcmread(BytesIO(identified("RescaleSlope")))
+    with pytest.raises(ValueError, match="DOE"):
+        float(tags.RescaleSlope)
 
 
 def item(**values) -> Dataset:
@@ -253,6 +254,7 @@ def item(**values) -> Dataset:
     return made
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("tags", "laterality", "view", "faces"),
     [
