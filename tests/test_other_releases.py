@@ -10,9 +10,12 @@ import pytest
 from pydicom.dataset import Dataset
 from small_dicom import breast, dicom, disc, write
 
-from mammoflow.config import PatchConfig, SplitConfig
-from mammoflow.data import outlines, patches, releases, splits
+from mammoflow import lake
+from mammoflow.config import ImageConfig, PatchConfig, SplitConfig
+from mammoflow.data import outlines, patches, releases, shards, splits
+from mammoflow.data.ingest import images
 from mammoflow.errors import DecodeError, SourceError, SplitError
+from mammoflow.lake import Lake
 from mammoflow.schema import BENIGN, MALIGNANT
 
 INBREAST = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
@@ -187,10 +190,16 @@ def own_folder(root: Path, lesions: list[str]) -> None:
 
 
 def test_own_images_may_leave_side_and_view_to_their_files(tmp_path):
-    write(tmp_path / "images.csv", b"path,patient_id,label,view\nfilms/a.dcm,p1,1,\n")
-    write(tmp_path / "films" / "a.dcm", FILM)
-    (exam,) = by_id(tmp_path).values()
-    assert (exam["laterality"], exam["view"]) == (None, None)
+    write(tmp_path / "images.csv", b"path,patient_id,label,view\na.dcm,p1,1,\nb.dcm,p1,1,ML\n")
+    for name in "ab":
+        write(tmp_path / f"{name}.dcm", dicom(breast(), ImageLaterality="R", ViewPosition="MLO"))
+    exams = releases.read("csv_folder", str(tmp_path)).exams
+    assert [(row["laterality"], row["view"]) for row in exams.to_pylist()] == [(None, None), (None, "ML")]
+    out = Lake(str(tmp_path / "lake")).artefact("images", "own")
+    job = {"shard": "train-x", "first": 0, "units": 2}
+    images._decode_shard(job, exams, ImageConfig(), out.url)
+    rows = lake.read_table(shards.shard_url(out.url, "train-x")).to_pylist()
+    assert [(row["laterality"], row["view"]) for row in rows] == [("R", "MLO"), ("R", "ML")]
 
 
 @pytest.mark.parametrize(
