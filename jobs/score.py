@@ -52,7 +52,7 @@ def main() -> None:
     if failed > options.compute.max_bad * len(rows):
         raise QuarantineError(
             f"{failed} of {len(rows)} images could not be scored, at most {options.compute.max_bad:.1%} may; their "
-            f"reasons stand in column `error` of {options.out}; mend the files, or allow more with --compute.max-bad"
+            f"reasons stand in column `error` of {options.out}; mend the files, or allow more with --max-bad"
         )
 
 

@@ -310,6 +310,8 @@ class ComputeConfig:
     """Images in one Parquet shard, the unit of work that a kill can cost."""
     max_bad: float = how(0.02)
     """Largest share of images that may go to quarantine before a job ends non-zero [0-1]."""
+    retry_quarantined: bool = how(False)
+    """Try again, before anything else, what an earlier ingest could not decode."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be scheduled."""

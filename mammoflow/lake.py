@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from mammoflow.errors import LakeError
 
 DONE = "done.json"
+_HALF = ".half"
 
 
 def science(value: Any) -> Any:
@@ -100,7 +101,7 @@ def write_bytes(url: str, data: bytes) -> None:
 
 def _write_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HALF}")
     try:
         with temporary.open("wb") as stream:
             stream.write(data)
@@ -195,12 +196,36 @@ def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+def list_folders(url: str) -> list[str]:
+    """Return the folders of a folder (not below), sorted; an absent folder has none."""
+    return [join(url, info.base_name) for info in _list(url) if not info.is_file]
+
+
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Return the files of a folder (not below) that end in `suffix`, sorted; an absent folder has none."""
+    names = (info.base_name for info in _list(url) if info.is_file)
+    return [join(url, name) for name in names if name.endswith(suffix) and not name.startswith(".")]
+
+
+def _list(url: str) -> list[pafs.FileInfo]:
+    """Return what a folder holds, by name; an absent one holds nothing."""
     fs, path = filesystem(url)
-    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    names = (info.base_name for info in infos if info.is_file)
-    return [join(url, name) for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+    try:
+        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    except OSError as error:
+        raise LakeError(f"can't list {url}: {error}; check its permissions") from error
+    return sorted(infos, key=lambda info: str(info.base_name))
+
+
+def sweep(url: str) -> None:
+    """Delete what writers that were killed left in a local folder and below; stores keep no half files.
+
+    Nobody may be writing there.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, pafs.LocalFileSystem):
+        for half in Path(path).rglob(f".*{_HALF}"):
+            half.unlink(missing_ok=True)
 
 
 def remove(url: str) -> None:
@@ -260,6 +285,20 @@ class Lake:
         parts = [item.fingerprint if isinstance(item, Artefact) else item for item in inputs]
         mark = fingerprint(stage, *parts)
         return Artefact(stage, name, mark, join(self.root, stage, f"{name}-{mark}"))
+
+    def salt(self) -> str:
+        """Return the secret that patients' hashes of this lake are made with: $MAMMOFLOW_SALT, else one of its own.
+
+        Raises:
+            LakeError: the lake can't be read or written.
+        """
+        given = os.environ.get("MAMMOFLOW_SALT")
+        if given:
+            return given
+        url = join(self.root, "salt")
+        if not exists(url):
+            write_bytes(url, uuid.uuid4().hex.encode())
+        return read_bytes(url).decode()
 
     def check_writable(self) -> None:
         """Write and remove a small file.

@@ -3,14 +3,16 @@
 Every job names the stage it wants; `ensure` prints a plan, builds what is missing, in order, and returns all artefacts.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from mammoflow import cluster, lake, tracking
+from mammoflow import cluster, lake, locks, tracking
 from mammoflow.config import Config
-from mammoflow.data import ingest, releases
+from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
@@ -45,15 +47,18 @@ def ensure(stage: str, config: Config) -> Artefacts:
         MammoflowError: any other error of a stage, which names its remedy.
     """
     artefacts = _open(config)
+    if config.compute.retry_quarantined:
+        artefacts = _retry(artefacts)
     wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
     cluster.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
     _print_plan(artefacts, wanted, missing)
     for name in wanted:
-        if name in missing:
+        if not all(item.done for item in artefacts.of(name)):
             _build(name, artefacts)
         if name == "images":
             _check_quarantine(artefacts)
+            artefacts = locate(artefacts.config, artefacts.lake)  # what could not be used decides what follows
     return artefacts
 
 
@@ -82,6 +87,20 @@ def _open(config: Config) -> Artefacts:
     return locate(config, root)
 
 
+def _retry(artefacts: Artefacts) -> Artefacts:
+    """Undo the shards of images of which something went to quarantine; return the artefacts after that."""
+    images = artefacts.images
+    with locks.hold(images.url, _say):
+        again = shards.reopen(images)
+    print(
+        f"  {again} shard(s) of {images.url} held images or outlines in quarantine: they are decoded again", flush=True
+    )
+    return locate(artefacts.config, artefacts.lake)
+
+
+_say = functools.partial(print, flush=True)
+
+
 def _wanted(stage: str) -> list[str]:
     wanted = {stage}
     for name in reversed(STAGES):
@@ -100,14 +119,21 @@ def _print_plan(artefacts: Artefacts, wanted: list[str], missing: list[str]) -> 
 
 
 def _build(stage: str, artefacts: Artefacts) -> None:
-    """Run one stage and mark its artefacts complete, with how long it took."""
-    if not artefacts.of(stage):
-        return
-    started = time.monotonic()
+    """Run one stage, nobody else writing there, and mark its artefacts complete, with how long it took."""
+    missing = sorted((item for item in artefacts.of(stage) if not item.done), key=lambda item: item.url)
     print(f"{stage}:", flush=True)
-    for item, figures in _BUILDERS[stage](artefacts):
-        item.finish({**figures, "seconds": round(time.monotonic() - started, 2)})
-        lake.remove(item.file("work"))
+    with ExitStack() as held:
+        for item in missing:  # in one order, so that no two jobs wait for each other
+            held.enter_context(locks.hold(item.url, _say))
+        if all(item.done for item in missing):
+            print(f"{stage}: built by another job meanwhile", flush=True)
+            return
+        started = time.monotonic()
+        for item in missing:
+            lake.sweep(item.url)
+        for item, figures in _BUILDERS[stage](artefacts):
+            item.finish({**figures, "seconds": round(time.monotonic() - started, 2)})
+            lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -116,13 +142,13 @@ def _check_quarantine(artefacts: Artefacts) -> None:
     bad, good = int(figures["quarantined"]), sum(figures["images"].values())
     limit = artefacts.config.compute.max_bad
     reasons = artefacts.images.file("quarantine.parquet")
-    remedy = f"mend the files, and where none changes its size remove {artefacts.images.url}"
+    remedy = "mend the files and run jobs/ingest.py with the same flags and --retry-quarantined"
     if not good:
         raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; {remedy}")
     if bad > limit * (bad + good):
         raise QuarantineError(
             f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
-            f"{reasons}; {remedy}, or allow more with --compute.max-bad"
+            f"{reasons}; {remedy}, or allow more with --max-bad"
         )
 
 
@@ -135,7 +161,7 @@ def _build_phantoms(a: Artefacts) -> Built:
 
 
 def _build_images(a: Artefacts) -> Built:
-    return [(a.images, ingest.decode_images(a.config, a.source, a.images))]
+    return [(a.images, ingest.decode_images(a.config, a.source, a.images, salt=a.lake.salt))]
 
 
 def _build_patches(a: Artefacts) -> Built:

@@ -115,7 +115,8 @@ def show_scores(summary: Mapping[str, Any]) -> None:
 
 def show_next(job: str, config: Config, *flags: str) -> None:
     """Print the command of the next job, with the flags of this one; of a flag that stands twice the last counts."""
-    show_command(job, *(sys.argv[1:] or [config.name]), *flags)
+    words = [word for word in sys.argv[1:] if word != "--retry-quarantined"]  # done by now
+    show_command(job, *(words or [config.name]), *flags)
 
 
 def show_command(job: str, *words: str) -> None:

@@ -175,7 +175,7 @@ def test_a_damaged_release_ends_with_3_unless_that_is_allowed(tmp_path: Path) ->
         ("00002_LEFT_CC", "damaged DICOM"),
     ):
         assert reason in found[image_id]
-    allowed = job(*words, "--compute.max-bad", "0.1")
+    allowed = job(*words, "--max-bad", "0.1")
     assert allowed.returncode == 0, allowed.stdout + allowed.stderr
     assert built(allowed.stdout) == ["patches"]
     assert "2 image(s) left out, 0 without patches; 1 lesion(s) without an outline" in allowed.stdout

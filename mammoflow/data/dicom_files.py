@@ -7,6 +7,8 @@ Shape letters: h, w rows and columns of the file [px].
 Source: DICOM PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT); PS3.5 8 and A.4 (encoding).
 """
 
+import hashlib
+import hmac
 import re
 from dataclasses import dataclass
 from io import BytesIO
@@ -126,6 +128,26 @@ def read_identity(path: str) -> Identity:
             return _identity(pydicom.dcmread(stream, stop_before_pixels=True))
     except Exception as error:  # parsers raise anything on damaged files
         raise _damaged(path, error) from error
+
+
+def read_patient_key(path: str, salt: str) -> str:
+    """Return a salted hash that tells a DICOM file's patient from others, and nothing else of her.
+
+    Raises:
+        DecodeError: the file is absent, no DICOM, or names no patient.
+
+    Source: DICOM PS3.3 C.7.1.1: a PatientID is unique within its issuer.
+    """
+    try:
+        fs, inner = lake.filesystem(path)
+        with fs.open_input_file(inner) as stream:
+            tags = pydicom.dcmread(stream, stop_before_pixels=True)
+        patient, issuer = (str(tags.get(keyword) or "").strip() for keyword in ("PatientID", "IssuerOfPatientID"))
+    except Exception as error:  # parsers raise anything on damaged files
+        raise _damaged(path, error) from error
+    if not patient:
+        raise DecodeError(f"{path}: names no patient, without whom it can't be split; fill the column `patient_id`")
+    return hmac.new(salt.encode(), f"{issuer}\x1f{patient}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def refuse_size(path: str, height: int, width: int) -> None:

@@ -3,7 +3,9 @@
 A new release is a module with `read(source) -> Listing`, and a line in `RELEASES`.
 """
 
-from mammoflow.data.releases import cbis_ddsm, cbis_trees, cmmd, csv_folder, inbreast, rsna, vindr
+from collections.abc import Callable
+
+from mammoflow.data.releases import cbis_ddsm, cbis_trees, cmmd, csv_folder, inbreast, patients, rsna, vindr
 from mammoflow.data.releases.listing import Listing, Release, scan
 from mammoflow.errors import ConfigError, SourceError
 
@@ -21,18 +23,19 @@ RELEASES: dict[str, Release] = {
 """Name, as in `Config.dataset`, to how a release is read."""
 
 
-def read(dataset: str, source: str) -> Listing:
+def read(dataset: str, source: str, salt: Callable[[], str] = patients.no_salt) -> Listing:
     """List the images of a release with their labels and lesions, decoding no image.
 
     Args:
         dataset: a name of `RELEASES`, or `auto`.
         source: folder or URL of the release.
+        salt: of patients' hashes; asked for only where images have no patient key of their own.
 
     Raises:
         ConfigError: an unknown name.
-        SourceError: the folder is not that release.
+        SourceError: the folder is not that release, or a salt is needed and there is none.
     """
-    return RELEASES[resolve(dataset, source)].read(source)
+    return patients.fill(RELEASES[resolve(dataset, source)].read(source), salt)
 
 
 def resolve(dataset: str, source: str | None) -> str:
