@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from mammoflow import lake
 from mammoflow.errors import LakeError
 
@@ -30,6 +32,7 @@ STALE = 60.0
 
 _SETTLE = {True: 0.2, False: 2.0}  # seconds, local or not: longer than a claimant takes from looking to writing
 _POLL = 1.0
+_CLOCK = 2.0  # seconds by which the start of one process may be read differently
 _SAY_EVERY = 60.0
 
 
@@ -43,8 +46,8 @@ class Holder:
     """Machine and process namespace in which `pid` means something."""
     host: str
     pid: int
-    born: str
-    """When the process started, as the kernel counts; a later process may have the same pid."""
+    born: float
+    """When the process started [s since 1970]; a later process may have the same pid."""
     job: str
     """Name of the script."""
     since: str
@@ -145,7 +148,7 @@ def _myself() -> Holder:
         place=_place(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        born=_born(os.getpid()) or "",
+        born=psutil.Process().create_time(),
         job=Path(sys.argv[0]).name or "python",
         since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
@@ -156,12 +159,10 @@ def _gone(holder: Holder) -> bool:
     if holder.place != _place():
         return False
     try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(holder.pid)
+        return bool(process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - holder.born) > _CLOCK)
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        return False
-    return _born(holder.pid) != holder.born
 
 
 def _place() -> str:
@@ -171,12 +172,3 @@ def _place() -> str:
         return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
-
-
-def _born(pid: int) -> str | None:
-    """Return a process's start, in ticks since boot; "" where the kernel does not tell, None of a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return None if fields[0] == "Z" else fields[19]

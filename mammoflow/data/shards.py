@@ -153,7 +153,8 @@ def complete(
     progress.start(total, total - sum(job["units"] for job in missing))
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
-        for row in dataset.map(functools.partial(_guarded, work=work, common=common)).iter_rows():
+        task = functools.partial(_once, work=work, common=common, out=out.url, marks=marks)
+        for row in dataset.map(task).iter_rows():
             if row["error"]:
                 raise getattr(errors, row["error"])(row["reason"])
             progress.add(row["units"], row["bad"])
@@ -161,9 +162,14 @@ def complete(
     return [lake.read_json(ledger_url(out.url, job["shard"])) for job in jobs]
 
 
-def _guarded(job: Row, work: Callable[..., Row], common: Row) -> Row:
-    """Call `work`; an error of ours comes back as a row, since Ray Data passes on only the text of exceptions."""
+def _once(job: Row, work: Callable[..., Row], common: Row, out: str, marks: str) -> Row:
+    """Call `work`; an error of ours comes back as a row, since Ray Data passes on only the text of exceptions.
+
+    A task whose worker was killed after the mark was written is run again by Ray: then nothing is left to do.
+    """
     try:
+        if lake.exists(shard_url(out, job["shard"]) if marks == SHARDS else ledger_url(out, job["shard"])):
+            return {"units": job["units"], "bad": 0, "error": None, "reason": None}
         return {**work(job, **common), "error": None, "reason": None}
     except MammoflowError as error:
         return {"units": 0, "bad": 0, "error": type(error).__name__, "reason": str(error)}
