@@ -17,7 +17,7 @@ from mammoflow.data.phantom.cases import Film, Patient
 from mammoflow.data.phantom.film import DrawnFilm
 from mammoflow.data.phantom.layouts.layout import File, FilmFiles, Row, Rows, csv_bytes
 from mammoflow.data.phantom.marginals import MALIGNANT
-from mammoflow.data.phantom.seeds import spread
+from mammoflow.data.phantom.seeds import generator
 
 IMAGES, LESIONS = "images.csv", "lesions.csv"
 IMAGE_COLUMNS = ("path", "patient_id", "laterality", "view", "label", "density", "split")
@@ -83,7 +83,7 @@ def _split(patient: Patient, seed: int) -> str:
     """Return a woman's split: test where any of her films is in the official test part."""
     if any(series.part == "test" for film in patient.films for series in film.series):
         return "test"
-    return "val" if spread(seed, "val", patient.number) < _VAL else "train"
+    return "val" if generator(seed, patient.patient_id, "val").random() < _VAL else "train"
 
 
 def _outline(mask_HW: BoolArray, mask_path: str, turn: int) -> Row:
