@@ -74,9 +74,10 @@ def locate(config: Config, root: Lake) -> Artefacts:
     Data and trunks are named by what they are, so that recipes on the same data share them.
     """
     seed, size = config.seed, f"{config.images.height}x{config.images.width}"
-    phantoms = None if config.source else root.artefact("phantoms", "cbis_ddsm", config.phantoms, seed)
+    layout = config.phantoms.layout
+    phantoms = None if config.source else root.artefact("phantoms", layout, config.phantoms, seed)
     origin = phantoms or _identity(config, root)
-    data = config.dataset if config.source else "phantoms-cbis_ddsm"
+    data = config.dataset if config.source else f"phantoms-{layout}"
     splits = replace(config.splits, manifest=None)
     given = lake.fingerprint(lake.read_bytes(config.splits.manifest).hex()) if config.splits.manifest else None
     images = root.artefact("images", f"{data}-{size}", origin, config.images, splits, given, config.limit, seed)

@@ -82,7 +82,7 @@ def _open(config: Config) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    config = replace(config, dataset=releases.resolve(config.dataset, config.source))
+    config = replace(config, dataset=releases.resolve(config.dataset, config.source, config.phantoms.layout))
     tuning.plan(config)
     return locate(config, root)
 

@@ -44,7 +44,11 @@ def write(inputs: ReportInputs, url: str) -> str:
 def context(inputs: ReportInputs) -> dict[str, Any]:
     """Return what the template shows, as plain values."""
     config = inputs.config
-    origin = "phantoms drawn by mammoflow" if inputs.mark else f"{config.dataset} from {config.source}"
+    origin = (
+        f"phantoms drawn by mammoflow in the layout {config.dataset}"
+        if inputs.mark
+        else f"{config.dataset} from {config.source}"
+    )
     trunks = ", ".join(inputs.trunks)
     return {
         "name": config.name,
