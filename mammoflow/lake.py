@@ -81,7 +81,7 @@ def exists(url: str) -> bool:
     return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
     """Write a file so that it appears whole or not at all, creating its folder.
 
     Raises:
@@ -99,7 +99,7 @@ def write_bytes(url: str, data: bytes) -> None:
         raise LakeError(f"can't write {url}: {error}; {remedy}") from error
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HALF}")
     try:
@@ -175,11 +175,23 @@ def read_json(url: str) -> Any:
     return parse_json(read_bytes(url))
 
 
-def write_table(url: str, table: pa.Table, *, row_group_size: int | None = None) -> None:
-    """Write a table as one Parquet file, atomically; it is held in memory twice for a moment."""
+def write_table(url: str, table: pa.Table, *, row_group_size: int | None = None, grey: str | None = None) -> None:
+    """Write a table as one Parquet file, atomically; it is held in memory twice for a moment.
+
+    Args:
+        url: of the file.
+        table: its rows.
+        row_group_size: most rows of a row group.
+        grey: path of a column of noisy whole numbers: its high and low bytes are compressed apart, which takes less
+            time and room than a dictionary of its values.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=row_group_size)
-    write_bytes(url, sink.getvalue().to_pybytes())
+    options = {"compression": "zstd", "compression_level": 1, "row_group_size": row_group_size}
+    if grey:
+        options["column_encoding"] = {grey: "BYTE_STREAM_SPLIT"}
+        options["use_dictionary"] = [name for name in table.column_names if name != grey.partition(".")[0]]
+    pq.write_table(table, sink, **options)
+    write_bytes(url, sink.getvalue())
 
 
 def read_table(url: str, columns: list[str] | None = None) -> pa.Table:

@@ -182,7 +182,7 @@ def write(url: str, rows: list[Row], pixels: NDArray[np.uint16], form: pa.Schema
     plain = pa.Table.from_pylist(rows, schema=form.remove(form.get_field_index("pixels")))
     table = plain.append_column("pixels", pa.ExtensionArray.from_storage(tensor, flat))
     per_group = max(1, _ROW_GROUP_BYTES // (2 * pixels.shape[1] * pixels.shape[2]))
-    lake.write_table(url, table, row_group_size=per_group)
+    lake.write_table(url, table, row_group_size=per_group, grey="pixels.list.element")
 
 
 def read_images(url: str) -> Iterator[tuple[Row, NDArray[np.uint16]]]:
