@@ -84,7 +84,12 @@ class ImageConfig:
     window: int = 0
     """Which one, where a file has several windows."""
     face: Literal["as_is", "right"] = "as_is"
-    """`right` mirrors films, and the outlines on them, so that every breast points right."""
+    """`right` mirrors films, and the outlines on them, so that every breast points right: by the file's
+    PatientOrientation, or where it gives none, by the brighter half."""
+    reduced: bool = False
+    """Decode JPEG 2000 (and HTJ2K) only to the smallest resolution that is not below the target size, then reduce by
+    area: faster, with slightly other pixels. REDUCED_EFFECT
+    Other files are decoded in full."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no stride-32 trunk can take."""

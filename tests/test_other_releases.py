@@ -238,6 +238,13 @@ def own_folder(root: Path, lesions: list[str]) -> None:
         write(root / "films" / f"{name}.dcm", FILM)
 
 
+def test_own_images_may_leave_side_and_view_to_their_files(tmp_path):
+    write(tmp_path / "images.csv", b"path,patient_id,label,view\nfilms/a.dcm,p1,1,\n")
+    write(tmp_path / "films" / "a.dcm", FILM)
+    (exam,) = by_id(tmp_path).values()
+    assert (exam["laterality"], exam["view"]) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mammoflow.config import ImageConfig
 from mammoflow.data import image_files
 from mammoflow.data.dicom_files import FULL, Identity
+from mammoflow.data.fit import Fit, plan_fit
 from mammoflow.errors import DecodeError
 
 PERCENTILES = (0.5, 99.5)
@@ -26,7 +27,7 @@ class Decoded:
 
     pixels: NDArray[np.uint16]
     """(H, W), full range, air dark."""
-    fit: "Fit"
+    fit: Fit
     """How the file's pixels became these; lesion outlines follow the same map."""
     identity: Identity
     """What the file says of whom and what it shows."""
@@ -40,59 +41,6 @@ class Decoded:
     def source_width(self) -> int:
         """Columns of the file [px]."""
         return self.fit.source_width
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """The map from a file's pixels to the reduced image: mirrored or not, a resize to (height, width), air around."""
-
-    source_height: int
-    source_width: int
-    height: int
-    width: int
-    top: int
-    left: int
-    bottom: int
-    right: int
-    mirrored: bool = False
-
-    def apply(self, pixels_hw: NDArray[Any]) -> NDArray[Any]:
-        """Mirror, resize by area (linear where a side grows) and pad with zeros; the dtype stays."""
-        if self.mirrored:
-            pixels_hw = np.ascontiguousarray(pixels_hw[:, ::-1])
-        shrinks = self.height <= self.source_height and self.width <= self.source_width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        inner = cv2.resize(pixels_hw, (self.width, self.height), interpolation=how)
-        return np.pad(inner, ((self.top, self.bottom), (self.left, self.right)))
-
-    def apply_mask(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Reduce an outline: the cells it covers by half, or, where there is none, the cell it covers most."""
-        cover_HW = self.apply(mask_hw.astype(np.float32))
-        reduced_HW = cover_HW >= 0.5
-        if not reduced_HW.any():
-            reduced_HW = (cover_HW == cover_HW.max()) & (cover_HW > 0)
-        return np.asarray(reduced_HW, np.bool_)
-
-
-def plan_fit(source_height: int, source_width: int, images: ImageConfig, *, mirrored: bool = False) -> Fit:
-    """Return the map of a film of this size: `stretch` fills (H, W); `pad` keeps the aspect and centres it in air."""
-    height, width = images.height, images.width
-    if images.fit == "pad":
-        scale = min(images.height / source_height, images.width / source_width)
-        height = max(1, min(images.height, round(source_height * scale)))
-        width = max(1, min(images.width, round(source_width * scale)))
-    top, left = (images.height - height) // 2, (images.width - width) // 2
-    return Fit(
-        source_height=source_height,
-        source_width=source_width,
-        height=height,
-        width=width,
-        top=top,
-        left=left,
-        bottom=images.height - height - top,
-        right=images.width - width - left,
-        mirrored=mirrored,
-    )
 
 
 def load_image(path: str, images: ImageConfig) -> Decoded:
@@ -116,10 +64,14 @@ def load_image(path: str, images: ImageConfig) -> Decoded:
     if images.intensity == "percentile":
         darkest, brightest = _percentiles(pixels_hw)
         pixels_hw, largest = np.clip(pixels_hw, darkest, brightest) - pixels_hw.dtype.type(darkest), brightest - darkest
-    mirrored = images.face == "right" and _faces_left(pixels_hw)
-    fit = plan_fit(pixels_hw.shape[0], pixels_hw.shape[1], images, mirrored=mirrored)
+    mirrored = images.face == "right" and (
+        raw.identity.faces == "left" if raw.identity.faces else _faces_left(pixels_hw)
+    )
+    fit = plan_fit(raw.height, raw.width, images, mirrored=mirrored)
     reduced_HW = fit.apply(pixels_hw.astype(np.float32))  # averages keep their fractions until the range is full
-    full_HW = np.rint(reduced_HW.astype(np.float64) * (FULL / largest)).astype(np.uint16)
+    if largest != FULL:
+        reduced_HW = reduced_HW.astype(np.float64) * (FULL / largest)
+    full_HW = np.rint(reduced_HW).astype(np.uint16)
     return Decoded(pixels=full_HW, fit=fit, identity=raw.identity)
 
 
@@ -133,4 +85,5 @@ def _percentiles(pixels_hw: NDArray[Any]) -> tuple[int, int]:
 def _faces_left(pixels_hw: NDArray[Any]) -> bool:
     """Tell whether the breast points left: its tissue, the brighter half of the film, lies at the right edge."""
     half = pixels_hw.shape[1] // 2
-    return bool(pixels_hw[:, -half:].mean() > pixels_hw[:, :half].mean())
+    left, right = (cv2.sumElems(part)[0] for part in (pixels_hw[:, :half], pixels_hw[:, -half:]))
+    return bool(right > left)

@@ -3,20 +3,36 @@
 Shape letters: h, w rows and columns of the file [px].
 """
 
+from collections.abc import Callable
+from io import BytesIO
+
 import cv2
 import numpy as np
 import pyarrow as pa
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
 from mammoflow.data import dicom_files
 from mammoflow.data.dicom_files import FULL, Identity, Raw, refuse_size
+from mammoflow.data.quiet import quiet
 from mammoflow.errors import DecodeError
 
 MAX_BYTES = 2**30
 """Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
 
 _OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5", b"\xff\xd8\xff")
+_OPENERS: dict[bytes, Callable[[BytesIO], ImageFile]] = {
+    b"\x89P": PngImageFile,
+    b"II": TiffImageFile,
+    b"MM": TiffImageFile,
+    b"P5": PpmImageFile,
+    b"\xff\xd8": JpegImageFile,
+}
 _NOBODY = Identity(patient_id=None, laterality=None, view=None)
 
 
@@ -60,6 +76,7 @@ def _bytes(path: str) -> bytes:
 def _read_other(path: str, data: bytes, images: ImageConfig) -> Raw:
     if images.intensity == "window":
         raise DecodeError(f"{path}: has no window, as only DICOM has; use --images.intensity full_range or percentile")
+    height, width = _refuse_header(path, data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -72,5 +89,25 @@ def _read_other(path: str, data: bytes, images: ImageConfig) -> Raw:
         raise DecodeError(f"{path}: in colour; a mammogram is grey, so save it with one channel")
     if image.dtype not in (np.uint8, np.uint16):
         raise DecodeError(f"{path}: pixels of type {image.dtype}, but 8 or 16 bits unsigned can be used; convert it")
-    refuse_size(path, *image.shape)
-    return Raw(pixels=image, largest=255 if image.dtype == np.uint8 else FULL, identity=_NOBODY)
+    if image.shape != (height, width):
+        found = "x".join(str(side) for side in image.shape)
+        raise DecodeError(f"{path}: {found} pixels where its header says {height}x{width}; fetch the file again")
+    largest = 255 if image.dtype == np.uint8 else FULL
+    return Raw(pixels=image, largest=largest, height=height, width=width, identity=_NOBODY)
+
+
+def _refuse_header(path: str, data: bytes) -> tuple[int, int]:
+    """Return rows and columns by the header; refuse several frames and what is too large, before any room is made.
+
+    Pillow reads headers of images alone; it is kept from its own limit, which is lower than ours.
+    """
+    try:
+        with quiet(), _OPENERS[data[:2]](BytesIO(data)) as image:
+            width, height = image.size
+            frames = getattr(image, "n_frames", 1)
+    except Exception as error:  # it raises anything on damaged files
+        raise DecodeError(f"{path}: a damaged header ({type(error).__name__}); fetch or convert it again") from error
+    refuse_size(path, height, width)
+    if frames != 1:
+        raise DecodeError(f"{path}: {frames} frames, but only single images can be used")
+    return height, width

@@ -17,6 +17,7 @@ import pandas as pd
 from mammoflow import lake
 from mammoflow.config import ImageConfig
 from mammoflow.data import decode
+from mammoflow.data.fit import plan_fit
 from mammoflow.errors import ConfigError, DecodeError, LakeError
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.results import ensemble as ensembles
@@ -94,7 +95,7 @@ class Predictor:
                 f"an image of type {item.dtype} and shape {item.shape}, but uint16 (rows, columns) over 0-65535 is "
                 "needed; rescale it (8 bits: times 257), or pass the file's path"
             )
-        fit = decode.plan_fit(item.shape[0], item.shape[1], self.images)
+        fit = plan_fit(item.shape[0], item.shape[1], self.images)
         return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
 
 

@@ -59,7 +59,7 @@ def _films(inputs: ReportInputs) -> list[dict[str, str]]:
     for index, pixels_HW in zip(chosen, pixels_NHW, strict=True):
         row = rows[index]
         lesions = " and ".join(f"{pathology} {kind}" for pathology, kind in kinds[index]) or "no lesion"
-        view = f"{row['laterality']} {row['view']}"
+        view = " ".join(row[name] for name in ("laterality", "view") if row[name]) or "view unknown"
         data = draw.film(pixels_HW, draw.lesions_of(row), inputs.mark)
         films.append(_picture(data, "jpeg", f"Mammogram, {view}, outlined: {lesions}", f"{view}: {lesions}."))
     return films

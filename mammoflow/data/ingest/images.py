@@ -116,6 +116,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         quarantine += faults
         rows.append(
             {name: exam.get(name) for name in schema.images(1, 1).names if name != "pixels"}
+            | {name: exam[name] or getattr(decoded.identity, name) for name in ("laterality", "view")}
             | {"source_height": decoded.source_height, "source_width": decoded.source_width, "lesions": lesions}
         )
         pixels.append(decoded.pixels)

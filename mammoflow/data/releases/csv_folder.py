@@ -1,8 +1,9 @@
 """Users' own images: a folder with images.csv and, where there are outlines, lesions.csv. No Ray, no pixels.
 
 images.csv, a row an image: `path` (below the folder), `patient_id` (yours, free of names; where it is empty, a salted
-hash of the DICOM file's), `laterality` (L | R), `view` (CC | MLO | ...), `label` (1 malignant, 0 benign); optional
-`density` (1-4 or A-D) and `split` (train | val | test). Paths and patient ids stand in the lake as they are here.
+hash of the DICOM file's), `label` (1 malignant, 0 benign); optional `laterality` (L | R) and `view` (CC | MLO | ...),
+taken from the DICOM file where empty, `density` (1-4 or A-D) and `split` (train | val | test). Paths and patient ids
+stand in the lake as they are here.
 
 lesions.csv, a row a lesion: `path` (of its image), `kind` (mass | calcification | other), `pathology` (malignant |
 benign), and one of: `mask` (a file below the folder); `xmin`, `ymin`, `xmax`, `ymax` (a box); `x`, `y`, `radius` (a
@@ -30,7 +31,7 @@ from mammoflow.errors import SourceError
 from mammoflow.schema import SPLITS
 
 IMAGES, LESIONS = "images.csv", "lesions.csv"
-IMAGE_COLUMNS = ("path", "patient_id", "laterality", "view", "label")
+IMAGE_COLUMNS = ("path", "patient_id", "label")
 LESION_COLUMNS = ("path", "kind", "pathology")
 KINDS, PATHOLOGIES = ("mass", "calcification", "other"), ("malignant", "benign")
 SIDES = {"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}
@@ -89,8 +90,8 @@ def _fault(row: Row) -> str | None:
     """Return what of a row can't be understood."""
     if row["label"] not in ("0", "1"):
         return f"column `label` is {row['label']!r}, but must be 1 (malignant) or 0 (benign)"
-    if row["laterality"].upper() not in SIDES:
-        return f"column `laterality` is {row['laterality']!r}, but must be L or R"
+    if row.get("laterality", "").upper() not in ("", *SIDES):
+        return f"column `laterality` is {row['laterality']!r}, but must be L or R, or empty"
     if row.get("split", "") not in ("", *SPLITS):
         return f"column `split` is {row['split']!r}, but must be one of {', '.join(SPLITS)}"
     return None
@@ -101,8 +102,8 @@ def _exam(files: SourceFiles, row: Row, lesions: list[dict[str, Any]]) -> dict[s
         "image_id": _image_id(row),
         "film_id": _image_id(row),
         "patient_id": row["patient_id"] or None,
-        "laterality": SIDES[row["laterality"].upper()],
-        "view": row["view"].upper(),
+        "laterality": SIDES.get(row.get("laterality", "").upper()),
+        "view": row.get("view", "").upper() or None,
         "density": density_class(row.get("density", "")),
         "label": int(row["label"]),
         "part": row.get("split") or None,
