@@ -10,6 +10,8 @@ Next     nothing; read the table with any Parquet reader
 
 from dataclasses import dataclass, field
 
+from tyro.conf import FlagConversionOff
+
 from mammoflow import cli, cluster, lake, tables, tracking
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import QuarantineError
@@ -28,7 +30,7 @@ class Options:
     """Registered model, as MLflow names it."""
     lake: str | None = None
     """The lake whose registry is meant, where MLFLOW_TRACKING_URI names none."""
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    compute: FlagConversionOff[ComputeConfig] = field(default_factory=ComputeConfig)
     """CPUs and GPUs to use, and how many images may fail."""
 
 

@@ -82,9 +82,9 @@ def _lines(manual: str | None) -> str:
 
 
 def options(manual: str | None, kind: type[T], argv: Sequence[str] | None = None) -> T:
-    """Turn `--field value ...` into a small options dataclass, for jobs that need no recipe."""
+    """Turn `--field value ...` into a small options dataclass, for jobs without a recipe; a switch takes no value."""
     words = _spelt_out(sys.argv[1:] if argv is None else argv)
-    return tyro.cli(kind, args=words, description=_lines(manual), config=_PARSING)
+    return tyro.cli(kind, args=words, description=_lines(manual), config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def run(main: Callable[[], None]) -> None:

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mammoflow import schema
 from mammoflow.errors import LakeError
 
 DONE = "done.json"
 _HALF = ".half"
+_RECORD = ("schema", "inputs", "finished")  # what `finish` adds to the stage's own figures
 
 
 def science(value: Any) -> Any:
@@ -260,6 +263,11 @@ class Artefact:
     url: str
 
     @property
+    def key(self) -> str:
+        """Return its place in any lake: `<stage>/<name>-<fingerprint>`."""
+        return f"{self.stage}/{self.name}-{self.fingerprint}"
+
+    @property
     def done(self) -> bool:
         """Tell whether the stage finished it."""
         return exists(self.file(DONE))
@@ -268,17 +276,35 @@ class Artefact:
         """Return the URL of a file or folder in it."""
         return join(self.url, *parts)
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Mark it complete; `summary` holds the figures that later stages and the report show."""
-        write_json(self.file(DONE), summary)
+    def finish(self, summary: dict[str, Any], inputs: "Sequence[Artefact]" = ()) -> None:
+        """Mark it complete; `summary` holds the figures that later stages and the report show.
+
+        Beside them stand the version of the schemas, the artefacts it was made from, and the time (UTC).
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"schema": schema.VERSION, "inputs": sorted(item.key for item in inputs), "finished": now}
+        write_json(self.file(DONE), {**summary, **record})
+
+    def record(self) -> dict[str, Any]:
+        """Return all that `done.json` holds: what `finish` was given, and what it added.
+
+        Raises:
+            LakeError: it is not complete, or the file is damaged.
+        """
+        try:
+            return dict(read_json(self.file(DONE)))
+        except (ValueError, TypeError) as error:
+            raise LakeError(
+                f"{self.file(DONE)} is damaged ({error}); remove {self.key} with jobs/lake.py and run its job again"
+            ) from error
 
     def summary(self) -> dict[str, Any]:
         """Return what the stage said of it when it finished.
 
         Raises:
-            LakeError: it is not complete.
+            LakeError: it is not complete, or `done.json` is damaged.
         """
-        return dict(read_json(self.file(DONE)))
+        return {name: value for name, value in self.record().items() if name not in _RECORD}
 
 
 @dataclass(frozen=True, slots=True)

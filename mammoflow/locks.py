@@ -101,7 +101,7 @@ def _claim(url: str, say: Callable[[str], None]) -> Holder:
         current, now = _read(url), time.monotonic()
         if current is not None and (current.token, current.beat) != seen:
             seen, heard = (current.token, current.beat), now
-        if current is None or _gone(current) or now - heard > STALE:
+        if current is None or gone(current) or now - heard > STALE:
             if current is not None:
                 say(f"  its lock is taken over from {current}, which is dead")
             mine = _myself()
@@ -154,7 +154,7 @@ def _myself() -> Holder:
     )
 
 
-def _gone(holder: Holder) -> bool:
+def gone(holder: Holder) -> bool:
     """Tell whether a holder's process is no more; False where that can't be known from here."""
     if holder.place != _place():
         return False

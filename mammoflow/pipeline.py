@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from mammoflow import cluster, lake, locks, tracking
+from mammoflow import cluster, lake, lake_care, locks, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
@@ -43,6 +43,7 @@ def ensure(stage: str, config: Config) -> Artefacts:
     Raises:
         ConfigError: the config names what there is not; before anything is written.
         SourceError: the source is not the release it is said to be; likewise.
+        LakeError: an artefact to be reused was made by another version of the lake's layout; likewise.
         QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
         MammoflowError: any other error of a stage, which names its remedy.
     """
@@ -51,6 +52,7 @@ def ensure(stage: str, config: Config) -> Artefacts:
         artefacts = _retry(artefacts)
     wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
+    lake_care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
     cluster.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
     _print_plan(artefacts, wanted, missing)
     for name in wanted:
@@ -66,13 +68,14 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
     """Return the artefacts of a config whose `stages` are complete, without building anything or joining a cluster.
 
     Raises:
-        LakeError: a stage has not been run on this lake.
+        LakeError: a stage has not been run on this lake, or by another version of the lake's layout.
     """
     artefacts = _open(config)
     for stage in stages:
         for item in artefacts.of(stage):
             if not item.done:
                 raise LakeError(f"{item.url} is not complete; run jobs/{_JOBS[stage]}.py with the same flags first")
+        lake_care.check_versions(artefacts.lake, artefacts.of(stage))
     return artefacts
 
 
@@ -90,6 +93,7 @@ def _open(config: Config) -> Artefacts:
 def _retry(artefacts: Artefacts) -> Artefacts:
     """Undo the shards of images of which something went to quarantine; return the artefacts after that."""
     images = artefacts.images
+    lake_care.check_versions(artefacts.lake, [images])
     with locks.hold(images.url, _say):
         again = shards.reopen(images)
     print(
@@ -129,10 +133,12 @@ def _build(stage: str, artefacts: Artefacts) -> None:
             print(f"{stage}: built by another job meanwhile", flush=True)
             return
         started = time.monotonic()
+        inputs = [item for need in NEEDS[stage] for item in artefacts.of(need)]
         for item in missing:
             lake.sweep(item.url)
+            lake_care.finish_removal(item)
         for item, figures in _BUILDERS[stage](artefacts):
-            item.finish({**figures, "seconds": round(time.monotonic() - started, 2)})
+            item.finish({**figures, "seconds": round(time.monotonic() - started, 2)}, inputs)
             lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
 

@@ -7,6 +7,12 @@ its class code, the index into the configured class list.
 
 import pyarrow as pa
 
+VERSION = 2
+"""Of all that the lake holds: raised whenever what one version writes is not what the one before can read or means.
+
+1: before versions were recorded. 2: `done.json` records the version, the inputs and the time.
+"""
+
 BENIGN, MALIGNANT = 0, 1
 SPLITS = ("train", "val", "test")
 

@@ -146,16 +146,22 @@ def lesion_corners(lesion_HW: BoolArray, config: PatchConfig, rng: np.random.Gen
 
     Source: paper, 3.1.1; the overlap is the reference's rule `inter / ROI > c or inter / patch > c`.
     """
-    inside_RC = window_sums(lesion_HW, config.side)
-    area = int(lesion_HW.sum())
+    _check_fits(lesion_HW, config.side)
+    left, top, width, height = cv2.boundingRect(lesion_HW.view(np.uint8))
+    box_HW = lesion_HW[top : top + height, left : left + width]
+    area = int(np.count_nonzero(box_HW))
     if area == 0:
         raise PatchError("a lesion's outline holds no pixel; decode its mask again")
     full = min(config.side**2, area)
     if config.set == "S10":
-        return _draw(inside_RC, full, config.min_overlap, config.per_lesion, rng)
-    corner = _centred(lesion_HW, config.side)
-    overlap = inside_RC[corner] / full
-    return CornerDraw(np.array([corner]), np.array([overlap]), bool(overlap < config.min_overlap))
+        # No window that misses the bounding box qualifies: those that touch it are all that need be summed.
+        row, column = max(0, top - config.side + 1), max(0, left - config.side + 1)
+        near_HW = lesion_HW[row : top + height + config.side - 1, column : left + width + config.side - 1]
+        draw = _draw(window_sums(near_HW, config.side), full, config.min_overlap, config.per_lesion, rng)
+        return CornerDraw(draw.corners + np.array((row, column)), draw.shares, draw.below_min)
+    row, column = _centred(box_HW.shape, (top, left), lesion_HW.shape, config.side)
+    overlap = np.count_nonzero(lesion_HW[row : row + config.side, column : column + config.side]) / full
+    return CornerDraw(np.array([(row, column)]), np.array([overlap]), bool(overlap < config.min_overlap))
 
 
 def background_corners(
@@ -189,14 +195,18 @@ def window_sums(mask_HW: BoolArray, side: int) -> NDArray[np.int32]:
     Raises:
         PatchError: the image is smaller than one patch.
     """
+    _check_fits(mask_HW, side)
+    table = cv2.integral(mask_HW.view(np.uint8))
+    strips = table[side:] - table[:-side]
+    return np.asarray(strips[:, side:] - strips[:, :-side], np.int32)
+
+
+def _check_fits(mask_HW: BoolArray, side: int) -> None:
     if min(mask_HW.shape) < side:
         raise PatchError(
             f"the image is {mask_HW.shape[0]}x{mask_HW.shape[1]}, smaller than a patch of {side}x{side}; "
             "cut smaller patches (--patches.side)"
         )
-    table = cv2.integral(mask_HW.view(np.uint8))
-    sums_RC = table[side:, side:] - table[:-side, side:] - table[side:, :-side] + table[:-side, :-side]
-    return np.asarray(sums_RC, np.int32)
 
 
 def tissue_mask(pixels_HW: NDArray[np.uint16]) -> BoolArray:
@@ -243,14 +253,13 @@ def _draw(sums_RC: NDArray[np.int32], full: int, least: float, wanted: int, rng:
     return CornerDraw(corners_N2, sums_RC.ravel()[chosen_N] / full, below_min)
 
 
-def _centred(lesion_HW: BoolArray, side: int) -> tuple[int, int]:
-    """Return the corner of the patch centred on the lesion's bounding box, moved inside the image."""
-    corner = []
-    for axis in (0, 1):
-        line = np.flatnonzero(lesion_HW.any(axis=1 - axis))
-        wanted = (int(line[0]) + int(line[-1]) + 1 - side) // 2
-        corner.append(min(max(wanted, 0), lesion_HW.shape[axis] - side))
-    return corner[0], corner[1]
+def _centred(box: tuple[int, ...], at: tuple[int, int], image: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Return the corner of the patch centred on a box of that height and width, moved inside the image."""
+    row, column = (
+        min(max((2 * start + length - side) // 2, 0), limit - side)
+        for start, length, limit in zip(at, box, image, strict=True)
+    )
+    return row, column
 
 
 def _patches(draw: CornerDraw, label: int, lesion_id: str | None, *, unverified: bool) -> list[Patch]:

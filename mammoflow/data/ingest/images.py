@@ -96,7 +96,7 @@ def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> l
         end = first + counts[split]
         for start in range(first, end, size):
             run = held[start : min(start + size, end)]
-            mark = lake.fingerprint(run, config.images)
+            mark = lake.fingerprint(schema.VERSION, run, config.images)
             jobs.append({"shard": f"{split}-{mark}", "first": start, "units": len(run)})
         first = end
     return jobs

@@ -2,7 +2,7 @@
 
 import cv2
 
-from mammoflow import lake
+from mammoflow import lake, schema
 from mammoflow.config import Config, PhantomConfig
 from mammoflow.data import shards
 from mammoflow.data.phantom import release
@@ -28,7 +28,7 @@ def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
     count = max(1, config.compute.images_per_shard // 4)  # a patient has up to 4 films
     jobs = [
         {
-            "shard": f"patients-{lake.fingerprint(first, count)}",
+            "shard": f"patients-{lake.fingerprint(schema.VERSION, first, count)}",
             "first": first,
             "units": len(plan[first : first + count]),
         }
