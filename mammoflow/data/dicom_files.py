@@ -21,6 +21,7 @@ from pydicom.pixels.utils import pixel_array
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
+from mammoflow.data import vendors
 from mammoflow.errors import DecodeError
 
 FULL = 65535
@@ -69,6 +70,8 @@ class Identity:
     """L | R, or None where the file doesn't say."""
     view: str | None
     """CC | MLO | another view's code, or None where the file doesn't say."""
+    vendor: str | None
+    """Who made the machine: one of vendors.VENDORS or `other`, or None where the file doesn't say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,4 +270,5 @@ def _identity(tags: pydicom.Dataset) -> Identity:
         patient_id=case[1] if case else None,
         laterality={"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}.get(side.upper()),
         view=view.upper() or None,
+        vendor=vendors.known(str(tags.get("Manufacturer") or "")),
     )

@@ -17,7 +17,7 @@ MAX_BYTES = 2**30
 """Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
 
 _OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5", b"\xff\xd8\xff")
-_NOBODY = Identity(patient_id=None, laterality=None, view=None)
+_NOBODY = Identity(patient_id=None, laterality=None, view=None, vendor=None)
 
 
 def read(path: str, images: ImageConfig) -> Raw:
