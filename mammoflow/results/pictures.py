@@ -1,6 +1,7 @@
 """Pixels of the report: films with outlined lesions, sheets of patches, heatmaps. OpenCV and NumPy; no files.
 
-Every picture is JPEG with a strip below that names the kind of data, where there is a `mark`.
+Every picture is JPEG with a strip below that names the kind of data, where there is a `mark`. Of a film only the breast
+is shown: letters and stickers beside it may name a patient.
 
 Shape letters: H W rows and columns of an image [px], P patch side [px], u v rows and columns of a heatmap.
 """
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammoflow.data.outlines import decode_mask
+from mammoflow.data.patches import tissue_mask
 
 Bgr = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint16]
@@ -24,6 +26,8 @@ STRIDE = 32
 """Pixels between neighbouring cells of a heatmap, of every trunk."""
 _LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
 _STRIP = 24
+_MASK_SIDE = 256  # the breast is sought in a thumbnail of about as many pixels along the film's shorter side
+_MARGIN = 0.05  # kept around the breast, of the film's shorter side: skin and nipple, which the tissue mask may cut off
 _TILE = (480, 384)  # rows and columns of a film on a contact sheet [px]
 
 
@@ -146,8 +150,24 @@ def _grey(pixels: GreyImage) -> npt.NDArray[np.uint8]:
     return (pixels >> 8).astype(np.uint8)
 
 
+def _without_surround(pixels_HW: GreyImage) -> npt.NDArray[np.uint8]:
+    """Return a film's grey values [0-255] with air, the middle grey there, in place of all that lies outside the breast.
+
+    A film in which no breast is found comes out as air alone.
+    """
+    grey_HW = _grey(pixels_HW)
+    step = max(1, min(grey_HW.shape) // _MASK_SIDE)
+    size = (grey_HW.shape[1] // step, grey_HW.shape[0] // step)
+    breast_hw = tissue_mask(np.asarray(cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA), np.uint16))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(_MARGIN * min(size)) + 1,) * 2)
+    kept_hw = cv2.dilate(breast_hw.astype(np.uint8), disc)
+    kept_HW = cv2.resize(kept_hw, grey_HW.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    air = int(np.median(grey_HW[~kept_HW])) if not kept_HW.all() else 0
+    return np.where(kept_HW, grey_HW, np.uint8(air))
+
+
 def _bgr(pixels_HW: GreyImage) -> Bgr:
-    grey = _grey(pixels_HW)
+    grey = _without_surround(pixels_HW)
     factor = max(1, -(-_LEAST_SIDE // min(grey.shape)))
     size = (grey.shape[1] * factor, grey.shape[0] * factor)
     return np.asarray(cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2BGR), np.uint8)
