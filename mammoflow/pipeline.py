@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mammoflow import cluster, lake, tracking
+from mammoflow import cluster, lake, tables, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import contact_sheet, ensemble, evaluation, registered_model, report, summary
+from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.training import trunks, tuning
 
@@ -116,6 +116,8 @@ def _check_quarantine(artefacts: Artefacts) -> None:
     bad, good = int(figures["quarantined"]), sum(figures["images"].values())
     limit = artefacts.config.compute.max_bad
     reasons = artefacts.images.file("quarantine.parquet")
+    if not good or bad > limit * (bad + good):
+        tables.show_quarantine([artefacts.images], artefacts.config.source)
     remedy = f"mend the files, and where none changes its size remove {artefacts.images.url}"
     if not good:
         raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; {remedy}")
@@ -141,6 +143,7 @@ def _build_images(a: Artefacts) -> Built:
 def _build_patches(a: Artefacts) -> Built:
     figures = ingest.cut_patches(a.config, a.images, a.patches)
     contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    write_qc(a)
     return [(a.patches, figures)]
 
 
@@ -246,6 +249,11 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         registered=f"models:/{a.config.ensemble.model_name}@champion",
         seconds=a.seconds(),
     )
+
+
+def write_qc(a: Artefacts) -> str:
+    """Write the page that shows what ingest made, and return where it lies."""
+    return qc.write(a.config, a.images, a.patches)
 
 
 def write_report(a: Artefacts) -> str:
