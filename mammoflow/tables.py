@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mammoflow.config import Config
@@ -162,4 +163,4 @@ def show_probabilities(rows: Sequence[Mapping[str, Any]], folder: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))  # a path may look like Rich's markup

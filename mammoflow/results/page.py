@@ -28,7 +28,7 @@ def render(template: str, context: Mapping[str, Any]) -> bytes:
     return environment.get_template(template).render(context).encode()
 
 
-def picture(data: bytes, kind: str, alt: str, caption: str) -> dict[str, str]:
+def picture(data: bytes, kind: str, alt: str, caption: str, mark: str | None = None) -> dict[str, str]:
     """Return a picture that stands inside the page.
 
     Args:
@@ -36,8 +36,11 @@ def picture(data: bytes, kind: str, alt: str, caption: str) -> dict[str, str]:
         kind: jpeg or svg+xml.
         alt: what it shows, for those who don't see it.
         caption: written below.
+        mark: its own kind of data, where that may be another than the page's.
     """
-    return {"src": f"data:image/{kind};base64,{base64.b64encode(data).decode()}", "alt": alt, "caption": caption}
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    own = {} if mark is None else {"mark": mark}
+    return {"src": source, "alt": alt, "caption": caption} | own
 
 
 def table(

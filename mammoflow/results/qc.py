@@ -87,9 +87,9 @@ def context(inputs: QcInputs) -> dict[str, Any]:
         "cards": _cards(inputs),
         "counts": _counts(inputs),
         "sizes": _sizes(inputs),
-        "data_sets": _compared(sets),
+        "data_sets": _compared(inputs, sets),
         "intensity": _intensity(inputs, sets),
-        "examples": [found for item in sets if (found := _examples(inputs, item))],
+        "examples": [found for item in sets if (found := _examples(item))],
         "sheet": _sheet(inputs),
         "patch_text": _patch_text(inputs),
         "worst": _worst(inputs),
@@ -101,10 +101,12 @@ def context(inputs: QcInputs) -> dict[str, Any]:
 
 
 def _films(images: Artefact) -> list[Row]:
+    # Images that were made before grey values were counted know no vendor either.
+    about = [name for name in _ABOUT if name != "vendor" or images.summary().get("histogram")]
     return [
         row | {"shard": shard}
         for shard in lake.iter_shards(images)
-        for row in lake.read_table(shard, _ABOUT).to_pylist()
+        for row in lake.read_table(shard, about).to_pylist()
     ]
 
 
@@ -136,18 +138,18 @@ def _below_min(inputs: QcInputs) -> tuple[int, int]:
 
 def _counts(inputs: QcInputs) -> list[dict[str, Any]]:
     """Return a table of films by split for each thing that is known of them."""
-    known = (
-        ("Label", "label", _LABEL),
-        ("View", "view", {}),
-        ("Density", "density", _DENSITY),
-        ("Vendor", "vendor", {}),
+    known: tuple[tuple[str, dict[int, str]], ...] = (
+        ("label", _LABEL),
+        ("view", {}),
+        ("density", _DENSITY),
+        ("vendor", {}),
     )
-    return [_counted(inputs.films, title, column, words) for title, column, words in known]
+    return [_counted(inputs.films, column, words) for column, words in known]
 
 
-def _counted(films: list[Row], title: str, column: str, words: dict[int, str]) -> dict[str, Any]:
+def _counted(films: list[Row], title: str, words: dict[int, str]) -> dict[str, Any]:
     """Return how many films of each split have each value; those of which it isn't known last."""
-    found = Counter((row.get(column), row["split"]) for row in films)
+    found = Counter((row.get(title), row["split"]) for row in films)
     values = sorted({value for value, _ in found}, key=lambda value: (value is None, value))
     rows = []
     for value in values:
@@ -156,7 +158,7 @@ def _counted(films: list[Row], title: str, column: str, words: dict[int, str]) -
         rows.append(page.cells(word, *map(page.count, numbers), page.share(sum(numbers), len(films))))
     splits = Counter(row["split"] for row in films)
     rows.append(page.cells("all", *(page.count(splits[split]) for split in SPLITS), "", strong=True))
-    return page.table(f"{title}, films", [title.lower(), *SPLITS, "share"], ["", "n", "n", "n", "n"], rows)
+    return page.table(f"Films by {title}", [title, *SPLITS, "share"], ["", "n", "n", "n", "n"], rows)
 
 
 def _sizes(inputs: QcInputs) -> dict[str, str]:
@@ -177,47 +179,59 @@ def _sizes(inputs: QcInputs) -> dict[str, str]:
 
 
 def _data_sets(inputs: QcInputs) -> list[Artefact]:
-    """Return this data set and others of the lake that counted their grey values."""
-    others = [item for item in lake.list_siblings(inputs.images) if item.summary().get("histogram")]
-    return [inputs.images, *others][:_SETS]
+    """Return this data set and others of the lake, as far as their grey values were counted."""
+    known = (inputs.images, *lake.list_siblings(inputs.images))
+    return [item for item in known if item.summary().get("histogram")][:_SETS]
 
 
-def _compared(sets: list[Artefact]) -> dict[str, Any]:
+def _compared(inputs: QcInputs, sets: list[Artefact]) -> dict[str, Any]:
     """Return a row of figures for each data set."""
     rows = []
-    for index, item in enumerate(sets):
+    for item in sets:
         summary = item.summary()
         films, malignant = (sum(summary[name].values()) for name in ("images", "malignant"))
         counts = np.array(summary["histogram"])
         middle = "" if not counts[1:].any() else int(np.searchsorted(np.cumsum(counts[1:]), counts[1:].sum() / 2)) + 1
-        tag = "this page" if index == 0 else ""
+        tag = "this page" if item.url == inputs.images.url else ""
         shares = page.share(malignant, films), page.share(counts[0], counts.sum())
         rows.append(page.cells(_title(item), page.count(films), *shares, middle, tag=tag))
     columns = ["data set", "films", "malignant", "pixels at 0", "median grey of the others"]
     return page.table("Data sets of this lake", columns, ["path", "n", "n", "n", "n"], rows, ours=False)
 
 
-def _intensity(inputs: QcInputs, sets: list[Artefact]) -> dict[str, str]:
+def _intensity(inputs: QcInputs, sets: list[Artefact]) -> dict[str, str] | None:
     """Return the distribution of grey values of each data set."""
+    if not sets:
+        return None
     parts = []
     for index, item in enumerate(sets):
         counts = np.array(item.summary()["histogram"], np.float64)
         heights = 100 * counts / max(1, counts.sum())
         name, colour = _title(item), figures.COLOURS[index % len(figures.COLOURS)]
         edges = np.arange(257.0)
-        parts.append(figures.Histogram(name=name, heights=heights, edges=edges, colour=colour, strong=index == 0))
+        parts.append(
+            figures.Histogram(
+                name=name, heights=heights, edges=edges, colour=colour, strong=item.url == inputs.images.url
+            )
+        )
+    mark = PHANTOM_MARK if all(_mark(item) for item in sets) else ""
     names = ("grey value, 0 (air) to 255", "share of pixels [%]")
-    drawn = figures.histogram("Grey values", parts, names, inputs.mark, log=True)
+    drawn = figures.histogram("Grey values", parts, names, mark, log=True)
     said = ", ".join(part.name for part in parts)
     caption = "Share of pixels by grey value, over all films as decoded; logarithmic, since most pixels are air."
-    return page.picture(drawn, "svg+xml", f"Histogram of grey values of {said}", caption)
+    return page.picture(drawn, "svg+xml", f"Histogram of grey values of {said}", caption, mark)
+
+
+def _mark(item: Artefact) -> str:
+    """Return what a picture of a data set must say; graph.locate names those that mammoflow drew."""
+    return PHANTOM_MARK if item.name.startswith("phantoms-") else ""
 
 
 def _title(item: Artefact) -> str:
     return f"{item.name}-{item.fingerprint[:4]}"
 
 
-def _examples(inputs: QcInputs, item: Artefact) -> dict[str, str] | None:
+def _examples(item: Artefact) -> dict[str, str] | None:
     """Return the first films of a data set, malignant and benign in turn."""
     shard = next((url for split in SPLITS for url in lake.iter_shards(item, split)), None)
     if shard is None:
@@ -238,8 +252,8 @@ def _examples(inputs: QcInputs, item: Artefact) -> dict[str, str] | None:
         )
         for index, pixels_HW in zip(chosen, _pixels(lake.read_table(shard, ["pixels"]).take(chosen)), strict=True)
     ]
-    drawn = pictures.contact_sheet(films, _EXAMPLES, "" if item.url != inputs.images.url else inputs.mark)
-    return page.picture(drawn, "jpeg", f"{len(films)} films of {_title(item)}", f"{_title(item)}.")
+    drawn = pictures.contact_sheet(films, _EXAMPLES, _mark(item))
+    return page.picture(drawn, "jpeg", f"{len(films)} films of {_title(item)}", f"{_title(item)}.", _mark(item))
 
 
 def _sheet(inputs: QcInputs) -> dict[str, str]:

@@ -63,11 +63,10 @@ def table(refused: Sequence[Refused], shown: int) -> dict[str, object] | None:
 def text(refused: Sequence[Refused], shown: int) -> str:
     """Return how many there are, and how many of them are not shown."""
     fatal = sum(row.fatal for row in refused)
+    used = len(refused) - fatal
+    all_the_same = f"; {used:,} used all the same, most without a lesion's outline" if used else ""
     more = f" The first {shown} are shown, {len(refused) - shown:,} more are not." if len(refused) > shown else ""
-    return (
-        f"{fatal:,} left out; {len(refused) - fatal:,} used all the same, most without a lesion's outline.{more} "
-        f"The whole tables: {FILE} of the artefacts."
-    )
+    return f"{fatal:,} left out{all_the_same}.{more} The whole tables: {FILE} in the folders of images and patches."
 
 
 def _below(path: str, roots: Sequence[str]) -> str:
