@@ -142,7 +142,6 @@ def _build_images(a: Artefacts) -> Built:
 
 def _build_patches(a: Artefacts) -> Built:
     figures = ingest.cut_patches(a.config, a.images, a.patches)
-    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
     write_qc(a)
     return [(a.patches, figures)]
 
@@ -252,7 +251,8 @@ def summarise(a: Artefacts) -> dict[str, Any]:
 
 
 def write_qc(a: Artefacts) -> str:
-    """Write the page that shows what ingest made, and return where it lies."""
+    """Write the contact sheet and the page that show what ingest made, and return where the page lies."""
+    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
     return qc.write(a.config, a.images, a.patches)
 
 

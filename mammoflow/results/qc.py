@@ -173,9 +173,13 @@ def _sizes(inputs: QcInputs) -> dict[str, str]:
         figures.Histogram(name=name, heights=np.histogram(side, edges)[0].astype(float), edges=edges, colour=colour)
         for (name, side), colour in zip(sides.items(), figures.COLOURS, strict=False)
     ]
-    said = "; ".join(f"{name} {side.min():,} to {side.max():,} px" for name, side in sides.items())
+    said = "; ".join(f"{name} {_range(side)} px" for name, side in sides.items())
     drawn = figures.histogram("Size of the files", parts, ("pixels", "films"), inputs.mark, log=False)
     return page.picture(drawn, "svg+xml", f"Histogram of the films' rows and columns: {said}", f"{said.capitalize()}.")
+
+
+def _range(values: Any) -> str:
+    return f"{values.min():,}" if values.min() == values.max() else f"{values.min():,} to {values.max():,}"
 
 
 def _data_sets(inputs: QcInputs) -> list[Artefact]:
