@@ -347,6 +347,20 @@ class Lake:
         check_writable(join(self.root, "probe"))
 
 
+def list_siblings(artefact: Artefact) -> list[Artefact]:
+    """Return the complete artefacts of the same stage and lake but this one, sorted by name."""
+    folder = artefact.url.rpartition("/")[0]
+    fs, path = filesystem(folder)
+    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    found = []
+    for entry in sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory):
+        name, _, mark = entry.rpartition("-")
+        item = Artefact(artefact.stage, name, mark, join(folder, entry))
+        if item.url != artefact.url and item.done:
+            found.append(item)
+    return found
+
+
 def iter_shards(artefact: Artefact, split: str = "") -> Iterator[str]:
     """Yield the URLs of an artefact's Parquet shards, of one split or of all, sorted by name."""
     for url in list_files(artefact.file("shards"), ".parquet"):

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from mammoflow import cluster, lake, lake_care, locks, tracking
+from mammoflow import cluster, lake, lake_care, locks, tables, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import contact_sheet, ensemble, evaluation, registered_model, report, summary
+from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.training import trunks, tuning
 
@@ -149,6 +149,8 @@ def _check_quarantine(artefacts: Artefacts) -> None:
     limit = artefacts.config.compute.max_bad
     reasons = artefacts.images.file("quarantine.parquet")
     remedy = "mend the files and run jobs/ingest.py with the same flags and --retry-quarantined"
+    if not good or bad > limit * (bad + good):
+        tables.show_quarantine([artefacts.images], artefacts.config.source)
     if not good:
         raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; {remedy}")
     if bad > limit * (bad + good):
@@ -172,7 +174,7 @@ def _build_images(a: Artefacts) -> Built:
 
 def _build_patches(a: Artefacts) -> Built:
     figures = ingest.cut_patches(a.config, a.images, a.patches)
-    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    write_qc(a)
     return [(a.patches, figures)]
 
 
@@ -278,6 +280,12 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         registered=f"models:/{a.config.ensemble.model_name}@champion",
         seconds=a.seconds(),
     )
+
+
+def write_qc(a: Artefacts) -> str:
+    """Write the contact sheet and the page that show what ingest made, and return where the page lies."""
+    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    return qc.write(a.config, a.images, a.patches)
 
 
 def write_report(a: Artefacts) -> str:

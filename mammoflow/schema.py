@@ -61,6 +61,7 @@ _IMAGE_FIELDS = [
     ("laterality", pa.string()),
     ("view", pa.string()),
     ("density", pa.int8()),
+    ("vendor", pa.string()),  # of the machine, one of data.vendors; null where the file doesn't say
     ("source_height", pa.int32()),  # rows of the file [px]
     ("source_width", pa.int32()),
     ("lesions", pa.list_(_LESION_MASK)),

@@ -145,6 +145,9 @@ def test_real_films_beside_their_real_csv_are_ingested(real_release: Path, tmp_p
     assert "quarantined: 0 image(s) left out, 0 without patches; 10 lesion(s) without an outline" in done.stdout
     (sheet,) = tmp_path.glob("patches/*/contact_sheet.jpg")
     assert f"contact sheet: {sheet}" in done.stdout
+    assert f"qc page:       {sheet.with_name('qc.html')}" in done.stdout
+    assert "Quarantine" in done.stdout
+    assert re.search(r"│ mask +│", done.stdout), done.stdout
     assert "next: python jobs/score.py" in done.stdout
     (shards,) = tmp_path.glob("images/*/shards")
     table = pq.read_table(shards, columns=["image_id", "label"]).to_pylist()

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import pydicom
 
+from mammoflow.data import vendors
+
 _CASE_NAME = re.compile(r"^(?:Mass|Calc)-(?:Training|Test)_(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)")
 _SIDES = {"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}
 _SIDE_CODES = {
@@ -51,6 +53,8 @@ class Identity:
     """L | R, or None where the file doesn't say."""
     view: str | None
     """CC | MLO | another view's code, or None where the file doesn't say."""
+    vendor: str | None
+    """Who made the machine: one of vendors.VENDORS or `other`, or None where the file doesn't say."""
     faces: Literal["left", "right"] | None = None
     """Where the breast points, by PatientOrientation; None where the file doesn't say."""
 
@@ -62,6 +66,7 @@ def identity(tags: pydicom.Dataset) -> Identity:
         patient_id=case[1] if case else None,
         laterality=_laterality(tags) or (_SIDES[case[2]] if case else None),
         view=_view(tags) or (case[3] if case else None),
+        vendor=vendors.known(str(tags.get("Manufacturer") or "")),
         faces=_faces(tags),
     )
 

@@ -43,9 +43,9 @@ def decode_images(
 
     Returns:
         The stage's summary: {"images", "malignant", "patients": {split: n}, "mean_grey": of the training images
-        [0-255], or None where there are none, "quarantined": images left out, "outlines_missing": lesions,
-        "duplicates": images with the pixels of another film, "left_out": a fingerprint of what could not be used, or
-        None, "source": what the release's metadata counts}.
+        [0-255], or None where there are none, "histogram": pixels of all images in 256 bins of grey, "quarantined":
+        images left out, "outlines_missing": lesions, "duplicates": images with the pixels of another film, "left_out":
+        a fingerprint of what could not be used, or None, "source": what the release's metadata counts}.
 
     Raises:
         SourceError: the source is not that release.
@@ -118,6 +118,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
             {name: exam.get(name) for name in schema.images(1, 1).names if name != "pixels"}
             | {name: exam[name] or getattr(decoded.identity, name) for name in ("laterality", "view")}
             | {"source_height": decoded.source_height, "source_width": decoded.source_width, "lesions": lesions}
+            | {"vendor": decoded.identity.vendor}
         )
         pixels.append(decoded.pixels)
     pixels_NHW = np.stack(pixels) if pixels else np.empty((0, images.height, images.width), np.uint16)
@@ -128,6 +129,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         "patients": sorted({row["patient_id"] for row in rows}),
         "grey_sum": int(pixels_NHW.sum(dtype=np.uint64)),
         "pixels": pixels_NHW.size,
+        "histogram": _histogram(pixels).tolist(),
         "pixel_hashes": {row["image_id"]: _hash(one) for row, one in zip(rows, pixels, strict=True)},
         "outlines_missing": sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
         "quarantine": quarantine,
@@ -135,6 +137,14 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NHW, schema.images(*pixels_NHW.shape[1:]))
     return {"units": job["units"], "bad": job["units"] - len(rows)}
+
+
+def _histogram(pixels: list[NDArray[np.uint16]]) -> NDArray[np.int64]:
+    """Count pixels by grey value, in 256 bins of equal width; image by image, since counting takes 8 bytes a pixel."""
+    counts = np.zeros(256, np.int64)
+    for pixels_HW in pixels:
+        counts += np.bincount((pixels_HW >> 8).ravel(), minlength=256)
+    return counts
 
 
 def _hash(pixels_HW: NDArray[np.uint16]) -> str:
@@ -204,6 +214,7 @@ def _image_summary(ledger: list[Row], quarantine: list[Row]) -> Row:
     train = [entry for entry in ledger if entry["split"] == "train"]
     pixels = sum(entry["pixels"] for entry in train)
     summary["mean_grey"] = sum(entry["grey_sum"] for entry in train) / pixels * 255 / FULL if pixels else None
+    summary["histogram"] = np.sum([_histogram([]), *(entry["histogram"] for entry in ledger)], axis=0).tolist()
     summary["quarantined"] = sum(row["fatal"] for row in quarantine)
     missed = sorted([row["image_id"], row["stage"], row["fatal"]] for entry in ledger for row in entry["quarantine"])
     summary["left_out"] = lake.fingerprint(missed) if missed else None
