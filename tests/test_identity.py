@@ -11,39 +11,39 @@ from ray_head import ROOT
 from small_dicom import breast, dicom, write
 
 SECRETS = {
-    "PatientName": "Qwzxy^Lucy",
-    "PatientID": "QWZX-4711",
-    "OtherPatientIDs": "QWZX-4712",
+    "PatientName": "Qwzxjvky^Lucy",
+    "PatientID": "QWZXJVK-4711",
+    "OtherPatientIDs": "QWZXJVK-4712",
     "PatientBirthDate": "19410203",
-    "PatientAddress": "Qwzx Lane 5",
-    "PatientComments": "QWZX says her neighbour",
-    "InstitutionName": "Qwzx Hospital",
-    "InstitutionAddress": "Qwzx Road 1",
-    "ReferringPhysicianName": "Qwzxster^Ron",
-    "OperatorsName": "Qwzxowitz^Op",
-    "AccessionNumber": "QWZX0815",
-    "StudyDescription": "Qwzx study",
-    "SeriesDescription": "Qwzx series",
-    "ProtocolName": "Qwzx protocol",
-    "ImageComments": "Qwzx of an image",
-    "StationName": "QWZXSTATION",
-    "Manufacturer": "Qwzx Machines, St Leak",
-    "ManufacturerModelName": "Qwzxograph",
-    "DeviceSerialNumber": "QWZX-SN-1",
-    "StudyID": "QWZXSTUDY",
-    "SoftwareVersions": "QWZX 1.0",
+    "PatientAddress": "Qwzxjvk Lane 5",
+    "PatientComments": "QWZXJVK says her neighbour",
+    "InstitutionName": "Qwzxjvk Hospital",
+    "InstitutionAddress": "Qwzxjvk Road 1",
+    "ReferringPhysicianName": "Qwzxjvkster^Ron",
+    "OperatorsName": "Qwzxjvkowitz^Op",
+    "AccessionNumber": "QWZXJVK0815",
+    "StudyDescription": "Qwzxjvk study",
+    "SeriesDescription": "Qwzxjvk series",
+    "ProtocolName": "Qwzxjvk protocol",
+    "ImageComments": "Qwzxjvk of an image",
+    "StationName": "QWZXJVKSTATION",
+    "Manufacturer": "Qwzxjvk Machines, St Leak",
+    "ManufacturerModelName": "Qwzxjvkograph",
+    "DeviceSerialNumber": "QWZXJVK-SN-1",
+    "StudyID": "QWZXJVKSTUDY",
+    "SoftwareVersions": "QWZXJVK 1.0",
 }
-MARKS = (b"qwzx", b"19410203")
+MARKS = (b"qwzxjvk", b"19410203")
 
 
 def source(root: Path) -> None:
     """Films of users' own, by their hospitals' ids; some damaged where a parser would quote what it read."""
     rows, lesions = ["path,patient_id,laterality,view,label"], ["path,kind,pathology,x,y,radius"]
     for n in range(24):
-        tags = SECRETS | {"PatientID": f"QWZX-{n // 2}"}
-        data = dicom(breast(seed=n), **tags, WindowCenter="34567", WindowWidth="23456")
+        tags = SECRETS | {"PatientID": f"QWZXJVK-{n // 2}"}
+        data = dicom(breast(seed=n), **tags, WindowCenter="34567.0", WindowWidth="23456.0")
         if n in (5, 9):  # numbers that are none
-            data = data.replace(b"34567", b"QWZX7").replace(b"23456", b"QWZX7")
+            data = data.replace(b"34567.0", b"QWZXJVK").replace(b"23456.0", b"QWZXJVK")
         if n == 6:
             data = data[: len(data) // 2]
         if n == 7:
@@ -96,7 +96,7 @@ def check(done: subprocess.CompletedProcess[str], folder: Path, least: int) -> N
     """Hold that the job went well, that some files were refused, and that nothing leaked."""
     assert done.returncode == 0, done.stdout + done.stderr
     said = (done.stdout + done.stderr).lower().replace(str(folder).lower(), "")
-    assert "qwzx" not in said, said
+    assert "qwzxjvk" not in said, said
     assert "19410203" not in said
     assert leaks(folder / "films"), "the films themselves hold it, or this test would find nothing"
     assert leaks(folder / "lake") == []
