@@ -21,6 +21,7 @@ def main() -> None:
     summary = pipeline.summarise(artefacts)
     lake.write_json(lake.join(artefacts.lake.root, "summary.json"), summary)
     tables.show_data(artefacts.images, artefacts.patches)
+    tables.show_quarantine([artefacts.images, artefacts.patches], config.source)
     tables.show_scores(summary)
     print(f"registered: {summary['registered']} (version {model['version']}) at {model['tracking_uri']}")
     print(f"report:     {artefacts.report.file('report.html')}")

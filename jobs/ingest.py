@@ -5,7 +5,8 @@ r"""Decode a release, split it by patient and cut labelled patches; without --so
 
 Reads    the release's metadata and DICOM files
 Writes   images/ and patches/ in the lake, each with a quarantine of what could not be used and why; in patches/ also
-         contact_sheet.jpg: films with outlined lesions and the frames of their patches, to be looked at
+         contact_sheet.jpg: films with outlined lesions and the frames of their patches, and qc.html: counts, grey
+         values beside the lake's other data sets, doubtful patches, quarantine; both to be looked at
 Next     jobs/train_patch.py; where the source holds a test part only, jobs/score.py
 """
 
@@ -18,7 +19,9 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("patches", config)
     tables.show_data(artefacts.images, artefacts.patches)
+    tables.show_quarantine([artefacts.images, artefacts.patches], config.source)
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
+    print(f"qc page:       {pipeline.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
     if artefacts.images.summary()["images"]["train"]:
         tables.show_next("train_patch", config)
     else:

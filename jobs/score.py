@@ -10,6 +10,8 @@ Next     nothing; read the table with any Parquet reader
 
 from dataclasses import dataclass, field
 
+from tyro.conf import FlagConversionOff
+
 from mammoflow import cli, cluster, lake, tables, tracking
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import QuarantineError
@@ -28,7 +30,7 @@ class Options:
     """Registered model, as MLflow names it."""
     lake: str | None = None
     """The lake whose registry is meant, where MLFLOW_TRACKING_URI names none."""
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    compute: FlagConversionOff[ComputeConfig] = field(default_factory=ComputeConfig)
     """CPUs and GPUs to use, and how many images may fail."""
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     if failed > options.compute.max_bad * len(rows):
         raise QuarantineError(
             f"{failed} of {len(rows)} images could not be scored, at most {options.compute.max_bad:.1%} may; their "
-            f"reasons stand in column `error` of {options.out}; mend the files, or allow more with --compute.max-bad"
+            f"reasons stand in column `error` of {options.out}; mend the files, or allow more with --max-bad"
         )
 
 

@@ -54,10 +54,26 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
         _stop(f"error: recipe is {words[0]!r}, but must be one of {', '.join(known)}; --help shows each", 2)
     about = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
     kind = tyro.extras.subcommand_type_from_defaults(known, about)
-    return tyro.cli(kind, default=known[default], args=words, description=_lines(manual), config=_PARSING)
+    return tyro.cli(kind, default=known[default], args=_spelt_out(words), description=_lines(manual), config=_PARSING)
 
+
+SHORT: Mapping[str, list[str]] = {
+    "--max-bad": ["--compute.max-bad"],
+    "--retry-quarantined": ["--compute.retry-quarantined", "True"],
+}
+"""Flags that stand for longer ones."""
 
 _PARSING = (tyro.conf.FlagConversionOff,)
+
+
+def _spelt_out(words: Sequence[str]) -> list[str]:
+    """Replace short flags by long ones; a value may follow `=`."""
+    parts = [word.partition("=") for word in words]
+    return [
+        part
+        for name, equals, value in parts
+        for part in ([SHORT[name][0] + equals + value, *SHORT[name][1:]] if name in SHORT else [name + equals + value])
+    ]
 
 
 def _lines(manual: str | None) -> str:
@@ -66,8 +82,9 @@ def _lines(manual: str | None) -> str:
 
 
 def options(manual: str | None, kind: type[T], argv: Sequence[str] | None = None) -> T:
-    """Turn `--field value ...` into a small options dataclass, for jobs that need no recipe."""
-    return tyro.cli(kind, args=argv, description=_lines(manual), config=_PARSING)
+    """Turn `--field value ...` into a small options dataclass, for jobs without a recipe; a switch takes no value."""
+    words = _spelt_out(sys.argv[1:] if argv is None else argv)
+    return tyro.cli(kind, args=words, description=_lines(manual), config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def run(main: Callable[[], None]) -> None:

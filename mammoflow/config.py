@@ -37,8 +37,11 @@ def require(ok: bool, what: str, value: object, limit: str, remedy: str) -> None
 class PhantomConfig:
     """Synthetic mammograms, drawn when a run has no `--source`. No claim to clinical realism."""
 
+    layout: Literal["cbis_ddsm", "inbreast", "csv_folder"] = "cbis_ddsm"
+    """How they lie on disk. `inbreast` and `csv_folder` are digital mammograms, and have films without lesions too."""
     patients: int = 200
-    """How many women; on average about 2.5 films each, as in CBIS-DDSM. 0 draws none: the run needs `--source`."""
+    """How many women; on average about 2.0 films each as CBIS-DDSM, 3.6 in the other layouts. 0 draws none: the run
+    needs `--source`."""
     height: int = 768
     """Rows of a film as drawn [px]; real films have 3000-7000."""
     width: int = 600
@@ -48,9 +51,11 @@ class PhantomConfig:
     compressed: float = 0.3
     """Share of films stored compressed (RLE, JPEG 2000, JPEG lossless in turn) [0-1]."""
     two_series: float = 0.02
-    """Share of films that come as two series, once under mass, once under calcification [0-1]."""
+    """Share of films that come as two series, once under mass, once under calcification [0-1]; in the other layouts
+    of films with both kinds of lesion."""
     official_test: float = 0.0
-    """Share of women in the release's own test part; where above 0, some of them are in its training part too [0-1]."""
+    """Share of women in the release's own test part [0-1]; where above 0, some of CBIS-DDSM's are in its training part
+    too, and csv_folder has a column `split`. INbreast has no parts."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be drawn."""
@@ -99,9 +104,10 @@ class ImageConfig:
 class SplitConfig:
     """Who is in train, val and test; always by patient, stratified on cancer."""
 
-    protocol: Literal["paper", "official", "given"] = "paper"
-    """`paper` re-splits the training release; `official` keeps the release's own test part, less patients in both;
-    `given` takes every image's split from the source."""
+    protocol: Literal["paper", "70-30", "official", "given"] = "paper"
+    """`paper` re-splits the training release, as the paper does CBIS-DDSM's; `70-30` re-splits the whole release, 30%
+    of its patients in test, as the paper does INbreast's; `official` keeps the release's own test part, less patients
+    in both; `given` takes every image's split from the source. All but `given` draw `val` from who is not in test."""
     manifest: str | None = None
     """CSV of `patient_id, split`, as each ingest writes one (splits.csv beside its images): the splits are taken from
     there, whatever the protocol. Its contents, not its path, enter fingerprints."""
@@ -316,6 +322,8 @@ class ComputeConfig:
     """Images in one Parquet shard, the unit of work that a kill can cost."""
     max_bad: float = how(0.02)
     """Largest share of images that may go to quarantine before a job ends non-zero [0-1]."""
+    retry_quarantined: bool = how(False)
+    """Try again, before anything else, what an earlier ingest could not decode."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be scheduled."""
@@ -336,7 +344,7 @@ class Config:
     source: str | None = how(None)
     """Folder of the release; without it phantoms are drawn. Its contents, not its path, enter fingerprints."""
     dataset: str = "auto"
-    """Layout of the source: a name of data.releases.RELEASES, or `auto`, by its files; phantoms are in cbis_ddsm's."""
+    """Layout of the source: a name of data.releases.RELEASES, or `auto`: by its files, or that of the phantoms."""
     limit: int | None = None
     """Use only the first N films of the release (whole patients), for a quick try; phantoms are drawn all the same."""
     seed: int = 0

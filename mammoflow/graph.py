@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mammoflow import lake, tracking
 from mammoflow.config import Config
 from mammoflow.data import releases
-from mammoflow.data.releases.listing import scan
+from mammoflow.data.releases.listing import contents
 from mammoflow.lake import Artefact, Lake
 
 STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
@@ -74,14 +74,17 @@ def locate(config: Config, root: Lake) -> Artefacts:
     Data and trunks are named by what they are, so that recipes on the same data share them.
     """
     seed, size = config.seed, f"{config.images.height}x{config.images.width}"
-    phantoms = None if config.source else root.artefact("phantoms", "cbis_ddsm", config.phantoms, seed)
-    origin = phantoms or _identity(config)
-    data = config.dataset if config.source else "phantoms-cbis_ddsm"
+    layout = config.phantoms.layout
+    phantoms = None if config.source else root.artefact("phantoms", layout, config.phantoms, seed)
+    origin = phantoms or _identity(config, root)
+    data = config.dataset if config.source else f"phantoms-{layout}"
     splits = replace(config.splits, manifest=None)
     given = lake.fingerprint(lake.read_bytes(config.splits.manifest).hex()) if config.splits.manifest else None
     images = root.artefact("images", f"{data}-{size}", origin, config.images, splits, given, config.limit, seed)
     cut = f"{data}-{size}-{config.patches.set}"
-    patches = root.artefact("patches", cut, images, config.patches, seed)
+    # What could not be used is known once the images are there; where some is mended later, other patches follow.
+    left_out = images.summary().get("left_out") if images.done else None
+    patches = root.artefact("patches", cut, images, *([left_out] if left_out else []), config.patches, seed)
     found = {
         trunk.backbone: root.artefact(
             "trunks", trunk.backbone, patches, trunk.backbone, trunk.weights, trunk.training, seed
@@ -109,13 +112,8 @@ def locate(config: Config, root: Lake) -> Artefacts:
     )
 
 
-def _identity(config: Config) -> str:
+def _identity(config: Config, root: Lake) -> str:
     """Fingerprint what a release holds, wherever it lies: its metadata, and the sizes of the files that are there."""
-    exams = releases.read(config.dataset, str(config.source)).exams
-    sizes = scan(str(config.source)).sizes()
-    held = []
-    for exam in exams.to_pylist():
-        lesions = exam.pop("lesions")
-        outlines = [[sizes.get(path) for path in lesion.pop("mask_paths")] for lesion in lesions]
-        held.append([exam, sizes.get(exam.pop("path")), lesions, outlines])
-    return lake.fingerprint(config.dataset, held)
+    listing = releases.read(config.dataset, str(config.source), root.salt)
+    sizes = listing.files.sizes()
+    return lake.fingerprint(config.dataset, [contents(exam, sizes) for exam in listing.exams.to_pylist()])

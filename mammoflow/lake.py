@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mammoflow import schema
 from mammoflow.errors import LakeError
 
 DONE = "done.json"
+_HALF = ".half"
+_RECORD = ("schema", "inputs", "finished")  # what `finish` adds to the stage's own figures
 
 
 def science(value: Any) -> Any:
@@ -80,7 +84,7 @@ def exists(url: str) -> bool:
     return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
     """Write a file so that it appears whole or not at all, creating its folder.
 
     Raises:
@@ -98,9 +102,9 @@ def write_bytes(url: str, data: bytes) -> None:
         raise LakeError(f"can't write {url}: {error}; {remedy}") from error
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HALF}")
     try:
         with temporary.open("wb") as stream:
             stream.write(data)
@@ -174,11 +178,23 @@ def read_json(url: str) -> Any:
     return parse_json(read_bytes(url))
 
 
-def write_table(url: str, table: pa.Table, *, row_group_size: int | None = None) -> None:
-    """Write a table as one Parquet file, atomically; it is held in memory twice for a moment."""
+def write_table(url: str, table: pa.Table, *, row_group_size: int | None = None, grey: str | None = None) -> None:
+    """Write a table as one Parquet file, atomically; it is held in memory twice for a moment.
+
+    Args:
+        url: of the file.
+        table: its rows.
+        row_group_size: most rows of a row group.
+        grey: path of a column of noisy whole numbers: its high and low bytes are compressed apart, which takes less
+            time and room than a dictionary of its values.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=row_group_size)
-    write_bytes(url, sink.getvalue().to_pybytes())
+    options = {"compression": "zstd", "compression_level": 1, "row_group_size": row_group_size}
+    if grey:
+        options["column_encoding"] = {grey: "BYTE_STREAM_SPLIT"}
+        options["use_dictionary"] = [name for name in table.column_names if name != grey.partition(".")[0]]
+    pq.write_table(table, sink, **options)
+    write_bytes(url, sink.getvalue())
 
 
 def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
@@ -195,12 +211,36 @@ def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+def list_folders(url: str) -> list[str]:
+    """Return the folders of a folder (not below), sorted; an absent folder has none."""
+    return [join(url, info.base_name) for info in _list(url) if not info.is_file]
+
+
 def list_files(url: str, suffix: str = "") -> list[str]:
     """Return the files of a folder (not below) that end in `suffix`, sorted; an absent folder has none."""
+    names = (info.base_name for info in _list(url) if info.is_file)
+    return [join(url, name) for name in names if name.endswith(suffix) and not name.startswith(".")]
+
+
+def _list(url: str) -> list[pafs.FileInfo]:
+    """Return what a folder holds, by name; an absent one holds nothing."""
     fs, path = filesystem(url)
-    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    names = (info.base_name for info in infos if info.is_file)
-    return [join(url, name) for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+    try:
+        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    except OSError as error:
+        raise LakeError(f"can't list {url}: {error}; check its permissions") from error
+    return sorted(infos, key=lambda info: str(info.base_name))
+
+
+def sweep(url: str) -> None:
+    """Delete what writers that were killed left in a local folder and below; stores keep no half files.
+
+    Nobody may be writing there.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, pafs.LocalFileSystem):
+        for half in Path(path).rglob(f".*{_HALF}"):
+            half.unlink(missing_ok=True)
 
 
 def remove(url: str) -> None:
@@ -223,6 +263,11 @@ class Artefact:
     url: str
 
     @property
+    def key(self) -> str:
+        """Return its place in any lake: `<stage>/<name>-<fingerprint>`."""
+        return f"{self.stage}/{self.name}-{self.fingerprint}"
+
+    @property
     def done(self) -> bool:
         """Tell whether the stage finished it."""
         return exists(self.file(DONE))
@@ -231,17 +276,35 @@ class Artefact:
         """Return the URL of a file or folder in it."""
         return join(self.url, *parts)
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Mark it complete; `summary` holds the figures that later stages and the report show."""
-        write_json(self.file(DONE), summary)
+    def finish(self, summary: dict[str, Any], inputs: "Sequence[Artefact]" = ()) -> None:
+        """Mark it complete; `summary` holds the figures that later stages and the report show.
+
+        Beside them stand the version of the schemas, the artefacts it was made from, and the time (UTC).
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"schema": schema.VERSION, "inputs": sorted(item.key for item in inputs), "finished": now}
+        write_json(self.file(DONE), {**summary, **record})
+
+    def record(self) -> dict[str, Any]:
+        """Return all that `done.json` holds: what `finish` was given, and what it added.
+
+        Raises:
+            LakeError: it is not complete, or the file is damaged.
+        """
+        try:
+            return dict(read_json(self.file(DONE)))
+        except (ValueError, TypeError) as error:
+            raise LakeError(
+                f"{self.file(DONE)} is damaged ({error}); remove {self.key} with jobs/lake.py and run its job again"
+            ) from error
 
     def summary(self) -> dict[str, Any]:
         """Return what the stage said of it when it finished.
 
         Raises:
-            LakeError: it is not complete.
+            LakeError: it is not complete, or `done.json` is damaged.
         """
-        return dict(read_json(self.file(DONE)))
+        return {name: value for name, value in self.record().items() if name not in _RECORD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +324,20 @@ class Lake:
         mark = fingerprint(stage, *parts)
         return Artefact(stage, name, mark, join(self.root, stage, f"{name}-{mark}"))
 
+    def salt(self) -> str:
+        """Return the secret that patients' hashes of this lake are made with: $MAMMOFLOW_SALT, else one of its own.
+
+        Raises:
+            LakeError: the lake can't be read or written.
+        """
+        given = os.environ.get("MAMMOFLOW_SALT")
+        if given:
+            return given
+        url = join(self.root, "salt")
+        if not exists(url):
+            write_bytes(url, uuid.uuid4().hex.encode())
+        return read_bytes(url).decode()
+
     def check_writable(self) -> None:
         """Write and remove a small file.
 
@@ -268,6 +345,20 @@ class Lake:
             LakeError: it can't be written.
         """
         check_writable(join(self.root, "probe"))
+
+
+def list_siblings(artefact: Artefact) -> list[Artefact]:
+    """Return the complete artefacts of the same stage and lake but this one, sorted by name."""
+    folder = artefact.url.rpartition("/")[0]
+    fs, path = filesystem(folder)
+    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    found = []
+    for entry in sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory):
+        name, _, mark = entry.rpartition("-")
+        item = Artefact(artefact.stage, name, mark, join(folder, entry))
+        if item.url != artefact.url and item.done:
+            found.append(item)
+    return found
 
 
 def iter_shards(artefact: Artefact, split: str = "") -> Iterator[str]:

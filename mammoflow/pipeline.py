@@ -3,18 +3,20 @@
 Every job names the stage it wants; `ensure` prints a plan, builds what is missing, in order, and returns all artefacts.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from mammoflow import cluster, lake, tracking
+from mammoflow import cluster, lake, lake_care, locks, tables, tracking
 from mammoflow.config import Config
-from mammoflow.data import ingest, releases
+from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import contact_sheet, ensemble, evaluation, registered_model, report, summary
+from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.training import trunks, tuning
 
@@ -41,19 +43,24 @@ def ensure(stage: str, config: Config) -> Artefacts:
     Raises:
         ConfigError: the config names what there is not; before anything is written.
         SourceError: the source is not the release it is said to be; likewise.
+        LakeError: an artefact to be reused was made by another version of the lake's layout; likewise.
         QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
         MammoflowError: any other error of a stage, which names its remedy.
     """
     artefacts = _open(config)
+    if config.compute.retry_quarantined:
+        artefacts = _retry(artefacts)
     wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
+    lake_care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
     cluster.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
     _print_plan(artefacts, wanted, missing)
     for name in wanted:
-        if name in missing:
+        if not all(item.done for item in artefacts.of(name)):
             _build(name, artefacts)
         if name == "images":
             _check_quarantine(artefacts)
+            artefacts = locate(artefacts.config, artefacts.lake)  # what could not be used decides what follows
     return artefacts
 
 
@@ -61,13 +68,14 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
     """Return the artefacts of a config whose `stages` are complete, without building anything or joining a cluster.
 
     Raises:
-        LakeError: a stage has not been run on this lake.
+        LakeError: a stage has not been run on this lake, or by another version of the lake's layout.
     """
     artefacts = _open(config)
     for stage in stages:
         for item in artefacts.of(stage):
             if not item.done:
                 raise LakeError(f"{item.url} is not complete; run jobs/{_JOBS[stage]}.py with the same flags first")
+        lake_care.check_versions(artefacts.lake, artefacts.of(stage))
     return artefacts
 
 
@@ -77,9 +85,24 @@ def _open(config: Config) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    config = replace(config, dataset=releases.resolve(config.dataset, config.source))
+    config = replace(config, dataset=releases.resolve(config.dataset, config.source, config.phantoms.layout))
     tuning.plan(config)
     return locate(config, root)
+
+
+def _retry(artefacts: Artefacts) -> Artefacts:
+    """Undo the shards of images of which something went to quarantine; return the artefacts after that."""
+    images = artefacts.images
+    lake_care.check_versions(artefacts.lake, [images])
+    with locks.hold(images.url, _say):
+        again = shards.reopen(images)
+    print(
+        f"  {again} shard(s) of {images.url} held images or outlines in quarantine: they are decoded again", flush=True
+    )
+    return locate(artefacts.config, artefacts.lake)
+
+
+_say = functools.partial(print, flush=True)
 
 
 def _wanted(stage: str) -> list[str]:
@@ -100,14 +123,23 @@ def _print_plan(artefacts: Artefacts, wanted: list[str], missing: list[str]) -> 
 
 
 def _build(stage: str, artefacts: Artefacts) -> None:
-    """Run one stage and mark its artefacts complete, with how long it took."""
-    if not artefacts.of(stage):
-        return
-    started = time.monotonic()
+    """Run one stage, nobody else writing there, and mark its artefacts complete, with how long it took."""
+    missing = sorted((item for item in artefacts.of(stage) if not item.done), key=lambda item: item.url)
     print(f"{stage}:", flush=True)
-    for item, figures in _BUILDERS[stage](artefacts):
-        item.finish({**figures, "seconds": round(time.monotonic() - started, 2)})
-        lake.remove(item.file("work"))
+    with ExitStack() as held:
+        for item in missing:  # in one order, so that no two jobs wait for each other
+            held.enter_context(locks.hold(item.url, _say))
+        if all(item.done for item in missing):
+            print(f"{stage}: built by another job meanwhile", flush=True)
+            return
+        started = time.monotonic()
+        inputs = [item for need in NEEDS[stage] for item in artefacts.of(need)]
+        for item in missing:
+            lake.sweep(item.url)
+            lake_care.finish_removal(item)
+        for item, figures in _BUILDERS[stage](artefacts):
+            item.finish({**figures, "seconds": round(time.monotonic() - started, 2)}, inputs)
+            lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -116,13 +148,15 @@ def _check_quarantine(artefacts: Artefacts) -> None:
     bad, good = int(figures["quarantined"]), sum(figures["images"].values())
     limit = artefacts.config.compute.max_bad
     reasons = artefacts.images.file("quarantine.parquet")
-    remedy = f"mend the files, and where none changes its size remove {artefacts.images.url}"
+    remedy = "mend the files and run jobs/ingest.py with the same flags and --retry-quarantined"
+    if not good or bad > limit * (bad + good):
+        tables.show_quarantine([artefacts.images], artefacts.config.source)
     if not good:
         raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; {remedy}")
     if bad > limit * (bad + good):
         raise QuarantineError(
             f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
-            f"{reasons}; {remedy}, or allow more with --compute.max-bad"
+            f"{reasons}; {remedy}, or allow more with --max-bad"
         )
 
 
@@ -135,12 +169,12 @@ def _build_phantoms(a: Artefacts) -> Built:
 
 
 def _build_images(a: Artefacts) -> Built:
-    return [(a.images, ingest.decode_images(a.config, a.source, a.images))]
+    return [(a.images, ingest.decode_images(a.config, a.source, a.images, salt=a.lake.salt))]
 
 
 def _build_patches(a: Artefacts) -> Built:
     figures = ingest.cut_patches(a.config, a.images, a.patches)
-    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    write_qc(a)
     return [(a.patches, figures)]
 
 
@@ -246,6 +280,12 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         registered=f"models:/{a.config.ensemble.model_name}@champion",
         seconds=a.seconds(),
     )
+
+
+def write_qc(a: Artefacts) -> str:
+    """Write the contact sheet and the page that show what ingest made, and return where the page lies."""
+    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    return qc.write(a.config, a.images, a.patches)
 
 
 def write_report(a: Artefacts) -> str:

@@ -7,6 +7,12 @@ its class code, the index into the configured class list.
 
 import pyarrow as pa
 
+VERSION = 2
+"""Of all that the lake holds: raised whenever what one version writes is not what the one before can read or means.
+
+1: before versions were recorded. 2: `done.json` records the version, the inputs and the time.
+"""
+
 BENIGN, MALIGNANT = 0, 1
 SPLITS = ("train", "val", "test")
 
@@ -55,6 +61,7 @@ _IMAGE_FIELDS = [
     ("laterality", pa.string()),
     ("view", pa.string()),
     ("density", pa.int8()),
+    ("vendor", pa.string()),  # of the machine, one of data.vendors; null where the file doesn't say
     ("source_height", pa.int32()),  # rows of the file [px]
     ("source_width", pa.int32()),
     ("lesions", pa.list_(_LESION_MASK)),

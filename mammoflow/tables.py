@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
+from mammoflow.results import quarantine
 from mammoflow.schema import SPLITS
 
 _WIDTH = 110
@@ -28,7 +30,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
 
 
 def show_data(images: Artefact, patches: Artefact) -> None:
-    """Print films, malignant films, patients and patches of each split, what could not be used, and where it says why.
+    """Print films, malignant films, patients and patches of each split, and how much could not be used.
 
     Raises:
         LakeError: an artefact is not complete.
@@ -53,12 +55,28 @@ def show_data(images: Artefact, patches: Artefact) -> None:
         print(f"  {cut['unverified']} background patches may show one and are not trained on")
     if films.get("duplicates"):
         print(f"  {films['duplicates']} image(s) show the pixels of another; both are used")
-    for artefact, bad in (
-        (images, films["quarantined"] + films["outlines_missing"] + films.get("duplicates", 0)),
-        (patches, cut["quarantined"]),
-    ):
-        if bad:
-            print(f"  reasons: {artefact.file('quarantine.parquet')}")
+
+
+def show_quarantine(artefacts: Sequence[Artefact], source: str | None) -> None:
+    """Print the first files that could not be used and why, how many more there are, and where all of them are listed.
+
+    Args:
+        artefacts: of the stages images and patches.
+        source: folder or URL of the release, left out of paths; None for phantoms.
+
+    Raises:
+        LakeError: an artefact has no table of quarantine.
+    """
+    refused = quarantine.read(artefacts, source)
+    if not refused:
+        return
+    shown = refused[:_FIRST]
+    rows = [[row.path, row.stage, row.reason if row.fatal else f"{row.reason} (the image is used)"] for row in shown]
+    show("Quarantine", ["path", "stage", "reason"], rows)
+    if len(refused) > len(shown):
+        print(f"  and {len(refused) - len(shown):,} more")
+    for url in quarantine.files(artefacts):
+        print(f"  reasons: {url}")
 
 
 def show_trunks(summaries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -115,7 +133,8 @@ def show_scores(summary: Mapping[str, Any]) -> None:
 
 def show_next(job: str, config: Config, *flags: str) -> None:
     """Print the command of the next job, with the flags of this one; of a flag that stands twice the last counts."""
-    show_command(job, *(sys.argv[1:] or [config.name]), *flags)
+    words = [word for word in sys.argv[1:] if word != "--retry-quarantined"]  # done by now
+    show_command(job, *(words or [config.name]), *flags)
 
 
 def show_command(job: str, *words: str) -> None:
@@ -145,4 +164,4 @@ def show_probabilities(rows: Sequence[Mapping[str, Any]], folder: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))  # a path may look like Rich's markup

@@ -93,6 +93,7 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
             }
             row = {"image_id": f"film-{n}", "film_id": f"film-{n}", "patient_id": f"P{n}", "split": split}
             row |= {"label": int(malignant), "laterality": "LR"[n % 2], "view": ("CC", "MLO")[n % 2], "density": 2}
+            row |= {"vendor": ("Hologic", None)[n % 2]}
             films.append(row | {"source_height": 400, "source_width": 300, "lesions": [lesion], "pixels": pixels})
     fields = schema.images(HEIGHT, WIDTH)
     for start in range(0, len(films), 4):  # several shards a split
@@ -105,6 +106,8 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
     per_split = {s: sum(row["split"] == s for row in films) for s in schema.SPLITS}
     malignant = {s: sum(row["split"] == s and row["label"] for row in films) for s in schema.SPLITS}
     summary = {"images": per_split, "malignant": malignant, "patients": per_split, "mean_grey": 60.0, "quarantined": 1}
+    pixels = np.stack([row["pixels"] for row in films])
+    summary["histogram"] = np.histogram(pixels, bins=256, range=(0, 65536))[0].tolist()
     images.finish(summary)
     return films
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from small_dicom import breast, release, write
+from small_dicom import breast, dicom, release, write
 
 from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
-from mammoflow.data import ingest, outlines
+from mammoflow.data import ingest, outlines, shards
 from mammoflow.errors import ConfigError, LakeError, SplitError
 from mammoflow.lake import Artefact, Lake
 
@@ -100,6 +100,14 @@ def test_pixels_outlines_and_mean_grey_are_those_of_the_films(images):
     assert summary["mean_grey"] == pytest.approx(np.mean(train) * 255 / 65535)
 
 
+def test_grey_values_of_all_films_are_counted(images):
+    out, summary = images
+    pixels = np.stack([p for url in lake.iter_shards(out) for _, p in shards.read_images(url)])
+    expected, _ = np.histogram(pixels, bins=256, range=(0, 65536))
+    assert summary["histogram"] == expected.tolist()
+    assert sum(summary["histogram"]) == sum(summary["images"].values()) * 120 * 80
+
+
 def test_a_rerun_does_only_what_is_missing_and_gives_the_same_bytes(images, source, tmp_path):
     first, summary = images
     out = Artefact("images", "test", first.fingerprint, str(tmp_path / "copy"))
@@ -187,6 +195,21 @@ def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_
     assert np.argwhere(circle).mean(axis=0) == pytest.approx([110 / 2, 60 / 2], abs=1), "(row, column), reduced by two"
 
 
+def test_the_lake_knows_the_vendor_and_not_what_else_the_file_says(tmp_path, ray_cluster):
+    makers = ["HOLOGIC, Inc.", "Clinic of Jane Roe", None]
+    rows = ["path,patient_id,laterality,view,label,split"]
+    for n, maker in enumerate(makers):
+        tags = {"Manufacturer": maker} if maker else {}
+        write(tmp_path / "own" / f"{n}.dcm", dicom(breast(seed=n), **tags))
+        rows.append(f"{n}.dcm,p{n},L,CC,{n % 2},test")
+    write(tmp_path / "own" / "images.csv", "\n".join(rows).encode())
+    out = Lake(str(tmp_path / "lake")).artefact("images", "own")
+    ingest.decode_images(config(splits=SplitConfig(protocol="given")), str(tmp_path / "own"), out, silent)
+    table = lake.read_table(out.file("shards")).sort_by("image_id")
+    assert table["vendor"].to_pylist() == ["Hologic", "other", None]
+    assert not any(b"Jane" in path.read_bytes() for path in Path(out.url).rglob("*.*"))
+
+
 def test_a_manifest_of_one_ingest_gives_another_its_splits(images, source, tmp_path):
     published = tmp_path / "splits.csv"
     published.write_bytes(lake.read_bytes(images[0].file("splits.csv")))
@@ -224,7 +247,7 @@ def test_errors_of_a_task_come_out_as_they_were_raised(images, source, tmp_path)
         ingest.cut_patches(few, decoded, Lake(str(tmp_path)).artefact("patches", "few"), silent)
     blocked = Lake(str(tmp_path)).artefact("images", "blocked")
     lake.write_bytes(blocked.file("ledger"), b"a file where a folder should be")
-    with pytest.raises(LakeError, match="can't write"):
+    with pytest.raises(LakeError, match="can't list"):
         ingest.decode_images(config(), str(source), blocked, silent)
 
 

@@ -145,6 +145,9 @@ def test_real_films_beside_their_real_csv_are_ingested(real_release: Path, tmp_p
     assert "quarantined: 0 image(s) left out, 0 without patches; 10 lesion(s) without an outline" in done.stdout
     (sheet,) = tmp_path.glob("patches/*/contact_sheet.jpg")
     assert f"contact sheet: {sheet}" in done.stdout
+    assert f"qc page:       {sheet.with_name('qc.html')}" in done.stdout
+    assert "Quarantine" in done.stdout
+    assert re.search(r"│ mask +│", done.stdout), done.stdout
     assert "next: python jobs/score.py" in done.stdout
     (shards,) = tmp_path.glob("images/*/shards")
     table = pq.read_table(shards, columns=["image_id", "label"]).to_pylist()
@@ -175,7 +178,7 @@ def test_a_damaged_release_ends_with_3_unless_that_is_allowed(tmp_path: Path) ->
         ("00002_LEFT_CC", "damaged DICOM"),
     ):
         assert reason in found[image_id]
-    allowed = job(*words, "--compute.max-bad", "0.1")
+    allowed = job(*words, "--max-bad", "0.1")
     assert allowed.returncode == 0, allowed.stdout + allowed.stderr
     assert built(allowed.stdout) == ["patches"]
     assert "2 image(s) left out, 0 without patches; 1 lesion(s) without an outline" in allowed.stdout

@@ -2,6 +2,7 @@
 
 import plistlib
 import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -71,25 +72,76 @@ def test_inbreast_labels_outlines_and_markers(tmp_path):
     assert exams["20586911"]["lesions"] == []
 
 
-def test_inbreast_counts_are_the_papers(tmp_path):
-    """The release's marginals: 410 rows; BI-RADS 3 left out, 387 images of 103 women, 72 of them with no cancer."""
-    grades = ["1"] * 67 + ["2"] * 220 + ["3"] * 23 + ["4a"] * 13 + ["4b"] * 8 + ["4c"] * 22 + ["5"] * 49 + ["6"] * 8
-    women = {"negative": [f"{n:016x}" for n in range(72)], "positive": [f"{n:016x}" for n in range(72, 103)]}
-    rows, seen = [], {"negative": 0, "positive": 0}
+BIRADS = {"1": 67, "2": 220, "3": 23, "4a": 13, "4b": 8, "4c": 22, "5": 49, "6": 8}
+"""Rows of the release's table by BI-RADS."""
+
+
+def real_inbreast() -> list[tuple[str, str, str, str]]:
+    """Rows like the release's: 410 films of 108 women, 5 of whom have BI-RADS 3 alone, one film without a density and
+    one of view FB; which film is whose is made up: 50 women with cancer, two films of it each, 53 without.
+    """
+    grades = [grade for grade, n in BIRADS.items() for _ in range(n)]
+    women = [f"{n:016x}" for n in range(108)]
+    women_of = {"4": women[:50], "5": women[:50], "6": women[:50], "3": women[-12:], "1": women[:103], "2": women[:103]}
+    seen = Counter()
+    rows = []
     for number, grade in enumerate(grades):
-        kind = "positive" if grade[0] in "456" else "negative"
-        hashes = women[kind] if grade != "3" else [f"{n:016x}" for n in range(103, 108)]
-        rows.append((str(20000000 + number), hashes[seen[kind] % len(hashes)], ("CC", "ML")[number % 2], grade))
-        seen[kind] += grade != "3"
+        kind = "cancer" if grade[0] in "456" else "3" if grade == "3" else "well"
+        group = women_of[grade[0]]
+        rows.append((f"{20000000 + number}", group[seen[kind] % len(group)], ("CC", "ML")[number % 2], grade))
+        seen[kind] += 1
     random.Random(0).shuffle(rows)
-    inbreast(tmp_path, rows, {})
+    return rows
+
+
+def as_released(root: Path, rows: list[tuple[str, str, str, str]]) -> None:
+    """Write rows with the release's blank density, and its view that only the table has."""
+    inbreast(root, rows, {})
+    table = root / "INbreast.csv"
+    lines = table.read_bytes().decode().split("\r\n")
+    lines[7] = lines[7].replace(";2;", ";;")
+    lines[8] = lines[8].replace(";CC;", ";FB;").replace(";ML;", ";FB;")
+    assert lines[7].count(";;") == lines[8].count(";FB;") == 1
+    table.write_bytes("\r\n".join(lines).encode())
+
+
+def test_inbreast_counts_are_the_papers(tmp_path):
+    """410 rows: 23 of BI-RADS 3 left out, 287 negative and 100 positive, 103 women, of whom 72 and 31."""
+    as_released(tmp_path / "INbreast Release 1.0", real_inbreast())
     listing = releases.read("auto", str(tmp_path))
+    assert not listing.problems
     assert listing.counts == {"rows": 410, "BI-RADS 3, left out": 23, "images": 387, "patients": 103}
-    labels = listing.exams["label"].to_pylist()
-    assert (labels.count(BENIGN), labels.count(MALIGNANT)) == (287, 100)
-    split = splits.assign(listing.exams, SplitConfig(test=0.3), seed=0)
-    patients = {exam["patient_id"]: exam["split"] for exam in split.to_pylist()}
-    assert sum(name == "test" for name in patients.values()) == round(0.3 * 103 + 0.5 - 1e-9)
+    exams = listing.exams
+    assert Counter(exams["label"].to_pylist()) == {BENIGN: 287, MALIGNANT: 100}
+    assert exams["density"].null_count == 1
+    assert set(exams["view"].to_pylist()) == {"CC", "MLO"}
+    split = splits.assign(exams, SplitConfig(protocol="70-30"), seed=0)
+    assert split.num_rows == 387
+    women = {exam["patient_id"]: exam["split"] for exam in split.to_pylist()}
+    counts = Counter(women.values())
+    assert counts == {"train": 64, "val": 8, "test": 31}, "72 and 31, of the 72 a tenth to choose models by"
+    cancer = {exam["patient_id"] for exam in exams.to_pylist() if exam["label"]}
+    assert len(cancer) == 50
+    assert sum(women[woman] == "test" for woman in cancer) == 15, "stratified"
+    films = Counter(split["split"].to_pylist())
+    assert films["test"] == pytest.approx(107, abs=20), "the paper's 280 and 107 films, up to which women were drawn"
+
+
+def test_inbreast_as_excel_counts_the_same(tmp_path):
+    rows = real_inbreast()
+    inbreast(tmp_path, rows, {})
+    table = pd.read_csv(tmp_path / "INbreast.csv", sep=";", dtype={"Bi-Rads": str})
+    table[["Mass", "Micros", "Distortion", "Asymmetry"]] = None
+    table.loc[::3, "Mass"] = "X"
+    table.loc[len(table)] = {"Patient ID": "Mass", "Bi-Rads": "X"}
+    table.loc[len(table)] = {"File Name": "total", "Bi-Rads": "410"}
+    table.to_excel(tmp_path / "table.xlsx", index=False)  # no package writes xls any more
+    (tmp_path / "table.xlsx").rename(tmp_path / "INbreast.xls")
+    (tmp_path / "INbreast.csv").unlink()
+    listing = releases.read("auto", str(tmp_path))
+    assert not listing.problems
+    assert listing.counts == {"rows": 410, "BI-RADS 3, left out": 23, "images": 387, "patients": 103}
+    assert Counter(listing.exams["label"].to_pylist()) == {BENIGN: 287, MALIGNANT: 100}
 
 
 def test_the_excel_table_of_inbreast_with_its_two_last_rows(tmp_path, monkeypatch):

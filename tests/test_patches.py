@@ -48,9 +48,13 @@ def test_draws_come_from_exactly_the_positions_that_qualify(height, width, data,
     assert draw.shares == pytest.approx([share[int(r), int(c)] for r, c in draw.corners])
 
 
-def test_draws_are_uniform_over_a_lesion_of_hard_shape():
-    mask = np.zeros((60, 60), np.bool_)
-    mask[10:50, 10:14] = mask[10:14, 10:50] = True  # an L, longer than the patch
+@pytest.mark.parametrize(("height", "width"), [(60, 60), (150, 120)])
+def test_draws_are_uniform_over_a_lesion_of_hard_shape(height, width):
+    mask = np.zeros((height, width), np.bool_)
+    row, column = (height - 40) // 2, (width - 40) // 2
+    mask[row : row + 40, column : column + 4] = mask[row : row + 4, column : column + 40] = (
+        True  # longer than the patch
+    )
     config = PatchConfig(side=32, per_lesion=20_000, min_overlap=0.7)
     sums = patches.window_sums(mask, 32)
     allowed = np.flatnonzero(sums >= 0.7 * mask.sum())

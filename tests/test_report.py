@@ -13,7 +13,7 @@ from made_lake import BACKBONE, make
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.results import ensemble, paper_tables, report, report_tables
+from mammoflow.results import ensemble, page, paper_tables, report, report_tables
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.schema import SCORES
 
@@ -123,8 +123,8 @@ def test_every_candidate_has_a_row_and_only_the_papers_own_rows_have_its_figures
     rows = report_tables.tables(inputs)["models"]["rows"]
     assert [row["cells"][2].replace(",\n", ",") for row in rows[:-1]] == [row["top_layers"] for row in inputs.ranking]
     assert [row["tag"] for row in rows[:-1]] == ["member", "member", ""]
-    assert rows[2]["cells"][-3] == report_tables.NONE  # never reached test
-    assert {row["cells"][-1] for row in rows[:-1]} == {report_tables.NONE}
+    assert rows[2]["cells"][-3] == page.NONE  # never reached test
+    assert {row["cells"][-1] for row in rows[:-1]} == {page.NONE}
     assert paper_tables.find("resnet50", "S10", "256x1,128x1").auc_tta == 0.88
     assert paper_tables.find("resnet50", "S1", "256x1,128x1") is None
     assert paper_tables.find(BACKBONE, "S10", "256x1,128x1") is None

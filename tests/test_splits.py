@@ -1,6 +1,9 @@
 import random
 import re
 from collections import defaultdict
+from itertools import product
+from math import ceil
+from typing import get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +62,50 @@ def test_no_patient_is_in_two_splits_and_order_has_no_say(with_cancer, without, 
     assert of_patient(splits.assign(table.take(order), config, seed)) == of_patient(result)
 
 
+@st.composite
+def releases_of_women(draw) -> pa.Table:
+    """Women with cancer and without in each official part, some of them in both parts, with 1 to 4 films each."""
+    rows = []
+    for part, cancer in product(("train", "test"), (True, False)):
+        for some in draw(st.lists(labels, min_size=8, max_size=16)):
+            patient = f"P{len(rows):04}"
+            other = "test" if part == "train" and draw(st.integers(0, 9)) == 0 else part
+            for n, label in enumerate([int(cancer), *(label * cancer for label in some)]):
+                film = dict.fromkeys(("image_id", "film_id"), f"{patient}-{n}")
+                about = {"patient_id": patient, "label": label, "part": other if n else part}
+                rows.append({**dict.fromkeys(schema.EXAMS.names), **film, **about})
+    return pa.Table.from_pylist(rows, schema=schema.EXAMS)
+
+
+@pytest.mark.parametrize("protocol", get_args(get_type_hints(SplitConfig)["protocol"]))
+@settings(max_examples=25, deadline=None)
+@given(table=releases_of_women(), seed=st.integers(0, 2**31))
+def test_no_patient_is_in_two_splits_under_any_protocol(protocol, table, seed):
+    in_train = {*table.filter(pc.equal(table["part"], "train"))["patient_id"].to_pylist()}
+    if protocol == "given":
+        table = splits.with_manifest(table, splits.manifest(splits.assign(table, SplitConfig(), seed)))
+    found = splits.assign(table, SplitConfig(protocol=protocol), seed)
+    women = of_patient(found)
+    assert all(len(some) == 1 for some in women.values())
+    assert set().union(*women.values()) == set(schema.SPLITS)
+    everyone = {*table["patient_id"].to_pylist()}
+    assert women.keys() == {"paper": in_train, "given": in_train}.get(protocol, everyone)
+    test = {patient for patient, some in women.items() if some == {"test"}}
+    if protocol == "official":
+        assert test == everyone - in_train
+    elif protocol == "70-30":
+        assert len(test) == ceil(0.3 * len(everyone))
+
+
+def test_70_30_is_of_the_whole_release_whatever_the_share_of_another_protocol():
+    table = exams({f"P{n:03}": [int(n < 40)] for n in range(100)}, parts={f"P{n:03}": "test" for n in range(0, 100, 2)})
+    result = splits.assign(table, SplitConfig(protocol="70-30", test=0.15, val=0.2), 0)
+    counts = defaultdict(lambda: [0, 0])
+    for row in result.to_pylist():
+        counts[row["split"]][row["label"]] += 1
+    assert counts == {"train": [34, 22], "val": [8, 6], "test": [18, 12]}
+
+
 def test_cancer_is_as_frequent_in_every_split():
     table = exams({f"P{n:03}": [int(n < 120)] for n in range(400)})
     result = splits.assign(table, SplitConfig(), 0).to_pylist()
@@ -104,9 +151,10 @@ def test_paper_protocol_on_the_real_csvs_re_splits_the_training_release(real):
     assert result.num_rows == 2458
     assert len(of_patient(result)) == 1248
     assert set(result["part"].to_pylist()) == {"train"}
-    images = {v["values"]: v["counts"] for v in result["split"].value_counts().to_pylist()}
+    assert sizes(result) == {"train": (954, 1903, 867), "val": (106, 195, 89), "test": (188, 360, 164)}
     for split, papers in (("train", 1903), ("val", 199), ("test", 376)):
-        assert images[split] == pytest.approx(papers, rel=0.08), "the paper's sizes, up to which patients were drawn"
+        images = images_in(result, split)
+        assert images == pytest.approx(papers, rel=0.08), "the paper's sizes, up to which patients were drawn"
 
 
 def test_official_protocol_on_the_real_csvs_leaves_out_the_31_patients_in_both_parts(real):
@@ -115,8 +163,18 @@ def test_official_protocol_on_the_real_csvs_leaves_out_the_31_patients_in_both_p
     assert all(len(some) == 1 for some in found.values())
     assert len(found) == 1566
     assert sum(some == {"test"} for some in found.values()) == 349 - 31
+    assert sizes(result) == {"train": (1123, 2211, 1002), "val": (125, 247, 118), "test": (318, 595, 248)}
     train_release = pc.equal(real["part"], "train")
     assert result.num_rows - images_in(result, "test") == real.filter(train_release).num_rows
+
+
+def sizes(table: pa.Table) -> dict[str, tuple[int, int, int]]:
+    """Patients, images and malignant images by split."""
+    some = {split: table.filter(pc.equal(table["split"], split)) for split in schema.SPLITS}
+    return {
+        split: (len({*part["patient_id"].to_pylist()}), part.num_rows, pc.sum(part["label"]).as_py())
+        for split, part in some.items()
+    }
 
 
 def images_in(table: pa.Table, split: str) -> int:

@@ -10,9 +10,11 @@ Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 A (transfer syntaxes).
 
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pydicom
 from numpy.typing import NDArray
@@ -30,6 +32,8 @@ from mammoflow.data.quiet import quiet
 from mammoflow.errors import DecodeError
 
 __all__ = ["FULL", "Identity", "Raw", "read", "read_identity", "refuse_size"]
+
+T = TypeVar("T")
 
 MAX_INFLATED = 2**29
 """A deflated file that grows beyond this [bytes] is refused; the largest image has 400 million bytes of pixels."""
@@ -96,13 +100,30 @@ def read_identity(path: str) -> Identity:
     Raises:
         DecodeError: the file is absent or no DICOM.
     """
+    return _of_header(path, dicom_identity.identity)
+
+
+def read_patient_key(path: str, salt: str) -> str:
+    """Return a salted hash that tells a DICOM file's patient from others, and nothing else of her.
+
+    Raises:
+        DecodeError: the file is absent, no DICOM, or names no patient.
+    """
+    key = _of_header(path, partial(dicom_identity.patient_key, salt=salt))
+    if key is None:
+        raise DecodeError(f"{path}: names no patient, without whom it can't be split; fill the column `patient_id`")
+    return key
+
+
+def _of_header(path: str, said: Callable[[pydicom.Dataset], T]) -> T:
+    """Return what a file's header says, by a function of its tags."""
     with quiet():
         try:
             fs, inner = lake.filesystem(path)
             with fs.open_input_file(inner) as stream:
                 _refuse_bomb(path, stream)
                 stream.seek(0)
-                return dicom_identity.identity(pydicom.dcmread(stream, stop_before_pixels=True))
+                return said(pydicom.dcmread(stream, stop_before_pixels=True))
         except DecodeError:
             raise
         except FileNotFoundError:

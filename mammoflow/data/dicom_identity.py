@@ -3,12 +3,16 @@
 Only values from lists kept here, and a release's own case names, leave this module: a hospital's identity doesn't.
 """
 
+import hashlib
+import hmac
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pydicom
+
+from mammoflow.data import vendors
 
 _CASE_NAME = re.compile(r"^(?:Mass|Calc)-(?:Training|Test)_(P_\d{5})_(LEFT|RIGHT)_(CC|MLO)")
 _SIDES = {"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}
@@ -49,6 +53,8 @@ class Identity:
     """L | R, or None where the file doesn't say."""
     view: str | None
     """CC | MLO | another view's code, or None where the file doesn't say."""
+    vendor: str | None
+    """Who made the machine: one of vendors.VENDORS or `other`, or None where the file doesn't say."""
     faces: Literal["left", "right"] | None = None
     """Where the breast points, by PatientOrientation; None where the file doesn't say."""
 
@@ -60,6 +66,7 @@ def identity(tags: pydicom.Dataset) -> Identity:
         patient_id=case[1] if case else None,
         laterality=_laterality(tags) or (_SIDES[case[2]] if case else None),
         view=_view(tags) or (case[3] if case else None),
+        vendor=vendors.known(str(tags.get("Manufacturer") or "")),
         faces=_faces(tags),
     )
 
@@ -113,3 +120,14 @@ def _faces(tags: pydicom.Dataset) -> Literal["left", "right"] | None:
 
 def _items(tags: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     return [item for item in tags.get(keyword) or () if isinstance(item, pydicom.Dataset)]
+
+
+def patient_key(tags: pydicom.Dataset, salt: str) -> str | None:
+    """Return a salted hash that tells a patient from others and says nothing else of her; None where she has no id.
+
+    Source: DICOM PS3.3 C.7.1.1: a PatientID is unique within its issuer.
+    """
+    patient, issuer = (str(tags.get(keyword) or "").strip() for keyword in ("PatientID", "IssuerOfPatientID"))
+    if not patient:
+        return None
+    return hmac.new(salt.encode(), f"{issuer}\x1f{patient}".encode(), hashlib.sha256).hexdigest()[:16]

@@ -5,6 +5,7 @@ Shape letters: h, w rows and columns of the file [px], or of a reduced resolutio
 Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8 and A.4 (encoding).
 """
 
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
+from rle import rle
 
-from mammoflow.data import dicom_rle, dicom_streams
+from mammoflow.data import dicom_streams
 from mammoflow.data.dicom_streams import Stream
 from mammoflow.errors import DecodeError
 
@@ -65,7 +67,7 @@ def stored(path: str, tags: pydicom.Dataset, least: tuple[int, int] | None) -> N
         _refuse_length(path, tags)
         stored_hw = _by_pydicom(tags, int(tags.HighBit) + 1, "")
     elif syntax == RLELossless:
-        stored_hw = _run_lengths(tags)
+        stored_hw = _run_lengths(path, tags)
     elif syntax in dicom_streams.KINDS:
         if shift:
             raise DecodeError(f"{path}: the high bit is {tags.HighBit} of {tags.BitsStored} bits in a compressed image")
@@ -113,15 +115,36 @@ def _by_pydicom(tags: pydicom.Dataset, bits: int, plugin: str) -> NDArray[Any]:
     return stored_hw
 
 
-def _run_lengths(tags: pydicom.Dataset) -> NDArray[Any]:
-    """Decode RLE, and clear the bits above the stored ones as pydicom does."""
+def _run_lengths(path: str, tags: pydicom.Dataset) -> NDArray[Any]:
+    """Decode RLE, and clear the bits above the stored ones as pydicom does. Source: DICOM PS3.5, annex G.
+
+    pydicom's own decoder unrolls whatever a segment holds before it counts, so that a small file may take all memory;
+    this one stops at the size asked for. A frame that holds a row more than its header says is none of this header.
+
+    Raises:
+        ValueError: the run lengths are not those of such a frame.
+    """
     allocated, high = int(tags.BitsAllocated), int(tags.HighBit)
+    rows, columns = int(tags.Rows), int(tags.Columns)
     frame = get_frame(tags.PixelData, 0, number_of_frames=1)
-    stored_hw: NDArray[Any] = dicom_rle.decode(frame, int(tags.Rows), int(tags.Columns), allocated // 8)
-    if tags.PixelRepresentation:
-        stored_hw = stored_hw.view(f"i{allocated // 8}")
+    kind = "i" if tags.PixelRepresentation else "u"
+    values = _unrolled(frame, rows * columns, allocated)
+    stored_hw: NDArray[Any] = np.frombuffer(values, f"<{kind}{allocated // 8}").reshape(rows, columns)
+    with suppress(ValueError):
+        _unrolled(frame, (rows + 1) * columns, allocated)
+        raise DecodeError(f"{path}: more than the {rows}x{columns} pixels of its header; fetch the file again")
     unused = allocated - 1 - high
     return (stored_hw << unused) >> unused if unused else stored_hw
+
+
+def _unrolled(frame: bytes, pixels: int, bits: int) -> bytes:
+    """Return the values of the first so many pixels, little endian."""
+    try:
+        return bytes(rle.decode_frame(frame, pixels, bits, "<"))
+    except BaseException as error:  # a panic of the decoder, written in Rust, is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+    raise ValueError("segments longer than the image")
 
 
 def _stream(path: str, tags: pydicom.Dataset, syntax: str) -> Stream:

@@ -42,9 +42,10 @@ class Fit:
 
     def apply_mask(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Reduce an outline: the cells it covers by half, or, where there is none, the cell it covers most."""
-        cover_HW = self.apply(mask_hw.astype(np.float32))
-        reduced_HW = cover_HW >= 0.5
+        most = 255  # 8 bits hold a cell's cover well enough to tell a half, and take a quarter of the time of floats
+        reduced_HW = self.apply(mask_hw.view(np.uint8) * np.uint8(most)) > most // 2
         if not reduced_HW.any():
+            cover_HW = self.apply(mask_hw.astype(np.float32))
             reduced_HW = (cover_HW == cover_HW.max()) & (cover_HW > 0)
         return np.asarray(reduced_HW, np.bool_)
 

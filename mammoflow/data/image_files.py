@@ -35,7 +35,7 @@ _OPENERS: dict[bytes, Callable[[BytesIO], ImageFile]] = {
     b"P5": PpmImageFile,
     b"\xff\xd8": JpegImageFile,
 }
-_NOBODY = Identity(patient_id=None, laterality=None, view=None)
+_NOBODY = Identity(patient_id=None, laterality=None, view=None, vendor=None)
 
 
 def read(path: str, images: ImageConfig) -> Raw:

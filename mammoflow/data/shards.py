@@ -25,6 +25,9 @@ from mammoflow.lake import Artefact
 Say = Callable[[str], None]
 Row = dict[str, Any]
 
+SHARDS, LEDGER = "shards", "ledger"
+"""Folders of an artefact: Parquet files, and an entry (JSON) for each."""
+
 _ROW_GROUP_BYTES = 16 * 2**20  # what a reader that streams a shard holds at a time
 _SAY_EVERY = 5.0  # seconds between two progress lines
 
@@ -56,12 +59,65 @@ class Progress:
 
 def ledger_url(out: str, shard: str) -> str:
     """Return where the ledger entry of a shard stands in the artefact at `out`."""
-    return lake.join(out, "ledger", f"{shard}.json")
+    return lake.join(out, LEDGER, f"{shard}.json")
 
 
 def shard_url(out: str, shard: str) -> str:
     """Return where the Parquet file of a shard stands in the artefact at `out`."""
-    return lake.join(out, "shards", f"{shard}.parquet")
+    return lake.join(out, SHARDS, f"{shard}.parquet")
+
+
+def absent(jobs: list[Row], out: Artefact, marks: str) -> list[Row]:
+    """Return the jobs whose mark is not in `<out>/<marks>` yet."""
+    present = {_stem(url) for url in lake.list_files(out.file(marks))}
+    return [job for job in jobs if job["shard"] not in present]
+
+
+def adopt(jobs: list[Row], out: Artefact) -> int:
+    """Copy shards that another artefact of the same stage holds already, where nothing in them went to quarantine.
+
+    A shard is named by all that decides its content, so the copy is what would be made again; a source of which one
+    file was mended is done anew in one shard only.
+
+    Returns:
+        How many were copied.
+    """
+    wanted = {job["shard"] for job in absent(jobs, out, SHARDS)}
+    copied = 0
+    for other in lake.list_folders(out.url.rpartition("/")[0]):
+        if not wanted or other == out.url:
+            continue
+        for url in lake.list_files(lake.join(other, SHARDS)):
+            stem = _stem(url)
+            if stem not in wanted or lake.read_json(ledger_url(other, stem))["quarantine"]:
+                continue
+            lake.write_bytes(ledger_url(out.url, stem), lake.read_bytes(ledger_url(other, stem)))
+            lake.write_bytes(shard_url(out.url, stem), lake.read_bytes(url))
+            wanted.remove(stem)
+            copied += 1
+    return copied
+
+
+def reopen(out: Artefact) -> int:
+    """Make an artefact incomplete again: its shards of which something went to quarantine are to be done anew.
+
+    Returns:
+        How many there are; with none, nothing is changed.
+    """
+    bad = [
+        _stem(url)
+        for url in lake.list_files(out.file(LEDGER))
+        if lake.exists(shard_url(out.url, _stem(url))) and lake.read_json(url)["quarantine"]
+    ]
+    if bad:
+        lake.remove(out.file(lake.DONE))  # first: a kill from here on leaves an artefact that is to be completed
+    for stem in bad:
+        lake.remove(shard_url(out.url, stem))
+    return len(bad)
+
+
+def _stem(url: str) -> str:
+    return url.rpartition("/")[2].rpartition(".")[0]
 
 
 def complete(
@@ -70,7 +126,7 @@ def complete(
     """Do the jobs whose file is not in `<out>/<marks>` yet, one Ray Data task each.
 
     Files there that no job of this run names come from a run with other shard sizes that was broken off: they would
-    double rows, so they are removed.
+    double rows, so they and their entries are removed.
 
     Args:
         work: called as `work(job, **common)` in a task; writes the ledger entry (`ledger_url`) and the mark, and
@@ -88,18 +144,17 @@ def complete(
         MammoflowError: what `work` raised; any other error comes as Ray wraps it.
     """
     wanted = {job["shard"] for job in jobs}
-    present = set()
-    for url in lake.list_files(out.file(marks)):
-        stem = url.rpartition("/")[2].rpartition(".")[0]
-        present.add(stem)
-        if stem not in wanted:
-            lake.remove(url)
-    missing = [job for job in jobs if job["shard"] not in present]
+    for folder in {marks, LEDGER}:
+        for url in lake.list_files(out.file(folder)):
+            if _stem(url) not in wanted:
+                lake.remove(url)
+    missing = absent(jobs, out, marks)
     total = sum(job["units"] for job in jobs)
     progress.start(total, total - sum(job["units"] for job in missing))
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
-        for row in dataset.map(functools.partial(_guarded, work=work, common=common)).iter_rows():
+        task = functools.partial(_once, work=work, common=common, out=out.url, marks=marks)
+        for row in dataset.map(task).iter_rows():
             if row["error"]:
                 raise getattr(errors, row["error"])(row["reason"])
             progress.add(row["units"], row["bad"])
@@ -107,9 +162,14 @@ def complete(
     return [lake.read_json(ledger_url(out.url, job["shard"])) for job in jobs]
 
 
-def _guarded(job: Row, work: Callable[..., Row], common: Row) -> Row:
-    """Call `work`; an error of ours comes back as a row, since Ray Data passes on only the text of exceptions."""
+def _once(job: Row, work: Callable[..., Row], common: Row, out: str, marks: str) -> Row:
+    """Call `work`; an error of ours comes back as a row, since Ray Data passes on only the text of exceptions.
+
+    A task whose worker was killed after the mark was written is run again by Ray: then nothing is left to do.
+    """
     try:
+        if lake.exists(shard_url(out, job["shard"]) if marks == SHARDS else ledger_url(out, job["shard"])):
+            return {"units": job["units"], "bad": 0, "error": None, "reason": None}
         return {**work(job, **common), "error": None, "reason": None}
     except MammoflowError as error:
         return {"units": 0, "bad": 0, "error": type(error).__name__, "reason": str(error)}
@@ -122,7 +182,7 @@ def write(url: str, rows: list[Row], pixels: NDArray[np.uint16], form: pa.Schema
     plain = pa.Table.from_pylist(rows, schema=form.remove(form.get_field_index("pixels")))
     table = plain.append_column("pixels", pa.ExtensionArray.from_storage(tensor, flat))
     per_group = max(1, _ROW_GROUP_BYTES // (2 * pixels.shape[1] * pixels.shape[2]))
-    lake.write_table(url, table, row_group_size=per_group)
+    lake.write_table(url, table, row_group_size=per_group, grey="pixels.list.element")
 
 
 def read_images(url: str) -> Iterator[tuple[Row, NDArray[np.uint16]]]:

@@ -19,19 +19,26 @@ from mammoflow.config import SplitConfig
 from mammoflow.errors import SplitError
 from mammoflow.schema import MALIGNANT, SPLITS
 
+INBREAST_TEST = 0.30
+"""Share of patients in test under `70-30` [0-1]. Source: paper, 2.2."""
+
 _MANIFEST = ("patient_id", "split")
 
 
 def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
     """Keep the images that a protocol uses.
 
-    `paper`: the official test part is left out (a release without parts is kept whole). `official`: test patients
-    who are in the training part too are left out of test. `given`: images without a split of their own are left out.
+    `paper`: the official test part is left out (a release without parts is kept whole). `70-30`: none is left out.
+    `official`: test patients who are in the training part too are left out of test. `given`: images without a split of
+    their own are left out.
 
     Raises:
         SplitError: nothing is left.
     """
-    if splits.protocol == "paper":
+    if splits.protocol == "70-30":
+        kept = exams
+        remedy = "the source holds no usable image; look into its metadata"
+    elif splits.protocol == "paper":
         kept = exams.filter(pc.fill_null(pc.not_equal(exams["part"], "test"), True))
         remedy = "the source holds only an official test part; use --splits.protocol official"
     elif splits.protocol == "given":
@@ -112,15 +119,17 @@ def limit_films(exams: pa.Table, films: int) -> pa.Table:
 def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
     """Return the images that the protocol uses, with `split` filled.
 
-    `paper`: a share `splits.test` of the patients is test. `official`: the release's test part is. In both a
-    share `splits.val` of the remaining patients is validation. Patients are stratified on having any malignant
+    `paper`: a share `splits.test` of the patients is test. `70-30`: 30% of them are. `official`: the release's test
+    part is. In all three a share `splits.val` of the remaining patients is validation: what a model is chosen by is
+    never what it is reported on. Patients are stratified on having any malignant
     film. The outcome depends on the set of patients and the seed, never on the order of rows. A source that holds
     only an official test part is all test: good for evaluation, not for training. `given`: the splits are the source's.
 
     Raises:
         SplitError: too few patients of a class to split, or what `check` finds.
 
-    Source: paper, 2.1 (85-15, then 10% of the training patients, stratified on cancer).
+    Source: paper, 2.1 (85-15, then 10% of the training patients, stratified on cancer), 2.2 (70-30; the paper chose by
+    the 30% and reported on them).
     """
     used = select(exams, splits)
     if splits.protocol == "given":
@@ -133,7 +142,7 @@ def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
         in_test = pc.equal(used["part"], "test")
         test = set(used.filter(in_test)["patient_id"].to_pylist())
     else:
-        test = _draw(cancer, splits.test, "test", seed)
+        test = _draw(cancer, INBREAST_TEST if splits.protocol == "70-30" else splits.test, "test", seed)
     rest = {patient: has for patient, has in cancer.items() if patient not in test}
     val = _draw(rest, splits.val, "val", seed) if rest else set()
     split = ["test" if p in test else "val" if p in val else "train" for p in used["patient_id"].to_pylist()]

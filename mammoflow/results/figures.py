@@ -53,6 +53,22 @@ class Roc:
     """Drawn thick: the ensemble."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """One distribution of a figure."""
+
+    name: str
+    """What the legend says."""
+    heights: npt.NDArray[np.float64]
+    """(n,), how much lies in each bin."""
+    edges: npt.NDArray[np.float64]
+    """(n + 1,), where bins begin and end."""
+    colour: str
+    """CSS colour."""
+    strong: bool = False
+    """Drawn thick."""
+
+
 def curves(title: str, lines: Sequence[Line], stage_ends: Sequence[int], mark: str, limits: Any = None) -> bytes:
     """Draw curves over epochs, with a dotted line after each stage.
 
@@ -124,6 +140,37 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
     axes.set_box_aspect(1)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
+    _dress(figure, axes, title, mark)
+    return _svg(figure)
+
+
+def histogram(title: str, parts: Sequence[Histogram], axes_names: tuple[str, str], mark: str, *, log: bool) -> bytes:
+    """Draw distributions over each other.
+
+    Args:
+        title: what the figure shows.
+        parts: the distributions; the same edges are not asked for.
+        axes_names: what stands below and beside the figure.
+        mark: kind of data, written below.
+        log: the vertical axis is logarithmic: a large share of air would else hide the rest.
+
+    Returns:
+        SVG.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    for part in parts:
+        # On a logarithmic axis an empty bin is no place to draw to.
+        heights = np.where(part.heights > 0, part.heights, np.nan) if log else part.heights
+        width = 2.2 if part.strong else 1.3
+        axes.stairs(heights, part.edges, color=part.colour, linewidth=width, label=part.name, baseline=None)
+    if log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel(axes_names[0])
+    axes.set_ylabel(axes_names[1])
     _dress(figure, axes, title, mark)
     return _svg(figure)
 

@@ -1,6 +1,7 @@
 """Pixels of the report: films with outlined lesions, sheets of patches, heatmaps. OpenCV and NumPy; no files.
 
-Every picture is JPEG with a strip below that names the kind of data, where there is a `mark`.
+Every picture is JPEG with a strip below that names the kind of data, where there is a `mark`. Of a film only the breast
+is shown: letters and stickers beside it may name a patient.
 
 Shape letters: H W rows and columns of an image [px], P patch side [px], u v rows and columns of a heatmap.
 """
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammoflow.data.outlines import decode_mask
+from mammoflow.data.patches import tissue_mask
 
 Bgr = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint16]
@@ -24,6 +26,9 @@ STRIDE = 32
 """Pixels between neighbouring cells of a heatmap, of every trunk."""
 _LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
 _STRIP = 24
+_CLOSEUP = 300  # longer side of a close-up [px]
+_MASK_SIDE = 256  # the breast is sought in a thumbnail of about as many pixels along the film's shorter side
+_MARGIN = 0.05  # kept around the breast, of the film's shorter side: skin and nipple, which the tissue mask may cut off
 _TILE = (480, 384)  # rows and columns of a film on a contact sheet [px]
 
 
@@ -130,14 +135,34 @@ def contact_sheet(films: Sequence[Framed], columns: int, mark: str) -> bytes:
     return _jpeg(np.concatenate(rows), mark)
 
 
+def closeup(pixels_HW: GreyImage, lesions: Sequence[Lesion], frame: Frame) -> bytes:
+    """Draw a patch's frame with half a patch of its film around, lesions outlined; returns JPEG."""
+    base = _bgr(pixels_HW)
+    factor = base.shape[0] // pixels_HW.shape[0]
+    _outlined(base, lesions)
+    _draw_frame(base, frame, factor)
+    height, width = pixels_HW.shape
+    top, left = max(0, frame.row - frame.side // 2), max(0, frame.column - frame.side // 2)
+    bottom, right = (min(end, at + 2 * frame.side) for end, at in ((height, top), (width, left)))
+    crop = base[top * factor : bottom * factor, left * factor : right * factor]
+    scale = _CLOSEUP / max(crop.shape)
+    size = (round(crop.shape[1] * scale), round(crop.shape[0] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return _jpeg(np.asarray(cv2.resize(crop, size, interpolation=how), np.uint8), "")
+
+
+def _draw_frame(base: Bgr, frame: Frame, factor: float) -> None:
+    corner = (round(frame.column * factor), round(frame.row * factor))
+    end = (round((frame.column + frame.side) * factor), round((frame.row + frame.side) * factor))
+    cv2.rectangle(base, corner, end, BACKGROUND_BGR if frame.background else LESION_BGR, 2)
+
+
 def _framed(film: Framed) -> Bgr:
     """Draw a film at the size of a tile."""
     base = _bgr(film.pixels)
     factor = base.shape[0] / film.pixels.shape[0]
     for frame in film.frames:
-        corner = (round(frame.column * factor), round(frame.row * factor))
-        end = (round((frame.column + frame.side) * factor), round((frame.row + frame.side) * factor))
-        cv2.rectangle(base, corner, end, BACKGROUND_BGR if frame.background else LESION_BGR, 2)
+        _draw_frame(base, frame, factor)
     small = cv2.resize(_outlined(base, film.lesions), (_TILE[1], _TILE[0]), interpolation=cv2.INTER_AREA)
     return np.pad(_captioned(np.asarray(small, np.uint8), film.caption), ((2, 2), (2, 2), (0, 0)), constant_values=255)
 
@@ -146,8 +171,24 @@ def _grey(pixels: GreyImage) -> npt.NDArray[np.uint8]:
     return (pixels >> 8).astype(np.uint8)
 
 
+def _without_surround(pixels_HW: GreyImage) -> npt.NDArray[np.uint8]:
+    """Return a film's grey values [0-255], air (the middle grey there) in place of all that lies outside the breast.
+
+    A film in which no breast is found comes out as air alone.
+    """
+    grey_HW = _grey(pixels_HW)
+    step = max(1, min(grey_HW.shape) // _MASK_SIDE)
+    size = (grey_HW.shape[1] // step, grey_HW.shape[0] // step)
+    breast_hw = tissue_mask(np.asarray(cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA), np.uint16))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(_MARGIN * min(size)) + 1,) * 2)
+    kept_hw = cv2.dilate(breast_hw.astype(np.uint8), disc)
+    kept_HW = cv2.resize(kept_hw, grey_HW.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    air = int(np.median(grey_HW[~kept_HW])) if not kept_HW.all() else 0
+    return np.where(kept_HW, grey_HW, np.uint8(air))
+
+
 def _bgr(pixels_HW: GreyImage) -> Bgr:
-    grey = _grey(pixels_HW)
+    grey = _without_surround(pixels_HW)
     factor = max(1, -(-_LEAST_SIDE // min(grey.shape)))
     size = (grey.shape[1] * factor, grey.shape[0] * factor)
     return np.asarray(cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2BGR), np.uint8)

@@ -7,15 +7,12 @@ report_pictures.py make the parts; report.html lays them out.
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment
 
 import mammoflow
 from mammoflow import lake
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import report_pictures, report_tables
+from mammoflow.results import page, report_pictures, report_tables
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
 from mammoflow.results.summary import best_patch_classifier
@@ -34,17 +31,18 @@ def write(inputs: ReportInputs, url: str) -> str:
         LakeError: an artefact is incomplete, or `url` can't be written.
         SplitError: a split lacks a class, so that no AUC can be given.
     """
-    template = files("mammoflow.results").joinpath("report.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template).render(context(inputs))
-    lake.write_bytes(url, page.encode())
+    lake.write_bytes(url, page.render("report.html", context(inputs)))
     return url
 
 
 def context(inputs: ReportInputs) -> dict[str, Any]:
     """Return what the template shows, as plain values."""
     config = inputs.config
-    origin = "phantoms drawn by mammoflow" if inputs.mark else f"{config.dataset} from {config.source}"
+    origin = (
+        f"phantoms drawn by mammoflow in the layout {config.dataset}"
+        if inputs.mark
+        else f"{config.dataset} from {config.source}"
+    )
     trunks = ", ".join(inputs.trunks)
     return {
         "name": config.name,

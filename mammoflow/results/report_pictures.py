@@ -3,7 +3,6 @@
 Shape letters: H W rows and columns of an image [px], P patch side [px], u v rows and columns of a heatmap, C classes.
 """
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from mammoflow.lake import Artefact
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import figures, metrics, prediction
+from mammoflow.results import figures, metrics, page, prediction
 from mammoflow.results import pictures as draw
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
@@ -43,10 +42,6 @@ def pictures(inputs: ReportInputs) -> dict[str, Any]:
     }
 
 
-def _picture(data: bytes, kind: str, alt: str, caption: str) -> dict[str, str]:
-    return {"src": f"data:image/{kind};base64,{base64.b64encode(data).decode()}", "alt": alt, "caption": caption}
-
-
 def _films(inputs: ReportInputs) -> list[dict[str, str]]:
     """Return training films of as many kinds and pathologies as the first shard holds."""
     shard = _shards(inputs.images, "train")[0]
@@ -61,7 +56,7 @@ def _films(inputs: ReportInputs) -> list[dict[str, str]]:
         lesions = " and ".join(f"{pathology} {kind}" for pathology, kind in kinds[index]) or "no lesion"
         view = " ".join(row[name] for name in ("laterality", "view") if row[name]) or "view unknown"
         data = draw.film(pixels_HW, draw.lesions_of(row), inputs.mark)
-        films.append(_picture(data, "jpeg", f"Mammogram, {view}, outlined: {lesions}", f"{view}: {lesions}."))
+        films.append(page.picture(data, "jpeg", f"Mammogram, {view}, outlined: {lesions}", f"{view}: {lesions}."))
     return films
 
 
@@ -98,7 +93,7 @@ def _sheets(inputs: ReportInputs) -> list[dict[str, str]]:
         name = inputs.config.patches.classes[label].replace("_", " ")
         data = draw.sheet(patches, _COLUMNS, inputs.mark)
         sheets.append(
-            _picture(data, "jpeg", f"{len(patches)} training patches of class {name}", f"{name.capitalize()}.")
+            page.picture(data, "jpeg", f"{len(patches)} training patches of class {name}", f"{name.capitalize()}.")
         )
     return sheets
 
@@ -117,13 +112,13 @@ def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
     accuracy = [figures.Line(name="validation", values=[row["val_accuracy"] for row in history], colour=red)]
     best = max(row["val_accuracy"] for row in history)
     return [
-        _picture(
+        page.picture(
             figures.curves(f"{name}: loss of the patch classifier", losses, ends, inputs.mark),
             "svg+xml",
             f"Training and validation loss of the patch classifier {name} over {len(history)} epochs",
             f"{name}: mean cross-entropy by epoch, of training patches as augmented and of validation patches.",
         ),
-        _picture(
+        page.picture(
             figures.curves(f"{name}: accuracy on validation patches", accuracy, ends, inputs.mark, (0, 1)),
             "svg+xml",
             f"Validation accuracy of the patch classifier {name} over {len(history)} epochs, at best {best:.3f}",
@@ -148,13 +143,13 @@ def _candidate_curves(inputs: ReportInputs, backbone: str) -> list[dict[str, str
     best = max(rows, key=lambda row: float(row["val_auc"]))
     reached = f"the best, {best['top_layers']}, reaches {best['val_auc']:.3f}"
     return [
-        _picture(
+        page.picture(
             figures.curves(f"{backbone} trunk: validation AUC", aucs, sorted(ends), inputs.mark),
             "svg+xml",
             f"Validation AUC by epoch of {len(rows)} top layers on the trunk {backbone}; {reached}",
             f"{backbone}: AUC on validation films by epoch; {reached}.",
         ),
-        _picture(
+        page.picture(
             figures.curves(f"{backbone} trunk: loss", losses, sorted(ends), inputs.mark),
             "svg+xml",
             f"Training and validation loss by epoch of {len(rows)} top layers on the trunk {backbone}",
@@ -184,7 +179,7 @@ def _roc(inputs: ReportInputs) -> dict[str, str]:
     point = ensembles.performance(inputs.test_scores, inputs.ensemble)
     at = (1 - point.specificity.value, point.sensitivity.value)
     best = summary[ENSEMBLE]
-    return _picture(
+    return page.picture(
         figures.roc("ROC on test films: members and ensemble", lines, at, inputs.mark),
         "svg+xml",
         f"ROC curves of {len(inputs.ensemble.names)} members and their mean, whose AUC is {best['auc_tta']:.3f}; "
@@ -204,7 +199,7 @@ def _heatmaps(inputs: ReportInputs) -> list[dict[str, str]]:
         maps = [_malignant(model, pixels_HW) for model in models.values()]
         data = draw.heatmaps(pixels_HW, lesions, maps, inputs.mark)
         caption = f"{caption} Heatmaps: {', '.join(models)}."
-        shown.append(_picture(data, "jpeg", f"Test film and heatmaps over it. {caption}", caption))
+        shown.append(page.picture(data, "jpeg", f"Test film and heatmaps over it. {caption}", caption))
     return shown
 
 

@@ -1,21 +1,14 @@
-"""Tables of the report, as plain values for the template. No Ray, no MLflow, no torch.
+"""Tables of the report, as plain values for the template. No Ray, no MLflow, no torch."""
 
-A table is a dict: `caption`; `columns`; `classes`, one CSS class a column (`n` numbers, `paper` the paper's);
-`rows`, each `cells`, `strong` and `tag`; `ours`, whether its figures come from this run.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 
-from mammoflow import lake
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import paper_tables
+from mammoflow.results import page, paper_tables, quarantine
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.metrics import Proportion
 from mammoflow.results.report_inputs import ReportInputs
 from mammoflow.schema import SPLITS
 
-NONE = "–"
 _SHOWN = 40  # rows of quarantine in the page; the lake holds all
 
 
@@ -29,30 +22,14 @@ def tables(inputs: ReportInputs) -> dict[str, Any]:
         "models": _models(inputs),
         "paper": _paper(),
         "ensemble": _ensemble(inputs),
-        "quarantine": _quarantine(inputs),
+        "quarantine": quarantine.table(_refused(inputs), _SHOWN),
         "artefacts": _artefacts(inputs),
     }
 
 
 def quarantine_text(inputs: ReportInputs) -> str:
     """Return how many files were refused, and where all of them are listed."""
-    rows = _refused(inputs)
-    left_out = sum(bool(row["fatal"]) for row in rows)
-    more = f" The first {_SHOWN} are shown." if len(rows) > _SHOWN else ""
-    return (
-        f"{left_out} left out, {len(rows) - left_out} used without a lesion's outline.{more} "
-        "Full lists: quarantine.parquet of the artefacts named below."
-    )
-
-
-def _table(
-    caption: str, columns: Sequence[str], classes: Sequence[str], rows: Sequence[dict[str, Any]], *, ours: bool = True
-) -> dict[str, Any]:
-    return {"caption": caption, "columns": columns, "classes": classes, "rows": rows, "ours": ours}
-
-
-def _cells(*cells: Any, strong: bool = False, tag: str = "") -> dict[str, Any]:
-    return {"cells": cells, "strong": strong, "tag": tag}
+    return quarantine.text(_refused(inputs), _SHOWN)
 
 
 def _data(inputs: ReportInputs) -> dict[str, Any]:
@@ -61,24 +38,35 @@ def _data(inputs: ReportInputs) -> dict[str, Any]:
     rows = []
     for split in SPLITS:
         films, malignant, patients = (figures[name].get(split, 0) for name in names)
-        rows.append(_cells(split, _count(films), _count(malignant), _share(malignant, films), _count(patients)))
+        rows.append(
+            page.cells(
+                split, page.count(films), page.count(malignant), page.share(malignant, films), page.count(patients)
+            )
+        )
     films, malignant, patients = (sum(figures[name].values()) for name in names)
     rows.append(
-        _cells("all", _count(films), _count(malignant), _share(malignant, films), _count(patients), strong=True)
+        page.cells(
+            "all",
+            page.count(films),
+            page.count(malignant),
+            page.share(malignant, films),
+            page.count(patients),
+            strong=True,
+        )
     )
     columns = ["split", "films", "malignant", "share", "patients"]
-    return _table("Films and patients of each split", columns, ["", "n", "n", "n", "n"], rows)
+    return page.table("Films and patients of each split", columns, ["", "n", "n", "n", "n"], rows)
 
 
 def _patches(inputs: ReportInputs) -> dict[str, Any]:
     counts = inputs.patches.summary()["patches"]
     rows = [
-        _cells(_words(name), *(_count(counts.get(split, {}).get(name, 0)) for split in SPLITS))
+        page.cells(_words(name), *(page.count(counts.get(split, {}).get(name, 0)) for split in SPLITS))
         for name in inputs.config.patches.classes
     ]
-    totals = (_count(sum(counts.get(split, {}).values())) for split in SPLITS)
-    rows.append(_cells("all", *totals, strong=True))
-    return _table("Patches of each class and split", ["class", *SPLITS], ["", "n", "n", "n"], rows)
+    totals = (page.count(sum(counts.get(split, {}).values())) for split in SPLITS)
+    rows.append(page.cells("all", *totals, strong=True))
+    return page.table("Patches of each class and split", ["class", *SPLITS], ["", "n", "n", "n"], rows)
 
 
 def _patch_accuracy(inputs: ReportInputs) -> dict[str, Any]:
@@ -86,17 +74,17 @@ def _patch_accuracy(inputs: ReportInputs) -> dict[str, Any]:
     for name, figures in inputs.patch_accuracy.items():
         trained = inputs.trunks[name].summary()
         rows.append(
-            _cells(
+            page.cells(
                 name,
                 "–" if trained["val_accuracy"] is None else f"{float(trained['val_accuracy']):.3f}",
                 trained["best_epoch"] or "–",
                 f"{figures['accuracy']:.3f}",
                 f"{figures['balanced_accuracy']:.3f}",
-                _count(figures["patches"]),
+                page.count(figures["patches"]),
             )
         )
     columns = ["trunk", "val accuracy", "best epoch", "test accuracy", "balanced", "test patches"]
-    return _table("Accuracy of naming a patch's class", columns, ["nowrap", "n", "n", "n", "n", "n"], rows)
+    return page.table("Accuracy of naming a patch's class", columns, ["nowrap", "n", "n", "n", "n", "n"], rows)
 
 
 def _confusion(inputs: ReportInputs, backbone: str) -> dict[str, Any]:
@@ -104,9 +92,9 @@ def _confusion(inputs: ReportInputs, backbone: str) -> dict[str, Any]:
     rows = []
     for name, counts in zip(names, inputs.patch_accuracy[backbone]["confusion"], strict=True):
         total = sum(counts)
-        rows.append(_cells(name, *(_share(count, total) for count in counts), _count(total)))
+        rows.append(page.cells(name, *(page.share(count, total) for count in counts), page.count(total)))
     caption = f"{backbone}: of the test patches of a class (row), how many are given each name (column)"
-    return _table(caption, ["true class", *names, "patches"], ["nowrap", *["n"] * (len(names) + 1)], rows)
+    return page.table(caption, ["true class", *names, "patches"], ["nowrap", *["n"] * (len(names) + 1)], rows)
 
 
 def _models(inputs: ReportInputs) -> dict[str, Any]:
@@ -118,32 +106,43 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
         paper = paper_tables.find(row["backbone"], inputs.config.patches.set, row["top_layers"])
         member = row["name"] in inputs.ensemble.names
         rows.append(
-            _cells(
+            page.cells(
                 row["kind"],
                 row["backbone"],
                 row["top_layers"].replace(",", ",\n"),
                 f"{row['parameters'] / 1e6:.2f} M",
                 f"{row['val_auc']:.3f}",
                 row["best_epoch"],
-                *(_aucs(figures) if figures else [NONE, NONE]),
-                *([f"{paper.auc:.2f}", _two_digits(paper.auc_tta)] if paper else [NONE, NONE]),
+                *(_aucs(figures) if figures else [page.NONE, page.NONE]),
+                *([f"{paper.auc:.2f}", _two_digits(paper.auc_tta)] if paper else [page.NONE, page.NONE]),
                 tag="member" if member else "",
             )
         )
     ours = ensembles.summarise(inputs.test_ensemble)[ENSEMBLE]
     members = f"mean of {len(inputs.ensemble.members)}"
     rows.append(
-        _cells("Ensemble", members, "", "", "", "", *_aucs(ours), NONE, f"{paper_tables.ENSEMBLE_AUC:.2f}", strong=True)
+        page.cells(
+            "Ensemble",
+            members,
+            "",
+            "",
+            "",
+            "",
+            *_aucs(ours),
+            page.NONE,
+            f"{paper_tables.ENSEMBLE_AUC:.2f}",
+            strong=True,
+        )
     )
     columns = ["kind", "trunk", "top layers", "weights", "val AUC", "epoch", "test AUC", "test A-AUC (95%)"]
     classes = ["nowrap", "nowrap", "lines", "n", "n", "n", "n", "n", "n paper", "n paper"]
     caption = "Whole-image classifiers, best validation first; those without test figures did not go on to stage 2"
-    return _table(caption, [*columns, "paper AUC", "paper A-AUC"], classes, rows)
+    return page.table(caption, [*columns, "paper AUC", "paper A-AUC"], classes, rows)
 
 
 def _paper() -> dict[str, Any]:
     rows = [
-        _cells(
+        page.cells(
             row.table,
             row.backbone,
             row.patch_set,
@@ -156,7 +155,7 @@ def _paper() -> dict[str, Any]:
     ]
     columns = ["table", "trunk", "patches", "top layers", "AUC", "A-AUC", "epoch"]
     classes = ["", "nowrap", "", "nowrap", "n", "n", "n"]
-    return _table("Test figures as published, CBIS-DDSM", columns, classes, rows, ours=False)
+    return page.table("Test figures as published, CBIS-DDSM", columns, classes, rows, ours=False)
 
 
 def _ensemble(inputs: ReportInputs) -> dict[str, Any]:
@@ -165,61 +164,40 @@ def _ensemble(inputs: ReportInputs) -> dict[str, Any]:
     point = ensembles.performance(inputs.test_scores, chosen)
     paper = paper_tables
     rows = [
-        _cells(
+        page.cells(
             "A-AUC",
             _interval(chosen.val_auc, *chosen.val_ci95),
             _interval(test["auc_tta"], *test["ci95_tta"]),
             f"{paper.ENSEMBLE_AUC:.2f}",
         ),
-        _cells(
+        page.cells(
             "sensitivity",
             f"{chosen.val_sensitivity:.3f}",
             _proportion(point.sensitivity),
             f"{paper.ENSEMBLE_SENSITIVITY:.3f}",
         ),
-        _cells(
+        page.cells(
             "specificity",
             f"{chosen.val_specificity:.3f}",
             _proportion(point.specificity),
             f"{paper.ENSEMBLE_SPECIFICITY:.3f}",
         ),
-        _cells("cut-off", f"{chosen.cutoff:.4f}", "as chosen on validation", NONE),
-        _cells("films", _count(chosen.val_images), _count(test["images"]), NONE),
+        page.cells("cut-off", f"{chosen.cutoff:.4f}", "as chosen on validation", page.NONE),
+        page.cells("films", page.count(chosen.val_images), page.count(test["images"]), page.NONE),
     ]
     columns = ["", "validation (chosen on)", "test", "paper (chosen on test)"]
-    return _table("The ensemble and its operating point", columns, ["", "nowrap", "nowrap", "n paper"], rows)
+    return page.table("The ensemble and its operating point", columns, ["", "nowrap", "nowrap", "n paper"], rows)
 
 
-def _quarantine(inputs: ReportInputs) -> dict[str, Any] | None:
-    refused = _refused(inputs)
-    if not refused:
-        return None
-    rows = [
-        _cells(
-            row["image_id"] or row["path"],
-            row["stage"],
-            "left out" if row["fatal"] else "without outline",
-            row["reason"],
-        )
-        for row in refused[:_SHOWN]
-    ]
-    return _table(
-        "Files that could not be used", ["film", "stage", "consequence", "reason"], ["", "", "nowrap", ""], rows
-    )
-
-
-def _refused(inputs: ReportInputs) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for artefact in (inputs.images, inputs.patches):
-        rows += lake.read_table(artefact.file("quarantine.parquet")).to_pylist()
-    return rows
+def _refused(inputs: ReportInputs) -> list[quarantine.Refused]:
+    return quarantine.read((inputs.images, inputs.patches), inputs.config.source)
 
 
 def _artefacts(inputs: ReportInputs) -> dict[str, Any]:
     found = [inputs.images, inputs.patches, *inputs.trunks.values(), inputs.search]
-    rows = [_cells(item.stage, item.name, item.fingerprint) for item in found]
+    rows = [page.cells(item.stage, item.name, item.fingerprint) for item in found]
     classes = ["", "nowrap", "nowrap"]
-    return _table("Artefacts of the lake that this report shows", ["stage", "name", "fingerprint"], classes, rows)
+    return page.table("Artefacts of the lake that this report shows", ["stage", "name", "fingerprint"], classes, rows)
 
 
 def _aucs(figures: dict[str, Any]) -> list[str]:
@@ -236,16 +214,8 @@ def _proportion(share: Proportion) -> str:
 
 
 def _two_digits(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+    return page.NONE if value is None else f"{value:.2f}"
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _count(value: float) -> str:
-    return f"{value:,}"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}" if whole else NONE

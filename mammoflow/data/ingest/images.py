@@ -5,6 +5,7 @@ Shape letters: N rows of a shard; H, W image rows, columns [px].
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import cv2
@@ -16,14 +17,17 @@ from mammoflow import lake, schema
 from mammoflow.config import Config, ImageConfig
 from mammoflow.data import decode, outlines, releases, shards, splits
 from mammoflow.data.dicom_files import FULL
-from mammoflow.data.releases.listing import problem
+from mammoflow.data.releases import patients
+from mammoflow.data.releases.listing import contents, problem
 from mammoflow.data.shards import Row, Say
 from mammoflow.errors import DecodeError, SplitError
 from mammoflow.lake import Artefact
 from mammoflow.schema import SPLITS
 
 
-def decode_images(config: Config, source: str, out: Artefact, say: Say = print) -> Row:
+def decode_images(
+    config: Config, source: str, out: Artefact, say: Say = print, salt: Callable[[], str] = patients.no_salt
+) -> Row:
     """List a release, assign splits, and decode its films and outlines into shards of `schema.images`.
 
     Writes exams.parquet (the images used, with their split), splits.csv, shards/, and quarantine.parquet: an image
@@ -33,24 +37,29 @@ def decode_images(config: Config, source: str, out: Artefact, say: Say = print) 
     Args:
         config: data set, limit, splits, image size, seed and shard size.
         source: folder or URL of the release.
-        out: the artefact; what it holds already is kept.
+        out: the artefact; what it holds already is kept, what its siblings hold is copied.
         say: takes progress lines.
+        salt: of patients' hashes, where the release has no keys of its own.
 
     Returns:
         The stage's summary: {"images", "malignant", "patients": {split: n}, "mean_grey": of the training images
-        [0-255], or None where there are none, "quarantined": images left out, "outlines_missing": lesions,
-        "duplicates": images with the pixels of another film, "source": what the release's metadata counts}.
+        [0-255], or None where there are none, "histogram": pixels of all images in 256 bins of grey, "quarantined":
+        images left out, "outlines_missing": lesions, "duplicates": images with the pixels of another film, "left_out":
+        a fingerprint of what could not be used, or None, "source": what the release's metadata counts}.
 
     Raises:
         SourceError: the source is not that release.
         SplitError: the images can't be split, or the same pixels are in two splits.
         LakeError: the lake can't be written.
     """
-    listing = releases.read(config.dataset, source)
+    listing = releases.read(config.dataset, source, salt)
     exams = _split(listing.exams, config)
     lake.write_table(out.file("exams.parquet"), exams)
     lake.write_bytes(out.file("splits.csv"), splits.manifest(exams).encode())
-    jobs = _decode_jobs(exams, config)
+    jobs = _decode_jobs(exams, listing.files.sizes(), config)
+    copied = shards.adopt(jobs, out)
+    if copied:
+        say(f"  {copied} of {len(jobs)} shards are those of an earlier run")
     common = {"exams": exams, "images": config.images, "out": out.url}
     ledger = shards.complete(_decode_shard, jobs, common, out, "shards", shards.Progress("images decoded", say))
     twins = _twins(exams, ledger)
@@ -78,15 +87,16 @@ def _in_shard_order(exams: pa.Table, seed: int) -> pa.Table:
     return exams.take(sorted(range(len(ranked)), key=ranked.__getitem__))
 
 
-def _decode_jobs(exams: pa.Table, config: Config) -> list[Row]:
-    """Cut each split's exams into runs of at most `images_per_shard`."""
-    ids, size, jobs, first = exams["image_id"].to_pylist(), config.compute.images_per_shard, [], 0
+def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> list[Row]:
+    """Cut each split's exams into runs of at most `images_per_shard`, named by all that decides what they become."""
+    held = [contents(exam, sizes) for exam in exams.to_pylist()]
+    size, jobs, first = config.compute.images_per_shard, [], 0
     counts = Counter(exams["split"].to_pylist())
     for split in SPLITS:
         end = first + counts[split]
         for start in range(first, end, size):
-            run = ids[start : min(start + size, end)]
-            mark = lake.fingerprint(run, config.images)
+            run = held[start : min(start + size, end)]
+            mark = lake.fingerprint(schema.VERSION, run, config.images)
             jobs.append({"shard": f"{split}-{mark}", "first": start, "units": len(run)})
         first = end
     return jobs
@@ -108,6 +118,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
             {name: exam.get(name) for name in schema.images(1, 1).names if name != "pixels"}
             | {name: exam[name] or getattr(decoded.identity, name) for name in ("laterality", "view")}
             | {"source_height": decoded.source_height, "source_width": decoded.source_width, "lesions": lesions}
+            | {"vendor": decoded.identity.vendor}
         )
         pixels.append(decoded.pixels)
     pixels_NHW = np.stack(pixels) if pixels else np.empty((0, images.height, images.width), np.uint16)
@@ -118,6 +129,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         "patients": sorted({row["patient_id"] for row in rows}),
         "grey_sum": int(pixels_NHW.sum(dtype=np.uint64)),
         "pixels": pixels_NHW.size,
+        "histogram": _histogram(pixels).tolist(),
         "pixel_hashes": {row["image_id"]: _hash(one) for row, one in zip(rows, pixels, strict=True)},
         "outlines_missing": sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
         "quarantine": quarantine,
@@ -125,6 +137,14 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NHW, schema.images(*pixels_NHW.shape[1:]))
     return {"units": job["units"], "bad": job["units"] - len(rows)}
+
+
+def _histogram(pixels: list[NDArray[np.uint16]]) -> NDArray[np.int64]:
+    """Count pixels by grey value, in 256 bins of equal width; image by image, since counting takes 8 bytes a pixel."""
+    counts = np.zeros(256, np.int64)
+    for pixels_HW in pixels:
+        counts += np.bincount((pixels_HW >> 8).ravel(), minlength=256)
+    return counts
 
 
 def _hash(pixels_HW: NDArray[np.uint16]) -> str:
@@ -194,6 +214,9 @@ def _image_summary(ledger: list[Row], quarantine: list[Row]) -> Row:
     train = [entry for entry in ledger if entry["split"] == "train"]
     pixels = sum(entry["pixels"] for entry in train)
     summary["mean_grey"] = sum(entry["grey_sum"] for entry in train) / pixels * 255 / FULL if pixels else None
+    summary["histogram"] = np.sum([_histogram([]), *(entry["histogram"] for entry in ledger)], axis=0).tolist()
     summary["quarantined"] = sum(row["fatal"] for row in quarantine)
+    missed = sorted([row["image_id"], row["stage"], row["fatal"]] for entry in ledger for row in entry["quarantine"])
+    summary["left_out"] = lake.fingerprint(missed) if missed else None
     summary["outlines_missing"] = sum(entry["outlines_missing"] for entry in ledger)
     return summary

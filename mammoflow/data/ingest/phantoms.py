@@ -2,7 +2,7 @@
 
 import cv2
 
-from mammoflow import lake
+from mammoflow import lake, schema
 from mammoflow.config import Config, PhantomConfig
 from mammoflow.data import shards
 from mammoflow.data.phantom import release
@@ -11,7 +11,7 @@ from mammoflow.lake import Artefact
 
 
 def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
-    """Draw the phantom release into `<out>/release`, in CBIS-DDSM's layout.
+    """Draw the phantom release into `<out>/release`, in the layout of `config.phantoms`.
 
     Args:
         config: phantoms, seed and shard size; a shard is a quarter as many patients as images.
@@ -25,10 +25,10 @@ def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
         LakeError: the lake can't be written.
     """
     plan = release.plan(config.phantoms, config.seed)
-    count = max(1, config.compute.images_per_shard // 4)  # a patient has 2 to 3 films
+    count = max(1, config.compute.images_per_shard // 4)  # a patient has up to 4 films
     jobs = [
         {
-            "shard": f"patients-{lake.fingerprint(first, count)}",
+            "shard": f"patients-{lake.fingerprint(schema.VERSION, first, count)}",
             "first": first,
             "units": len(plan[first : first + count]),
         }
@@ -41,7 +41,7 @@ def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:
     for entry in ledger:
         for name, some in entry["rows"].items():
             rows.setdefault(name, []).extend(some)
-    for name, data in release.metadata(rows).items():
+    for name, data in release.metadata(rows, config.phantoms).items():
         lake.write_bytes(out.file("release", name), data)
     return {key: sum(entry[key] for entry in ledger) for key in ("patients", "files", "bytes")}
 
@@ -51,12 +51,12 @@ def _draw_shard(job: Row, plan: tuple[release.Patient, ...], phantoms: PhantomCo
     cv2.setNumThreads(1)  # the task has one core
     entry: Row = {"patients": job["units"], "files": 0, "bytes": 0, "rows": {}}
     for patient in plan[job["first"] : job["first"] + job["units"]]:
-        drawn = release.draw(patient, phantoms, seed)
-        for path, data in drawn.files:
-            lake.write_bytes(lake.join(out, "release", path), data)
-            entry["files"] += 1
-            entry["bytes"] += len(data)
-        for name, some in drawn.rows.items():
-            entry["rows"].setdefault(name, []).extend(some)
+        for film in release.draw(patient, phantoms, seed):
+            for path, data in film.files:
+                lake.write_bytes(lake.join(out, "release", path), data)
+                entry["files"] += 1
+                entry["bytes"] += len(data)
+            for name, some in film.rows.items():
+                entry["rows"].setdefault(name, []).extend(some)
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     return {"units": job["units"], "bad": 0}

@@ -1,1 +1,1 @@
-"""Synthetic mammograms as DICOM, in the layouts of real releases. Pure functions: no Ray, no files."""
+"""Synthetic mammograms in the layouts of real releases. Pure functions: no Ray, no files."""

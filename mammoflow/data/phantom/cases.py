@@ -80,7 +80,7 @@ class Film:
     tagged: bool
     """Whether its files carry Laterality and ViewPosition."""
     series: tuple[Series, ...]
-    """One, or two with the same pixels."""
+    """One, or two with the same pixels; none where the film shows no lesion."""
 
     @property
     def lesions(self) -> tuple[Lesion, ...]:
@@ -97,6 +97,11 @@ class Patient:
     density: int
     """BI-RADS density 1-4."""
     films: tuple[Film, ...]
+
+    @property
+    def number(self) -> int:
+        """Her place in the plan, from 1."""
+        return int(self.patient_id.removeprefix("P_"))
 
 
 def plan(config: PhantomConfig, seed: int) -> tuple[Patient, ...]:
@@ -152,14 +157,14 @@ def _codec(place: float, compressed: float) -> str:
 def _breast(kind: str, place: float, two_series: bool, rng: np.random.Generator) -> list[tuple[Lesion, str]]:
     """Return a breast's lesions, each with the views that show it: `both`, or one of CC and MLO."""
     pathology = pick(marginals.PATHOLOGIES[kind], place)
-    lesions = [(_lesion(1, kind, pathology, rng), "both")]
+    lesions = [(draw_lesion(1, kind, pathology, rng), "both")]
     for number in range(2, pick(marginals.LESIONS[kind, pathology], rng.random()) + 1):
         same = rng.random() >= marginals.OTHER_PATHOLOGY[kind]
         view = "both" if rng.random() < marginals.BOTH_VIEWS else str(rng.choice(["CC", "MLO"]))
-        lesions.append((_lesion(number, kind, pathology if same else _opposite(pathology), rng), view))
+        lesions.append((draw_lesion(number, kind, pathology if same else _opposite(pathology), rng), view))
     if two_series:
         same = rng.random() >= marginals.DIFFERENT_SERIES
-        lesions.append((_lesion(1, _other(kind), pathology if same else _opposite(pathology), rng), "both"))
+        lesions.append((draw_lesion(1, _other(kind), pathology if same else _opposite(pathology), rng), "both"))
     return lesions
 
 
@@ -167,7 +172,8 @@ def _opposite(pathology: str) -> str:
     return BENIGN if pathology == MALIGNANT else MALIGNANT
 
 
-def _lesion(number: int, kind: str, pathology: str, rng: np.random.Generator) -> Lesion:
+def draw_lesion(number: int, kind: str, pathology: str, rng: np.random.Generator) -> Lesion:
+    """Draw what is decided of one lesion before it is seen on a film; its place in the breast is any."""
     place, shape, edge, assessment, subtlety, size, depth, across = rng.random(8)
     key = (kind, pathology)
     least, largest = _DIAMETERS[kind]

@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a DICOM file like those of CBIS-DDSM: secondary captures, one frame. No files.
+"""Pixels to the bytes of a DICOM file: secondary captures as in CBIS-DDSM, or digital mammograms. No files.
 
 NumPy, pydicom and GDCM only. Identifiers are made up from names, so the same name gives the same file.
 """
@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
+    DigitalMammographyXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -47,6 +48,8 @@ class Identity:
     """Laterality, L or R; None leaves the tag out."""
     view: str | None = None
     """ViewPosition and PatientOrientation, CC or MLO; None leaves the tags out."""
+    digital: bool = False
+    """A digital mammogram for presentation, else the secondary capture of a film."""
 
 
 def uid(*names: str) -> str:
@@ -54,8 +57,16 @@ def uid(*names: str) -> str:
     return str(generate_uid(entropy_srcs=["mammoflow phantom", *names]))
 
 
-def encode(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str, identity: Identity) -> bytes:
-    """Return a DICOM file of all bits of `pixels_HW`, uint8 or uint16 (H, W), MONOCHROME2.
+def encode(
+    pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str, identity: Identity, stored: int | None = None
+) -> bytes:
+    """Return a DICOM file of `pixels_HW`, uint8 or uint16 (H, W), MONOCHROME2.
+
+    Args:
+        pixels_HW: values below 2 ** stored.
+        codec: a name of SYNTAXES.
+        identity: what the file says of itself.
+        stored: bits stored of those allocated; without it all of them.
 
     Raises:
         KeyError: a codec that is not in SYNTAXES.
@@ -63,12 +74,11 @@ def encode(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str
     """
     dataset = _dataset(identity)
     dataset.file_meta.TransferSyntaxUID = SYNTAXES[codec]
-    bits = pixels_HW.itemsize * 8
+    bits = stored or pixels_HW.itemsize * 8
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = pixels_HW.shape
-    dataset.BitsAllocated = dataset.BitsStored = bits
-    dataset.HighBit = bits - 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = pixels_HW.itemsize * 8, bits, bits - 1
     dataset.PixelRepresentation = 0
     dataset.SmallestImagePixelValue, dataset.LargestImagePixelValue = int(pixels_HW.min()), int(pixels_HW.max())
     if codec == "raw":
@@ -78,7 +88,7 @@ def encode(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], codec: str
         plugin = "pydicom" if pixels_HW.nbytes % 2 else "gdcm"  # GDCM is faster, but odd sizes end the process
         dataset.compress(RLELossless, pixels_HW, encoding_plugin=plugin, generate_instance_uid=False)
     else:
-        dataset.PixelData = encapsulate([_compress(pixels_HW, SYNTAXES[codec])])
+        dataset.PixelData = encapsulate([_compress(pixels_HW, SYNTAXES[codec], bits)])
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
     stream = io.BytesIO()
@@ -91,27 +101,49 @@ def _dataset(identity: Identity) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = identity.instance
     dataset.StudyDate, dataset.ContentDate = "20160720", "20160426"
     dataset.StudyTime, dataset.ContentTime = "120000", "120000"
     dataset.AccessionNumber = ""
     dataset.Modality = "MG"
-    dataset.ConversionType = "WSD"
     dataset.ReferringPhysicianName = ""
     dataset.SeriesDescription = identity.description
     dataset.PatientName = dataset.PatientID = identity.patient
     dataset.PatientBirthDate = dataset.PatientSex = ""
     dataset.BodyPartExamined = "BREAST"
-    dataset.SecondaryCaptureDeviceManufacturer = "mammoflow"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = identity.study, identity.series
-    dataset.StudyID = "DDSM"
     dataset.SeriesNumber, dataset.InstanceNumber = 1, identity.number
     if identity.view is not None:
         dataset.PatientOrientation = dataset.ViewPosition = identity.view
+    if identity.digital:
+        _say_digital(dataset, identity)
+    else:
+        _say_captured(dataset, identity)
+    return dataset
+
+
+def _say_captured(dataset: Dataset, identity: Identity) -> None:
+    """Add the tags of a digitised film of DDSM."""
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.ConversionType = "WSD"
+    dataset.SecondaryCaptureDeviceManufacturer = "mammoflow"
+    dataset.StudyID = "DDSM"
     if identity.side is not None:
         dataset.Laterality = identity.side
-    return dataset
+
+
+def _say_digital(dataset: Dataset, identity: Identity) -> None:
+    """Add the tags of a digital mammogram. Source: DICOM PS3.3, A.27 and C.8.11."""
+    dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.PresentationIntentType = "FOR PRESENTATION"
+    dataset.Manufacturer = "mammoflow"
+    dataset.StudyID = ""
+    dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LOG", -1
+    dataset.PresentationLUTShape = "IDENTITY"
+    dataset.BurnedInAnnotation = "NO"
+    if identity.side is not None:
+        dataset.ImageLaterality = identity.side
 
 
 def _even(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8]) -> bytes:
@@ -120,7 +152,7 @@ def _even(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8]) -> bytes:
     return data + b"\0" * (len(data) % 2)
 
 
-def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax: UID) -> bytes:
+def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax: UID, bits: int) -> bytes:
     """Return one frame as JPEG 2000 or JPEG lossless, which pydicom can't write alone."""
     writer = gdcm.ImageWriter()  # owns the image, so it has to live as long
     image = writer.GetImage()
@@ -129,8 +161,7 @@ def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax:
     monochrome = gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
     image.SetPhotometricInterpretation(monochrome)
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
-    bits = pixels_HW.itemsize * 8
-    image.SetPixelFormat(gdcm.PixelFormat(1, bits, bits, bits - 1, 0))
+    image.SetPixelFormat(gdcm.PixelFormat(1, pixels_HW.itemsize * 8, bits, bits - 1, 0))
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
     element.SetByteStringValue(_even(pixels_HW))
     image.SetDataElement(element)

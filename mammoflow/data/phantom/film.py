@@ -26,11 +26,11 @@ class DrawnFilm:
     """Outline of each lesion, bool (H, W), by kind and abnormality id."""
 
 
-def draw(film: Film, patient: Patient, config: PhantomConfig, seed: int) -> DrawnFilm:
+def draw(film: Film, patient: Patient, config: PhantomConfig, seed: int, *, digitised: bool = True) -> DrawnFilm:
     """Draw one film of `config.height` x `config.width` [px].
 
     Every draw is seeded from (seed, patient or film id, stage): the pixels depend on nothing else, and the breast
-    beneath a lesion is the same whatever the contrast.
+    beneath a lesion is the same whatever the contrast. One that was not `digitised` has no letters, borders or dust.
     """
     her = anatomy.woman(patient.density, generator(seed, patient.patient_id, "woman"))
     shape = (config.height, config.width)
@@ -52,7 +52,8 @@ def draw(film: Film, patient: Patient, config: PhantomConfig, seed: int) -> Draw
     if film.side == "RIGHT":
         grey_HW = np.ascontiguousarray(grey_HW[:, ::-1])
         masks = {key: np.ascontiguousarray(mask_HW[:, ::-1]) for key, mask_HW in masks.items()}
-    digitise.mark(grey_HW, film.side, film.view, generator(seed, film.film_id, "marks"))
+    if digitised:
+        digitise.mark(grey_HW, film.side, film.view, generator(seed, film.film_id, "marks"))
     return DrawnFilm(pixels=np.round(np.clip(grey_HW, 0, 1) * 65535).astype(np.uint16), masks=masks)
 
 

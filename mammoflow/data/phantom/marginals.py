@@ -1,4 +1,4 @@
-"""How often things occur in CBIS-DDSM, counted in its two training CSVs. Constants and look-ups only; imports NumPy.
+"""How often things occur in CBIS-DDSM, counted in its two training CSVs, and in INbreast. Constants; imports NumPy.
 
 The tables of descriptors run from harmless to suspicious look, so that a lesion's place within its own pathology
 decides both its descriptor and how it is drawn (cases.py). Rare compound descriptors are left out.
@@ -33,6 +33,19 @@ VIEWS: Mapping[tuple[tuple[str, str], ...], float] = {
 
 KINDS: Table = {MASS: 668.5, CALCIFICATION: 579.5}
 """Women by kind of lesion; the 45 with both count half for each."""
+
+BOTH_BREASTS = 90 / 115
+"""Share of INbreast's women of whom it has both breasts [0-1]. Source: Moreira et al. 2012."""
+
+NORMAL = 0.37
+"""Share of other breasts, those that the plan does not hold, without any lesion [0-1]: then about 67 of 410 films have
+none, as in INbreast."""
+
+BIRADS: Mapping[str, Table] = {
+    BENIGN: {"2": 220, "3": 23},
+    MALIGNANT: {"4a": 13, "4b": 8, "4c": 22, "5": 49, "6": 8},
+}
+"""INbreast's films with lesions by BI-RADS; the 67 others have 1."""
 
 PATHOLOGIES: Mapping[str, Table] = {
     MASS: {BENIGN: 315, NO_CALLBACK: 57, MALIGNANT: 350},

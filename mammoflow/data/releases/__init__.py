@@ -3,7 +3,9 @@
 A new release is a module with `read(source) -> Listing`, and a line in `RELEASES`.
 """
 
-from mammoflow.data.releases import cbis_ddsm, cbis_trees, cmmd, csv_folder, inbreast, rsna, vindr
+from collections.abc import Callable
+
+from mammoflow.data.releases import cbis_ddsm, cbis_trees, cmmd, csv_folder, inbreast, patients, rsna, vindr
 from mammoflow.data.releases.listing import Listing, Release, scan
 from mammoflow.errors import ConfigError, SourceError
 
@@ -21,32 +23,45 @@ RELEASES: dict[str, Release] = {
 """Name, as in `Config.dataset`, to how a release is read."""
 
 
-def read(dataset: str, source: str) -> Listing:
+def read(dataset: str, source: str, salt: Callable[[], str] = patients.no_salt) -> Listing:
     """List the images of a release with their labels and lesions, decoding no image.
 
     Args:
         dataset: a name of `RELEASES`, or `auto`.
         source: folder or URL of the release.
+        salt: of patients' hashes; asked for only where images have no patient key of their own.
 
     Raises:
         ConfigError: an unknown name.
-        SourceError: the folder is not that release.
+        SourceError: the folder is not that release, or a salt is needed and there is none.
     """
-    return RELEASES[resolve(dataset, source)].read(source)
+    return patients.fill(RELEASES[resolve(dataset, source)].read(source), salt)
 
 
-def resolve(dataset: str, source: str | None) -> str:
-    """Return the name of the release that a source is: given or by its files; phantoms are CBIS-DDSM's.
+def resolve(dataset: str, source: str | None, phantoms: str = "cbis_ddsm") -> str:
+    """Return the name of the release that a source is: given, or by its files.
+
+    Args:
+        dataset: a name of `RELEASES`, or `auto`.
+        source: folder or URL of the release; None where phantoms are drawn.
+        phantoms: the layout that they are drawn in.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or another than the phantoms'.
         SourceError: `auto`, and the files are those of no release, or of several.
     """
     if dataset != AUTO and dataset not in RELEASES:
         known = ", ".join(RELEASES)
         raise ConfigError(f"dataset is {dataset!r}, but must be one of {AUTO}, {known}; pass --dataset")
-    if dataset != AUTO or source is None:
-        return "cbis_ddsm" if source is None else dataset
+    if source is None and dataset not in (AUTO, phantoms):
+        raise ConfigError(
+            f"dataset is {dataset!r}, but phantoms are drawn in the layout {phantoms!r}; give the release's folder "
+            "with --source, or draw phantoms like it with --phantoms.layout"
+        )
+    if source is None:
+        return phantoms
+    if dataset != AUTO:
+        return dataset
     files = scan(source)
     names = [name for name, kind in RELEASES.items() if any(files.locate(mark, kind.roots) for mark in kind.marks)]
     if len(names) != 1:

@@ -106,7 +106,7 @@ def read(source: str) -> Listing:
     exams = exams_table([exam for film in good for exam in _exams_of_film(tree, film)])
     counts = {f"rows in {name}": len(some) for name, some in by_csv.items()}
     counts |= {"patients": len({row.patient for row in rows}), "images": exams.num_rows, "films": len(good)}
-    return Listing(exams=exams, problems=tuple(problems.values()), counts=counts)
+    return Listing(exams=exams, problems=tuple(problems.values()), counts=counts, files=files)
 
 
 def _faults(rows: list[LesionRow]) -> dict[str, str]:

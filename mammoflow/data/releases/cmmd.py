@@ -56,7 +56,7 @@ def read(source: str) -> Listing:
     patients = len({exam["patient_id"] for exam in exams})
     counts = {"breasts": len(labels), "of a breast without a diagnosis, left out": unjudged}
     counts |= {"images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
 
 
 def _labels(files: SourceFiles, table: str) -> dict[tuple[str, str | None], int]:

@@ -1,8 +1,9 @@
 """Users' own images: a folder with images.csv and, where there are outlines, lesions.csv. No Ray, no pixels.
 
-images.csv, a row an image: `path` (below the folder), `patient_id`, `label` (1 malignant, 0 benign); optional
-`laterality` (L | R) and `view` (CC | MLO | ...), taken from the DICOM file where empty, `density` (1-4 or A-D) and
-`split` (train | val | test).
+images.csv, a row an image: `path` (below the folder), `patient_id` (yours, free of names; where it is empty, a salted
+hash of the DICOM file's), `label` (1 malignant, 0 benign); optional `laterality` (L | R) and `view` (CC | MLO | ...),
+taken from the DICOM file where empty, `density` (1-4 or A-D) and `split` (train | val | test). Paths and patient ids
+stand in the lake as they are here.
 
 lesions.csv, a row a lesion: `path` (of its image), `kind` (mass | calcification | other), `pathology` (malignant |
 benign), and one of: `mask` (a file below the folder); `xmin`, `ymin`, `xmax`, `ymax` (a box); `x`, `y`, `radius` (a
@@ -67,7 +68,7 @@ def read(source: str) -> Listing:
             exams.append(_exam(files, row, lesions[row["path"]]))
     patients = len({exam["patient_id"] for exam in exams})
     counts = {"rows": len(rows), "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
 
 
 def _check_paths(files: SourceFiles, rows: list[Row]) -> None:
@@ -91,8 +92,6 @@ def _fault(row: Row) -> str | None:
         return f"column `label` is {row['label']!r}, but must be 1 (malignant) or 0 (benign)"
     if row.get("laterality", "").upper() not in ("", *SIDES):
         return f"column `laterality` is {row['laterality']!r}, but must be L or R, or empty"
-    if not row["patient_id"]:
-        return "column `patient_id` is empty; images of unknown patients can't be split"
     if row.get("split", "") not in ("", *SPLITS):
         return f"column `split` is {row['split']!r}, but must be one of {', '.join(SPLITS)}"
     return None
@@ -102,7 +101,7 @@ def _exam(files: SourceFiles, row: Row, lesions: list[dict[str, Any]]) -> dict[s
     return {
         "image_id": _image_id(row),
         "film_id": _image_id(row),
-        "patient_id": row["patient_id"],
+        "patient_id": row["patient_id"] or None,
         "laterality": SIDES.get(row.get("laterality", "").upper()),
         "view": row.get("view", "").upper() or None,
         "density": density_class(row.get("density", "")),

@@ -71,7 +71,7 @@ def read(source: str) -> Listing:
             exams.append(_exam(files, row, dicoms[number], label))
     patients = len({exam["patient_id"] for exam in exams})
     counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
 
 
 def _rows(files: SourceFiles) -> list[dict[str, str]]:

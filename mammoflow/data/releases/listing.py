@@ -5,7 +5,7 @@ A source is a local folder or URL; paths within it are relative, with forward sl
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -29,6 +29,8 @@ class Listing:
     """Rows of schema.QUARANTINE for metadata that can't be used."""
     counts: dict[str, int]
     """What was read: rows per metadata file, patients, images, films."""
+    files: "SourceFiles"
+    """What the source held when it was listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,19 @@ def scan(source: str) -> SourceFiles:
             folders.setdefault(folder, {})[name] = info.size
     absolute = source if "://" in source else root
     return SourceFiles(absolute.rstrip("/"), folders)
+
+
+def contents(exam: dict[str, Any], sizes: Mapping[str, int]) -> list[Any]:
+    """Return what decides the image that an exam becomes, wherever it lies: its metadata, and its files' sizes.
+
+    Args:
+        exam: a row of schema.EXAMS.
+        sizes: as `SourceFiles.sizes`; a file that is not there has none.
+    """
+    lesions = [{name: value for name, value in one.items() if name != "mask_paths"} for one in exam["lesions"]]
+    masks = [[sizes.get(path) for path in one["mask_paths"]] for one in exam["lesions"]]
+    said = {name: value for name, value in exam.items() if name not in ("path", "lesions")}
+    return [said, sizes.get(exam["path"]), lesions, masks]
 
 
 def exams_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -40,7 +40,7 @@ def read(source: str) -> Listing:
             problems.append(problem(row["image_id"], files.url(TABLE), "decode", reason, fatal=True))
     patients = len({exam["patient_id"] for exam in exams})
     counts = {"rows": len(rows), "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
 
 
 def _exam(files: SourceFiles, row: dict[str, str]) -> dict[str, Any]:

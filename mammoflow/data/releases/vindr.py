@@ -66,7 +66,7 @@ def read(source: str) -> Listing:
             exams.append(_exam(files, row, findings[row["image_id"]], label))
     studies = len({exam["patient_id"] for exam in exams})
     counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": studies}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts)
+    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
 
 
 def _exam(files: SourceFiles, row: dict[str, str], findings: list[dict[str, str]], label: int) -> dict[str, Any]:
