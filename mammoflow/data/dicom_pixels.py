@@ -119,32 +119,39 @@ def _run_lengths(path: str, tags: pydicom.Dataset) -> NDArray[Any]:
     """Decode RLE, and clear the bits above the stored ones as pydicom does. Source: DICOM PS3.5, annex G.
 
     pydicom's own decoder unrolls whatever a segment holds before it counts, so that a small file may take all memory;
-    this one stops at the size asked for. A frame that holds a row more than its header says is none of this header.
+    this one stops at the size asked for. A frame that holds one pixel more than its header says is none of this header.
 
     Raises:
-        ValueError: the run lengths are not those of such a frame.
+        ValueError: the run lengths are those of a smaller frame.
     """
     allocated, high = int(tags.BitsAllocated), int(tags.HighBit)
     rows, columns = int(tags.Rows), int(tags.Columns)
     frame = get_frame(tags.PixelData, 0, number_of_frames=1)
-    kind = "i" if tags.PixelRepresentation else "u"
     values = _unrolled(frame, rows * columns, allocated)
-    stored_hw: NDArray[Any] = np.frombuffer(values, f"<{kind}{allocated // 8}").reshape(rows, columns)
     with suppress(ValueError):
-        _unrolled(frame, (rows + 1) * columns, allocated)
+        _unrolled(frame, rows * columns + 1, allocated)
+        values = None
+    if values is None:
         raise DecodeError(f"{path}: more than the {rows}x{columns} pixels of its header; fetch the file again")
+    kind = "i" if tags.PixelRepresentation else "u"
+    stored_hw: NDArray[Any] = np.frombuffer(values, f"<{kind}{allocated // 8}").reshape(rows, columns)
     unused = allocated - 1 - high
     return (stored_hw << unused) >> unused if unused else stored_hw
 
 
-def _unrolled(frame: bytes, pixels: int, bits: int) -> bytes:
-    """Return the values of the first so many pixels, little endian."""
+def _unrolled(frame: bytes, pixels: int, bits: int) -> bytearray | None:
+    """Return the values of the first so many pixels, little endian; None where a run ends beyond the last.
+
+    Raises:
+        ValueError: there are fewer, or segments are not where the frame says.
+    """
     try:
-        return bytes(rle.decode_frame(frame, pixels, bits, "<"))
+        values: bytearray = rle.decode_frame(frame, pixels, bits, "<")
     except BaseException as error:  # a panic of the decoder, written in Rust, is no Exception
         if type(error).__name__ != "PanicException":
             raise
-    raise ValueError("segments longer than the image")
+        return None
+    return values
 
 
 def _stream(path: str, tags: pydicom.Dataset, syntax: str) -> Stream:
