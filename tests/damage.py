@@ -263,7 +263,7 @@ def _lines(process: subprocess.Popen, found: Storm) -> Iterator[dict]:
 
 
 def memory() -> int:
-    """The most memory that this process took [bytes]; what getrusage says may be that of the process that started it."""
+    """The most memory that this process took [bytes]; getrusage may tell that of the one that started it."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 

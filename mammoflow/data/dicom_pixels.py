@@ -33,8 +33,8 @@ _NATIVE = (
     "1.2.840.10008.1.2.2",
 )
 _DECODER = "pylibjpeg"
-"""libjpeg and OpenJPEG. GDCM is as fast (JPEG lossless, JPEG-LS) or slower (JPEG 2000), and ends the process on some
-damaged streams of every syntax; Pillow reads no JPEG of 12 bits and no JPEG lossless."""
+"""libjpeg and OpenJPEG. GDCM, a little faster on JPEG-LS, ends the process on some damaged streams of JPEG, JPEG-LS and
+JPEG 2000; Pillow reads no JPEG of 12 bits and no JPEG lossless."""
 
 
 def refuse_size(path: str, height: int, width: int) -> None:
