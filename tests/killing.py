@@ -15,6 +15,7 @@ import psutil
 from ray_head import ROOT
 
 MARK = "MAMMOFLOW_TEST_RUN"
+TIMES = ("seconds", "finished")
 
 
 @dataclass
@@ -92,13 +93,13 @@ def start(source: Path, lake: Path, *words: str) -> Ingest:
 
 
 def contents(lake: Path) -> dict[str, bytes]:
-    """Every file of the stages images and patches; of the summaries, all but how long they took."""
+    """Every file of the stages images and patches but the page, which is dated; of the summaries, all but the times."""
     found = {}
     for stage in ("images", "patches"):
         for path in sorted((lake / stage).rglob("*")):
-            if path.is_file():
+            if path.is_file() and path.suffix != ".html":
                 data = path.read_bytes()
                 if path.name == "done.json":
-                    data = json.dumps({k: v for k, v in json.loads(data).items() if k != "seconds"}).encode()
+                    data = json.dumps({k: v for k, v in json.loads(data).items() if k not in TIMES}).encode()
                 found[str(path.relative_to(lake))] = data
     return found
