@@ -178,7 +178,7 @@ def speed(sources: dict[str, Path], images: int, rounds: int, run: Config, root:
     """Measure images/s against the pool, the codec and the script."""
     with multiprocessing.get_context("spawn").Pool(CORES, initializer=_warm) as pool:
         for codec, source in sources.items():
-            ours, pools, codecs, scripts = [], [], [], []
+            ours, pools, codecs, both, scripts = [], [], [], [], []
             difference = 0
             for number in range(rounds + 1):  # the first warms up
                 made: list[tuple[Artefact, Artefact]] = []
@@ -186,6 +186,7 @@ def speed(sources: dict[str, Path], images: int, rounds: int, run: Config, root:
                 with mock.patch.object(shards, "complete", by_pool(pool)):
                     pools.append(rate_of(images, lambda s=source: whole(run, s, root)))
                 codecs.append(decode_only(source))
+                both.append(sum(pool.map(decode_only, [source] * CORES, chunksize=1)))
                 if codec == "jpeg-lossless":
                     folder = Path(root.root) / f"script-{number}"
                     scripted, off = script(source, *made[0], folder)
@@ -199,6 +200,8 @@ def speed(sources: dict[str, Path], images: int, rounds: int, run: Config, root:
             _ratios(f"ingest_vs_pool{suffix}", ours, pools, ">= 0.9", "a multiprocessing pool, same function", about)
             limits = [CORES * codec_rate for codec_rate in codecs]
             _ratios(f"ingest_vs_codec{suffix}", ours, limits, ">= 0.8", "decoding alone, one core times cores", about)
+            against = "decoding alone on one core: what the machine gives, not the software"
+            _ratios(f"codec_scaling{suffix}", both, codecs, f"{CORES} at most", against, {"codec": codec})
             if scripts:
                 per_core = [rate / CORES for rate in ours]
                 against = "serial pydicom, PNG, read, resize, crop, per core"

@@ -23,7 +23,7 @@ _EXPOSURES = 8
 
 def write(folder: Path, images: int, codecs: tuple[str, ...], cores: int) -> dict[str, Path]:
     """Write `images` films below a folder of each codec's name and return these folders, each a source."""
-    config = PhantomConfig(patients=max(4, -(-images // (2 * _EXPOSURES))), height=HEIGHT, width=WIDTH)
+    config = PhantomConfig(patients=max(4, -(-images // _EXPOSURES)), height=HEIGHT, width=WIDTH)
     films = [(patient, each) for patient in cases.plan(config, 0) for each in patient.films]
     films = films[: -(-images // _EXPOSURES)]
     draw = functools.partial(_draw, config=config, folder=folder, codecs=codecs)
