@@ -34,7 +34,7 @@ bench: $(READY)
 	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
 soak: $(READY)
-	$(BIN)/python -m pytest -m soak --durations=0 tests/test_soak.py tests/test_soak_damage.py
+	$(BIN)/python -m pytest -m soak --durations=0
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

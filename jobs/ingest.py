@@ -3,6 +3,8 @@ r"""Decode a release, split it by patient and cut labelled patches; without --so
     ray job submit --working-dir . -- python jobs/ingest.py cbis-s10-resnet50 \
         --source /data/CBIS-DDSM --lake s3://bucket/lake
 
+--max-bad 0.02 is the share of images that may go to quarantine; --retry-quarantined decodes these again, once mended.
+
 Reads    the release's metadata and DICOM files
 Writes   images/ and patches/ in the lake, each with a quarantine of what could not be used and why; in patches/ also
          contact_sheet.jpg: films with outlined lesions and the frames of their patches, and qc.html: counts, grey

@@ -1,6 +1,7 @@
 """Ingest killed with -9, in part and whole, and on a full disk: the same command gives the undisturbed lake."""
 
 import os
+import random
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,6 +75,29 @@ def test_a_killed_driver_or_cluster_goes_on_from_its_shards(source, undisturbed,
     assert before.items() <= kept(again).items(), "what stood there was not written again"
     assert f"its lock is taken over from ingest.py (process {run.process.pid} on " in said
     assert " before\n" in said
+
+
+@pytest.mark.soak
+def test_a_lake_killed_again_and_again_at_random_is_the_undisturbed_one(source, undisturbed, tmp_path):
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(12):
+        run = killing.start(source, tmp_path)
+        try:
+            run.process.wait(rng.uniform(5, 16))
+        except subprocess.TimeoutExpired:
+            kills += 1
+            rng.choice([run.kill_driver, run.kill_cluster])()
+        else:
+            assert run.process.returncode == 0, run.process.stdout.read()
+            for stage in ("images", "patches"):  # whole: what it built is undone, to be killed again
+                for done in tmp_path.glob(f"{stage}/*/done.json"):
+                    done.unlink()
+                for shard in rng.sample(run.shards(stage), len(run.shards(stage)) // 2):
+                    shard.unlink()
+    killing.start(source, tmp_path).end()
+    assert kills >= 4
+    assert killing.contents(tmp_path) == undisturbed
 
 
 def test_of_two_jobs_on_one_lake_the_second_waits_and_does_nothing_twice(source, undisturbed, tmp_path):
