@@ -171,6 +171,25 @@ def test_no_lesion_vanishes_however_small_and_it_stays_where_it_was(height, widt
     assert np.abs(reduced - expected).max() <= 1.01
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.sampled_from([416, 577, 640, 901]),
+    width=st.sampled_from([320, 448, 500, 701]),
+    mirrored=st.booleans(),
+    fit=st.sampled_from(["stretch", "pad"]),
+    row=st.integers(20, 390),
+    column=st.integers(20, 300),
+    radius=st.integers(1, 60),
+)
+def test_an_outline_is_reduced_near_the_lesion_as_it_would_be_whole(height, width, mirrored, fit, row, column, radius):
+    plan = fitting.plan_fit(height, width, ImageConfig(height=144, width=112, fit=fit), mirrored=mirrored)
+    mask = disc(height, width, row, column, radius) > 0
+    cover = plan.apply(mask.astype(np.float32))
+    sure = np.abs(cover - 0.5) > 1e-4  # a half may be rounded either way
+    whole = cover >= 0.5 if (cover >= 0.5).any() else (cover == cover.max())
+    assert np.array_equal(plan.apply_mask(mask)[sure], whole[sure])
+
+
 def test_masks_come_back_from_the_lake_as_they_went_in():
     mask = disc(97, 61, 40, 30, 20) > 0
     png = outlines.encode_mask(mask)

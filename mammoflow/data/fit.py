@@ -3,6 +3,7 @@
 Shape letters: h, w rows and columns of the film [px]; H, W of the reduced image [px].
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,19 +36,46 @@ class Fit:
         """
         if self.mirrored:
             pixels_hw = cv2.flip(pixels_hw, 1)
-        shrinks = self.height <= self.source_height and self.width <= self.source_width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        inner = cv2.resize(pixels_hw, (self.width, self.height), interpolation=how)
+        inner = cv2.resize(pixels_hw, (self.width, self.height), interpolation=self._how)
         return np.pad(inner, ((self.top, self.bottom), (self.left, self.right)))
 
     def apply_mask(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Reduce an outline: the cells it covers by half, or, where there is none, the cell it covers most."""
-        most = 255  # 8 bits hold a cell's cover well enough to tell a half, and take a quarter of the time of floats
-        reduced_HW = self.apply(mask_hw.view(np.uint8) * np.uint8(most)) > most // 2
+        seen_hw = mask_hw.view(np.uint8)
+        if self.mirrored:
+            seen_hw = np.asarray(cv2.flip(seen_hw, 1), np.uint8)
+        rows = slice(0, self.source_height), slice(0, self.height)
+        columns = slice(0, self.source_width), slice(0, self.width)
+        if self._how == cv2.INTER_AREA:  # a lesion is small: only the cells about it need be looked at
+            left, top, wide, high = cv2.boundingRect(seen_hw)
+            rows = _whole_cells(top, top + high, self.source_height, self.height)
+            columns = _whole_cells(left, left + wide, self.source_width, self.width)
+        size = columns[1].stop - columns[1].start, rows[1].stop - rows[1].start
+        near_hw = seen_hw[rows[0], columns[0]].astype(np.float32)
+        cover_HW = cv2.resize(near_hw, size, interpolation=self._how)
+        reduced_HW = cover_HW >= 0.5
         if not reduced_HW.any():
-            cover_HW = self.apply(mask_hw.astype(np.float32))
             reduced_HW = (cover_HW == cover_HW.max()) & (cover_HW > 0)
-        return np.asarray(reduced_HW, np.bool_)
+        whole_HW = np.zeros((self.height, self.width), np.bool_)
+        whole_HW[rows[1], columns[1]] = reduced_HW
+        return np.pad(whole_HW, ((self.top, self.bottom), (self.left, self.right)))
+
+    @property
+    def _how(self) -> int:
+        """Return OpenCV's interpolation: by area, or linear where a side grows."""
+        shrinks = self.height <= self.source_height and self.width <= self.source_width
+        return int(cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _whole_cells(first: int, last: int, source: int, target: int) -> tuple[slice, slice]:
+    """Return the shortest run of pixels about [first, last) that whole cells cover, and these cells; a side shrinks.
+
+    Where pixels and cells have a common divisor, borders of cells fall on borders of pixels so many times.
+    """
+    parts = math.gcd(source, target)
+    pixels, cells = source // parts, target // parts
+    start, stop = first // pixels, max(-(-last // pixels), first // pixels + 1)
+    return slice(start * pixels, stop * pixels), slice(start * cells, stop * cells)
 
 
 def plan_fit(source_height: int, source_width: int, images: ImageConfig, *, mirrored: bool = False) -> Fit:
