@@ -177,3 +177,7 @@ def test_what_can_not_be_registered_or_found(made, frozen, registry):
             registered_model.describe(registry, uri)
     with pytest.raises(TrackingError):
         registered_model.promote(registry, "absent")
+
+
+def test_the_decoders_that_reading_a_film_imports_are_among_the_packages_of_a_model():
+    assert {"pillow", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"} <= set(registered_model._PACKAGES)

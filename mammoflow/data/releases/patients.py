@@ -42,6 +42,7 @@ def fill(listing: Listing, salt: Callable[[], str]) -> Listing:
     secret = salt()
 
     def key(path: str) -> str | DecodeError:
+        """Return a file's patient, or why she can't be told."""
         try:
             return dicom_files.read_patient_key(path, secret)
         except DecodeError as error:
