@@ -189,7 +189,7 @@ def write_table(url: str, table: pa.Table, *, row_group_size: int | None = None,
             time and room than a dictionary of its values.
     """
     sink = pa.BufferOutputStream()
-    options = {"compression": "zstd", "compression_level": 1, "row_group_size": row_group_size}
+    options = {"compression": "zstd", "compression_level": -1, "row_group_size": row_group_size}
     if grey:
         options["column_encoding"] = {grey: "BYTE_STREAM_SPLIT"}
         options["use_dictionary"] = [name for name in table.column_names if name != grey.partition(".")[0]]

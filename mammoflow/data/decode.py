@@ -68,11 +68,11 @@ def load_image(path: str, images: ImageConfig) -> Decoded:
         raw.identity.faces == "left" if raw.identity.faces else _faces_left(pixels_hw)
     )
     fit = plan_fit(raw.height, raw.width, images, mirrored=mirrored)
-    reduced_HW = fit.apply(pixels_hw.astype(np.float32))  # averages keep their fractions until the range is full
-    if largest != FULL:
-        reduced_HW = reduced_HW.astype(np.float64) * (FULL / largest)
-    full_HW = np.rint(reduced_HW).astype(np.uint16)
-    return Decoded(pixels=full_HW, fit=fit, identity=raw.identity)
+    spare = 16 - largest.bit_length()  # filled, so that averages keep their fractions until the range is full
+    reduced_HW = fit.apply(pixels_hw.astype(np.uint16, copy=False) << spare if spare else pixels_hw)
+    if largest << spare != FULL:
+        reduced_HW = np.rint(reduced_HW * (FULL / (largest << spare))).astype(np.uint16)
+    return Decoded(pixels=reduced_HW, fit=fit, identity=raw.identity)
 
 
 def _percentiles(pixels_hw: NDArray[Any]) -> tuple[int, int]:

@@ -5,11 +5,13 @@ Shape letters: h, w rows and columns of the file [px], or of a reduced resolutio
 Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8 and A.4 (encoding).
 """
 
+import struct
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -32,9 +34,17 @@ _NATIVE = (
     "1.2.840.10008.1.2.1.99",
     "1.2.840.10008.1.2.2",
 )
-_DECODER = "pylibjpeg"
-"""libjpeg and OpenJPEG. GDCM, a little faster on JPEG-LS, ends the process on some damaged streams of JPEG, JPEG-LS and
-JPEG 2000; Pillow reads no JPEG of 12 bits and no JPEG lossless."""
+_JPEG = imagecodecs.jpeg8_decode
+_DECODERS = {
+    "JPEG baseline": _JPEG,
+    "JPEG extended": _JPEG,
+    "JPEG lossless": _JPEG,
+    "JPEG-LS": imagecodecs.jpegls_decode,
+}
+"""libjpeg-turbo and CharLS, four to six times as fast as pylibjpeg's libjpeg. GDCM ends the process on some damaged
+streams; Pillow reads no JPEG of 12 bits and no JPEG lossless."""
+_JPEG_2000 = "pylibjpeg"
+"""OpenJPEG, and what pydicom makes of signed values."""
 
 
 def refuse_size(path: str, height: int, width: int) -> None:
@@ -128,15 +138,27 @@ def _run_lengths(path: str, tags: pydicom.Dataset) -> NDArray[Any]:
     rows, columns = int(tags.Rows), int(tags.Columns)
     frame = get_frame(tags.PixelData, 0, number_of_frames=1)
     values = _unrolled(frame, rows * columns, allocated)
-    with suppress(ValueError):
-        _unrolled(frame, rows * columns + 1, allocated)
-        values = None
-    if values is None:
+    if values is None or _holds_more(frame, rows * columns, allocated // 8):
         raise DecodeError(f"{path}: more than the {rows}x{columns} pixels of its header; fetch the file again")
     kind = "i" if tags.PixelRepresentation else "u"
     stored_hw: NDArray[Any] = np.frombuffer(values, f"<{kind}{allocated // 8}").reshape(rows, columns)
-    unused = allocated - 1 - high
+    return _cleared(stored_hw, high + 1)
+
+
+def _cleared(stored_hw: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Clear the bits above the lowest so many; of signed values, fill them with the sign."""
+    unused = stored_hw.itemsize * 8 - bits
     return (stored_hw << unused) >> unused if unused else stored_hw
+
+
+def _holds_more(frame: bytes, pixels: int, segments: int) -> bool:
+    """Tell whether a frame holds more pixels than so many, by its last segment: one byte of each pixel."""
+    start = int.from_bytes(frame[4 * segments : 4 * segments + 4], "little")
+    alone = struct.pack("<16I", 1, 64, *[0] * 14) + frame[start:]
+    with suppress(ValueError):
+        _unrolled(alone, pixels + 1, 8)
+        return True
+    return False
 
 
 def _unrolled(frame: bytes, pixels: int, bits: int) -> bytearray | None:
@@ -183,8 +205,15 @@ def _of_stream(path: str, tags: pydicom.Dataset, stream: Stream, least: tuple[in
     level = _level(tags, stream, least) if least else 0
     if level:
         return _reduced(stream, level)
-    tags.PixelData = encapsulate([stream.data])  # without the boxes of a JP2 file, in which pydicom may loop for ever
-    stored_hw = _by_pydicom(tags, int(tags.BitsStored), _DECODER)
+    decode = _DECODERS.get(stream.kind)
+    if decode:
+        kind = "i" if tags.PixelRepresentation else "u"
+        wide_hw = np.asarray(decode(stream.data)).astype(f"u{int(tags.BitsAllocated) // 8}", copy=False)
+        stored_hw = _cleared(wide_hw.view(wide_hw.dtype.str.replace("u", kind)), int(tags.BitsStored))
+    else:
+        # without the boxes of a JP2 file, in which pydicom may loop for ever
+        tags.PixelData = encapsulate([stream.data])
+        stored_hw = _by_pydicom(tags, int(tags.BitsStored), _JPEG_2000)
     if stored_hw.shape != (tags.Rows, tags.Columns):
         size = "x".join(str(side) for side in stored_hw.shape)
         raise DecodeError(f"{path}: {size} pixels where its header says {tags.Rows}x{tags.Columns}")

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 _LOGGERS = ("pydicom", "openjpeg", "libjpeg", "pylibjpeg", "PIL")
 
+_nowhere = logging.NullHandler()
 _lock = threading.Lock()
 _inside = 0
-_levels: list[int] = []
+_kept: list[tuple[list[logging.Handler], bool]] = []
 _caught = warnings.catch_warnings()
 
 
@@ -33,10 +34,10 @@ def _enter() -> None:
         _caught = warnings.catch_warnings()
         _caught.__enter__()
         warnings.simplefilter("ignore")
-        for name in _LOGGERS:
+        for name in _LOGGERS:  # no levels are set: that would have every logger forget what it knows of its own
             logger = logging.getLogger(name)
-            _levels.append(logger.level)
-            logger.setLevel(logging.CRITICAL + 1)
+            _kept.append((logger.handlers, logger.propagate))
+            logger.handlers, logger.propagate = [_nowhere], False
 
 
 def _leave() -> None:
@@ -45,7 +46,8 @@ def _leave() -> None:
         _inside -= 1
         if _inside:
             return
-        for name, level in zip(_LOGGERS, _levels, strict=True):
-            logging.getLogger(name).setLevel(level)
-        _levels.clear()
+        for name, (handlers, propagate) in zip(_LOGGERS, _kept, strict=True):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = handlers, propagate
+        _kept.clear()
         _caught.__exit__(None, None, None)

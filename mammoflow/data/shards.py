@@ -154,7 +154,11 @@ def complete(
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
         task = functools.partial(_once, work=work, common=common, out=out.url, marks=marks)
-        for row in dataset.map(task).iter_rows():
+        tasks = dataset.map(task)
+        # Else Ray Data sends a task only when it has seen another end, and a worker idles .1-.2 s after each; results
+        # are a few bytes, so there is nothing that it would have to hold back.
+        tasks.context.op_resource_reservation_enabled = False
+        for row in tasks.iter_rows():
             if row["error"]:
                 raise getattr(errors, row["error"])(row["reason"])
             progress.add(row["units"], row["bad"])

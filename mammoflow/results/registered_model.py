@@ -38,6 +38,7 @@ EXPERIMENT = "ensembles"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _FOLDER = "ensemble"
 _PACKAGES = (
+    "imagecodecs",
     "mlflow",
     "numpy",
     "opencv-python-headless",
@@ -45,7 +46,6 @@ _PACKAGES = (
     "pillow",
     "pyarrow",
     "pydicom",
-    "pylibjpeg-libjpeg",
     "pylibjpeg-openjpeg",
     "pylibjpeg-rle",
     "safetensors",
