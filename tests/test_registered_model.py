@@ -180,4 +180,4 @@ def test_what_can_not_be_registered_or_found(made, frozen, registry):
 
 
 def test_the_decoders_that_reading_a_film_imports_are_among_the_packages_of_a_model():
-    assert {"imagecodecs", "pillow", "pylibjpeg-openjpeg", "pylibjpeg-rle"} <= set(registered_model._PACKAGES)
+    assert {"imagecodecs", "pillow", "pylibjpeg-openjpeg"} <= set(registered_model._PACKAGES)

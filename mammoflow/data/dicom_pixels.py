@@ -6,7 +6,6 @@ Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8 and A.4 (encoding).
 """
 
 import struct
-from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -19,7 +18,6 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
-from rle import rle
 
 from mammoflow.data import dicom_streams
 from mammoflow.data.dicom_streams import Stream
@@ -129,51 +127,43 @@ def _run_lengths(path: str, tags: pydicom.Dataset) -> NDArray[Any]:
     """Decode RLE, and clear the bits above the stored ones as pydicom does. Source: DICOM PS3.5, annex G.
 
     pydicom's own decoder unrolls whatever a segment holds before it counts, so that a small file may take all memory;
-    this one stops at the size asked for. A frame that holds one pixel more than its header says is none of this header.
+    here each segment, one byte of every pixel, has room for just the pixels of the header.
 
     Raises:
-        ValueError: the run lengths are those of a smaller frame.
+        PackbitsError, struct.error: a run is cut off, or the frame has no header.
     """
-    allocated, high = int(tags.BitsAllocated), int(tags.HighBit)
-    rows, columns = int(tags.Rows), int(tags.Columns)
+    rows, columns, width = int(tags.Rows), int(tags.Columns), int(tags.BitsAllocated) // 8
     frame = get_frame(tags.PixelData, 0, number_of_frames=1)
-    values = _unrolled(frame, rows * columns, allocated)
-    if values is None or _holds_more(frame, rows * columns, allocated // 8):
-        raise DecodeError(f"{path}: more than the {rows}x{columns} pixels of its header; fetch the file again")
+    count, *starts = struct.unpack_from("<16I", frame)
+    ends = [*starts[1:count], len(frame)]
+    if count != width or not all(64 <= start <= end for start, end in zip(starts, ends, strict=False)):
+        raise DecodeError(f"{path}: its run lengths are not those of {8 * width} bits; fetch the file again")
+    bytes_hw = [_unrolled(path, frame[start:end], rows, columns) for start, end in zip(starts, ends, strict=False)]
     kind = "i" if tags.PixelRepresentation else "u"
-    stored_hw: NDArray[Any] = np.frombuffer(values, f"<{kind}{allocated // 8}").reshape(rows, columns)
-    return _cleared(stored_hw, high + 1)
+    stored_hw = cv2.merge(bytes_hw[::-1]).view(f"<{kind}{width}").reshape(rows, columns)  # the highest byte came first
+    return _cleared(stored_hw, int(tags.HighBit) + 1)
+
+
+def _unrolled(path: str, segment: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
+    """Decode one segment of run lengths, which must hold one byte for each pixel, and may hold one to fill up."""
+    room = np.empty(rows * columns, np.uint8)
+    try:
+        values = imagecodecs.packbits_decode(segment, out=room)
+    except imagecodecs.PackbitsError as error:
+        if "OUTPUT_TOO_SMALL" not in str(error):
+            raise
+        raise DecodeError(
+            f"{path}: more than the {rows}x{columns} pixels of its header; fetch the file again"
+        ) from None
+    if len(values) < room.size:
+        raise DecodeError(f"{path}: fewer than the {rows}x{columns} pixels of its header; fetch the file again")
+    return room.reshape(rows, columns)
 
 
 def _cleared(stored_hw: NDArray[Any], bits: int) -> NDArray[Any]:
     """Clear the bits above the lowest so many; of signed values, fill them with the sign."""
     unused = stored_hw.itemsize * 8 - bits
     return (stored_hw << unused) >> unused if unused else stored_hw
-
-
-def _holds_more(frame: bytes, pixels: int, segments: int) -> bool:
-    """Tell whether a frame holds more pixels than so many, by its last segment: one byte of each pixel."""
-    start = int.from_bytes(frame[4 * segments : 4 * segments + 4], "little")
-    alone = struct.pack("<16I", 1, 64, *[0] * 14) + frame[start:]
-    with suppress(ValueError):
-        _unrolled(alone, pixels + 1, 8)
-        return True
-    return False
-
-
-def _unrolled(frame: bytes, pixels: int, bits: int) -> bytearray | None:
-    """Return the values of the first so many pixels, little endian; None where a run ends beyond the last.
-
-    Raises:
-        ValueError: there are fewer, or segments are not where the frame says.
-    """
-    try:
-        values: bytearray = rle.decode_frame(frame, pixels, bits, "<")
-    except BaseException as error:  # a panic of the decoder, written in Rust, is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        return None
-    return values
 
 
 def _stream(path: str, tags: pydicom.Dataset, syntax: str) -> Stream:

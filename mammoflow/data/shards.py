@@ -193,7 +193,7 @@ def read_images(url: str) -> Iterator[tuple[Row, NDArray[np.uint16]]]:
     """Yield the rows of a shard of images and their pixels (H, W), a few in memory at a time."""
     fs, path = lake.filesystem(url)
     with fs.open_input_file(path) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(batch_size=8):
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=8, use_threads=False):
             pixels_NHW = batch.column("pixels").to_numpy_ndarray()
             rows = batch.drop_columns(["pixels"]).to_pylist()
             yield from zip(rows, pixels_NHW, strict=True)

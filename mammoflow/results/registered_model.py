@@ -47,7 +47,6 @@ _PACKAGES = (
     "pyarrow",
     "pydicom",
     "pylibjpeg-openjpeg",
-    "pylibjpeg-rle",
     "safetensors",
     "scikit-learn",
     "torch",

@@ -242,7 +242,9 @@ class Idle:
 def scaling(source: Path, images: int, rounds: int, run: Config, root: Lake) -> None:
     """Measure two workers against one, the other CPU held idle."""
     ratios = []
+    few = halved(halved(source, Path(root.root) / "a-half"), Path(root.root) / "a-quarter")
     for _ in range(rounds):
+        whole(run, few, root)  # starts the workers: Ray ends those that idle
         two = rate_of(images, lambda: whole(run, source, root))
         idle = Idle.remote()
         ray.get(idle.ready.remote())
