@@ -148,7 +148,7 @@ def _unrolled(path: str, segment: bytes, rows: int, columns: int) -> NDArray[np.
     """Decode one segment of run lengths, which must hold one byte for each pixel, and may hold one to fill up."""
     room = np.empty(rows * columns, np.uint8)
     try:
-        values = imagecodecs.packbits_decode(segment, out=memoryview(room))
+        values = imagecodecs.packbits_decode(segment, out=room.data)
     except imagecodecs.PackbitsError as error:
         if "OUTPUT_TOO_SMALL" not in str(error):
             raise
