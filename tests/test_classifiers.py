@@ -37,14 +37,22 @@ def test_the_papers_shapes(backbone: str, channels: int) -> None:
         patches = PatchClassifier(patch_spec(backbone, 224))
         model = WholeImageClassifier(
             ImageSpec(
-                backbone=backbone, top_layers=spec, mean_grey=52.18, height=1152, width=896, fit="stretch", weights=None
+                backbone=backbone,
+                top_layers=spec,
+                classes=CLASSES,
+                side=224,
+                mean_grey=52.18,
+                height=1152,
+                width=896,
+                fit="stretch",
+                weights=None,
             )
         ).eval()
         images = torch.empty(1, 3, 1152, 896)
         features = model.trunk(images)
         assert patches(torch.empty(2, 3, 224, 224)).shape == (2, 5)
     assert features.shape == (1, channels, 36, 28)
-    assert model.top.blocks(features).shape == (1, 1024, 9, 7)
+    assert model.top.head.blocks(features).shape == (1, 1024, 9, 7)
     assert model(images).shape == (1, 2)
 
 
@@ -65,6 +73,29 @@ def test_the_whole_image_trunk_gives_the_patch_classifiers_features(backbone: st
     assert next(patches.trunk.parameters()).any(), "the patch classifier is not changed"
 
 
+@both_trunks
+@pytest.mark.parametrize("spec", ["heatmap,[4-4-8]x1", "fc-pool2-8-4", "max"])
+def test_a_heatmap_inside_is_the_patch_classifiers(backbone: str, spec: str) -> None:
+    patches = patch_model(backbone)
+    conversion = classifiers.whole_image(patches, spec, IMAGES, seed=0)
+    assert conversion.moved == len(patches.state_dict())
+    assert conversion.left == ()
+    assert all(name.startswith("top.head.") for name in conversion.new)
+    image = pixels(1, 160, 128)
+    model = conversion.model.eval()
+    with torch.no_grad():
+        inside = model.top.heatmap(model.trunk(classifiers.to_input(image)))
+    shown = torch.softmax(inside[0], dim=0).permute(1, 2, 0).numpy()
+    assert np.allclose(shown, classifiers.heatmap(patches, image[0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("backbone", "millions"), [("resnet50", 23.5), ("vgg16", 14.7)])
+def test_numbers_of_weights_without_fc_layers(backbone: str, millions: float) -> None:
+    with torch.device("meta"):
+        trunk = PatchClassifier(patch_spec(backbone, 224)).trunk
+    assert sum(parameter.numel() for parameter in trunk.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
 def test_candidates_share_a_trunk_and_are_seeded_by_name() -> None:
     patches = patch_model("resnet10_narrow")
     state = torch.random.get_rng_state()
@@ -76,7 +107,7 @@ def test_candidates_share_a_trunk_and_are_seeded_by_name() -> None:
     for name, value in many["resnet10_narrow-4-4-8x1-8x1"].top.state_dict().items():
         assert torch.equal(value, alone.top.state_dict()[name])
     other = classifiers.whole_image(patches, "16x1,8x1", IMAGES, seed=6).model
-    assert not torch.equal(other.top.fc.weight, many["resnet10_narrow-16x1-8x1"].top.fc.weight)
+    assert not torch.equal(other.top.head.fc.weight, many["resnet10_narrow-16x1-8x1"].top.head.fc.weight)
 
 
 def test_names_and_kinds() -> None:
@@ -97,9 +128,10 @@ def test_input_covers_the_full_range() -> None:
 @both_trunks
 def test_files_bring_back_the_same_model(backbone: str) -> None:
     patches = patch_model(backbone)
-    whole = classifiers.whole_image(patches, "16x1,[4-4-8]x1", IMAGES, seed=0).model.eval()
+    specs = ("16x1,[4-4-8]x1", "heatmap,[4-4-8]x1", "fc-pool2-8-4", "attention-4")
+    whole = [classifiers.whole_image(patches, spec, IMAGES, seed=0).model.eval() for spec in specs]
     images = classifiers.to_input(pixels(2, 160, 128))
-    for model in (patches, whole):
+    for model in (patches, *whole):
         files = classifiers.to_files(model)
         assert set(files) == {"model.json", "model.safetensors"}
         again = classifiers.from_files(files)
@@ -121,7 +153,7 @@ def test_damaged_files_are_refused() -> None:
         ({"model.json": files["model.json"]}, LakeError, "model.safetensors is missing"),
         (files | {"model.json": b"{"}, LakeError, "model.json is damaged"),
         (with_about(kind="pickle"), LakeError, "model.json is damaged"),
-        (with_about(format=2), LakeError, "format 2; this version reads 1"),
+        (with_about(format=1), LakeError, "format 1; this version reads 2"),
         (with_about(backbone="resnet5"), ConfigError, "'resnet5', but must be one of"),
         (with_about(classes=["background", "lesion"]), LakeError, r"2 of 74 weights .* don't fit .* top\.bias"),
         (with_about(backbone="vgg9_bn_narrow"), LakeError, "weights in model.safetensors don't fit"),

@@ -292,7 +292,7 @@ def test_weight_decay_is_keras_l2_on_the_top_layers() -> None:
     coupled.step()
 
     plain = torch.optim.Adam(twin.parameters(), lr=1e-2)
-    squares = sum(p.square().sum() for p in (twin.top.blocks[0][0].weight, twin.top.fc.weight))
+    squares = sum(p.square().sum() for p in (twin.top.head.blocks[0][0].weight, twin.top.head.fc.weight))
     (torch.nn.functional.cross_entropy(twin(images), truth) + 0.05 * squares).backward()
     plain.step()
     for (name, value), other in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -320,7 +320,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     models = classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
     bank = bank_run(image_config(), models, WHOLE_LABELS)
     with torch.no_grad():
-        models["resnet10_narrow-8-8-16x2-8-8-16x1"].top.fc.bias.fill_(float("inf"))
+        models["resnet10_narrow-8-8-16x2-8-8-16x1"].top.head.fc.bias.fill_(float("inf"))
     with pytest.raises(TrainingError, match="loss of resnet10_narrow-8-8-16x2-8-8-16x1 is"):
         bank.train_epoch(WHOLES)
 

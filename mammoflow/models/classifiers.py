@@ -20,16 +20,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
 
 from mammoflow.config import ImageConfig
 from mammoflow.errors import LakeError
-from mammoflow.models import backbones, top_layers
+from mammoflow.models import backbones, top_spec
 from mammoflow.models.backbones import Trunk, seeded
-from mammoflow.models.top_layers import TopLayers
+from mammoflow.models.top_layers import Ground, Heatmap, TopLayers
 
 SPEC_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
-_FORMAT = 1  # of model.json
+_FORMAT = 2  # of model.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +51,10 @@ class ImageSpec:
 
     backbone: str
     top_layers: str
+    classes: tuple[str, ...]
+    """Of the patch classifier that it was made from."""
+    side: int
+    """P, side of that one's patches [px]."""
     mean_grey: float
     """Mean of the training images [0-255], subtracted from the input."""
     height: int
@@ -103,8 +106,7 @@ class WholeImageClassifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.trunk = _trunk(spec)
-        self.top = TopLayers(spec.top_layers, self.trunk.backbone.channels)
-        _check_fit(spec)
+        self.top = TopLayers(spec.top_layers, _ground(spec))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W), float 0-255, to logits (N, 2): benign, malignant."""
@@ -115,9 +117,30 @@ class WholeImageClassifier(nn.Module):
 Classifier = PatchClassifier | WholeImageClassifier
 
 
-def _check_fit(spec: ImageSpec) -> None:
-    h, w = backbones.feature_size(backbones.find(spec.backbone), spec.height, spec.width)
-    top_layers.map_sizes(spec.top_layers, h, w)
+def ground(backbone: str, images: ImageConfig, side: int, classes: int) -> Ground:
+    """Return what top layers stand on: the feature maps of an image and of a patch.
+
+    Args:
+        backbone: of the trunk.
+        images: their size.
+        side: P, of patches [px].
+        classes: how many the patch classifier tells apart.
+
+    Raises:
+        ConfigError: unknown backbone, or images or patches too small for it.
+    """
+    found = backbones.find(backbone)
+    return Ground(
+        channels=found.channels,
+        features=backbones.feature_size(found, images.height, images.width),
+        kernel=backbones.feature_size(found, side, side),
+        classes=classes,
+    )
+
+
+def _ground(spec: ImageSpec) -> Ground:
+    images = ImageConfig(height=spec.height, width=spec.width)
+    return ground(spec.backbone, images, spec.side, len(spec.classes))
 
 
 def patch_classifier(spec: PatchSpec, seed: int) -> PatchClassifier:
@@ -143,7 +166,7 @@ class Conversion:
     new: tuple[str, ...]
     """Names of the tensors that are new: the top layers."""
     left: tuple[str, ...]
-    """Names of the patch classifier's tensors that found no place: its FC."""
+    """Names of the patch classifier's tensors that found no place: its FC, unless its heatmap is kept."""
 
 
 def whole_image(patches: PatchClassifier, top_spec: str, images: ImageConfig, seed: int) -> Conversion:
@@ -165,12 +188,14 @@ def whole_image(patches: PatchClassifier, top_spec: str, images: ImageConfig, se
         model = WholeImageClassifier(shared.spec)
     model.top = shared.top
     old, new = patches.state_dict(), model.state_dict()
-    moved = {name: value.clone() for name, value in old.items() if name.startswith("trunk.") and name in new}
-    model.load_state_dict(moved, strict=False, assign=True)
+    trunk = {name: value.clone() for name, value in old.items() if name.startswith("trunk.") and name in new}
+    model.load_state_dict(trunk, strict=False, assign=True)
+    heatmap = {f"top.{part}": f"top.heatmap.fc.{part}" for part in ("weight", "bias")}
+    moved = {name: name for name in trunk} | {one: other for one, other in heatmap.items() if other in new}
     return Conversion(
         model,
         moved=len(moved),
-        new=tuple(name for name in new if name not in moved),
+        new=tuple(name for name in new if name not in moved.values()),
         left=tuple(name for name in old if name not in moved),
     )
 
@@ -187,19 +212,23 @@ def candidates(
     """
     trunk, about = patches.trunk, patches.spec
     found = {}
-    for top_spec in top_specs:
-        name = candidate_name(about.backbone, top_spec)
+    for text in top_specs:
+        name = candidate_name(about.backbone, text)
         own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
         spec = ImageSpec(
             backbone=about.backbone,
-            top_layers=top_spec,
+            top_layers=text,
+            classes=about.classes,
+            side=about.side,
             mean_grey=about.mean_grey,
             height=images.height,
             width=images.width,
             fit=images.fit,
             weights=about.weights,
         )
-        top = seeded(own_seed, partial(TopLayers, top_spec, trunk.backbone.channels))
+        top = seeded(own_seed, partial(TopLayers, text, _ground(spec)))
+        if top.heatmap is not None:
+            top.heatmap.take(patches.top)
         found[name] = assemble(spec, trunk, top)
     return found
 
@@ -212,20 +241,19 @@ def assemble(spec: ImageSpec, trunk: Trunk, top: TopLayers) -> WholeImageClassif
     return model
 
 
-def candidate_name(backbone: str, top_spec: str) -> str:
+def candidate_name(backbone: str, top_layers: str) -> str:
     """Return a candidate's name, such as `resnet50-512-512-1024x2-512-512-1024x2` or `vgg16-256x1-128x1`."""
-    slug = top_spec.replace("[", "").replace("]", "").replace(" ", "").replace(",", "-")
-    return f"{backbone}-{slug}"
+    return f"{backbone}-{top_spec.slug(top_layers)}"
 
 
-def candidate_kind(backbone: str, top_spec: str) -> str:
-    """Return trunk family - top family, such as `Resnet-VGG`; blocks of both kinds are `Mixed`.
+def candidate_kind(backbone: str, top_layers: str) -> str:
+    """Return trunk family - top family, such as `Resnet-VGG` (`top_spec.family`).
 
     Raises:
         ConfigError: unknown backbone.
         SpecError: the top layers can't be read.
     """
-    return f"{backbones.find(backbone).family}-{top_layers.family(top_spec)}"
+    return f"{backbones.find(backbone).family}-{top_spec.family(top_layers)}"
 
 
 def to_input(pixels_NHW: Tensor) -> Tensor:
@@ -295,9 +323,8 @@ def _from_spec(data: bytes) -> Classifier:
             f"{SPEC_FILE} has format {about.get('format')}; this version reads {_FORMAT}: use a matching version"
         )
     with torch.device("meta"):
-        if kind == "patch":
-            return PatchClassifier(PatchSpec(**{**values, "classes": tuple(values["classes"])}))
-        return WholeImageClassifier(ImageSpec(**values))
+        values["classes"] = tuple(values["classes"])
+        return PatchClassifier(PatchSpec(**values)) if kind == "patch" else WholeImageClassifier(ImageSpec(**values))
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -342,8 +369,9 @@ def heatmap(model: PatchClassifier, pixels_HW: Tensor) -> NDArray[np.float32]:
     Source: paper, methods (heatmap variant): stride-1 average pooling over a patch's map, FC as 1x1 convolution.
     """
     features = model.trunk(to_input(pixels_HW[None].to(_device(model))))
-    kernel = backbones.feature_size(model.trunk.backbone, model.spec.side, model.spec.side)
-    pooled = avg_pool2d(features, kernel, stride=1)
-    logits = model.top(pooled[0].permute(1, 2, 0))
+    size = ImageConfig(height=pixels_HW.shape[0], width=pixels_HW.shape[1])
+    layer = Heatmap(ground(model.spec.backbone, size, model.spec.side, len(model.spec.classes))).to(features)
+    layer.take(model.top)
+    logits = layer(features)[0].permute(1, 2, 0)
     probabilities: NDArray[np.float32] = logits.float().softmax(dim=-1).cpu().numpy()
     return probabilities

@@ -1,119 +1,58 @@
-"""Top layers that turn a feature map into malignant or not: VGG blocks, ResNet bottleneck blocks, pooling, FC.
-
-    spec   := block "," block ...          two blocks in the paper
-    block  := NxK                          VGG: K times [3x3 conv N, BN, ReLU], then 2x2 max pooling
-            | [L-M-N]xK                    ResNet: K bottleneck units 1x1 L, 3x3 M, 1x1 N; the first has stride 2
+"""Top layers that turn a trunk's feature map into malignant or not, built from a spec (top_spec.py).
 
 Plain PyTorch; no Ray, no files.
 
-Shape letters: N images, C channels, K candidate heads, h w rows and columns of a feature map.
+Shape letters: N images, C channels, K candidate heads, h w rows and columns of a feature map, u v of a heatmap,
+P classes of patches.
 Source: Shen et al. 2019, methods; tables 2 and 3.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import avg_pool2d, relu
 
-from mammoflow.errors import SpecError
 from mammoflow.models.backbones import initialise, slow_statistics
-
-GRAMMAR = (
-    "blocks `NxK` (VGG) or `[L-M-N]xK` (ResNet), joined by commas, "
-    "such as `256x1,128x1` or `[512-512-1024]x2,[512-512-1024]x2`"
-)
-
-_VGG = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
-_RESNET = re.compile(r"\[([1-9][0-9]*)-([1-9][0-9]*)-([1-9][0-9]*)\]x([1-9][0-9]*)")
-_LARGEST = 8192  # channels, and 100 repeats: beyond it is a slip of the pen that would eat all memory
-_MOST_REPEATS = 100
+from mammoflow.models.instances import InstancePooling
+from mammoflow.models.top_spec import Block, Fc, Instances, ResnetBlock, VggBlock, map_sizes, parse
 
 
-@dataclass(frozen=True, slots=True)
-class VggBlock:
-    """`repeats` times [3x3 convolution of `channels`, BN, ReLU], then 2x2 max pooling."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What top layers stand on: the trunk's feature map of an image, and how a patch is classified there."""
 
     channels: int
-    repeats: int
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the block's output."""
-        return self.channels
-
-    def shrink(self, side: int) -> int:
-        """Return rows (or columns) after the block; pooling drops an odd last one, as Keras' `valid` does."""
-        return side // 2
+    """C of the trunk."""
+    features: tuple[int, int]
+    """Rows and columns of the feature map of an image."""
+    kernel: tuple[int, int]
+    """Rows and columns of the feature map of one patch."""
+    classes: int
+    """P of the patch classifier."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResnetBlock:
-    """`repeats` bottleneck units of 1x1, 3x3 and 1x1 convolutions with these channels; the first has stride 2."""
+class Heatmap(nn.Module):
+    """The patch classifier's output at every position: its average pooling at stride 1, its FC as 1x1 convolution."""
 
-    channels: tuple[int, int, int]
-    repeats: int
+    def __init__(self, ground: Ground) -> None:
+        """Build it with random weights; `take` brings those of the patch classifier."""
+        super().__init__()
+        self.kernel = ground.kernel
+        self.fc = nn.Conv2d(ground.channels, ground.classes, kernel_size=1)
 
-    @property
-    def out_channels(self) -> int:
-        """Channels of the block's output."""
-        return self.channels[2]
+    def take(self, fc: nn.Linear) -> None:
+        """Take over the weights of a patch classifier's FC."""
+        with torch.no_grad():
+            self.fc.weight.copy_(fc.weight[:, :, None, None])
+            self.fc.bias.copy_(fc.bias)  # type: ignore[union-attr]
 
-    def shrink(self, side: int) -> int:
-        """Return rows (or columns) after the block."""
-        return (side + 1) // 2
-
-
-Block = VggBlock | ResnetBlock
-
-
-def parse(spec: str) -> tuple[Block, ...]:
-    """Read a spec of top layers.
-
-    Raises:
-        SpecError: names the text, the block at fault, the grammar and examples.
-    """
-    return tuple(_parse_block(text.strip(), spec) for text in spec.split(","))
-
-
-def _parse_block(text: str, spec: str) -> Block:
-    vgg, resnet = _VGG.fullmatch(text), _RESNET.fullmatch(text)
-    if not vgg and not resnet:
-        raise SpecError(f"top layers {spec!r}: can't read block {text!r}; write {GRAMMAR}")
-    *channels, repeats = map(int, (vgg or resnet).groups())  # type: ignore[union-attr]
-    if max(channels) > _LARGEST or repeats > _MOST_REPEATS:
-        raise SpecError(
-            f"top layers {spec!r}: block {text!r} has more than {_LARGEST} channels or {_MOST_REPEATS} repeats; "
-            "write a smaller one"
-        )
-    return VggBlock(channels[0], repeats) if vgg else ResnetBlock((channels[0], channels[1], channels[2]), repeats)
-
-
-def family(spec: str) -> str:
-    """Return `VGG` or `Resnet` where all blocks are of one kind, else `Mixed`."""
-    kinds = {"VGG" if isinstance(block, VggBlock) else "Resnet" for block in parse(spec)}
-    return kinds.pop() if len(kinds) == 1 else "Mixed"
-
-
-def map_sizes(spec: str, height: int, width: int) -> list[tuple[int, int]]:
-    """Return (rows, columns) of the map that enters the first block and of those after each block.
-
-    Raises:
-        SpecError: the map shrinks below 1x1; names the sizes.
-
-    Source: 36x28 -> 18x14 -> 9x7 (paper, methods).
-    """
-    sizes = [(height, width)]
-    for block in parse(spec):
-        sizes.append((block.shrink(sizes[-1][0]), block.shrink(sizes[-1][1])))
-        if min(sizes[-1]) < 1:
-            chain = " -> ".join(f"{h}x{w}" for h, w in sizes)
-            raise SpecError(
-                f"top layers {spec!r} shrink the feature map below 1x1 ({chain}); use larger images or fewer VGG blocks"
-            )
-    return sizes
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, C, h, w) to logits (N, P, u, v); 36x28 becomes 30x22 for patches of 224."""
+        logits: Tensor = self.fc(avg_pool2d(features, self.kernel, stride=1))
+        return logits
 
 
 def _vgg_layers(block: VggBlock, in_channels: int) -> nn.Sequential:
@@ -165,32 +104,97 @@ def _resnet_layers(block: ResnetBlock, in_channels: int) -> nn.Sequential:
     return nn.Sequential(first, *others)
 
 
-class TopLayers(nn.Module):
-    """The blocks of a spec, global average pooling and a 2-way FC."""
+class BlockLayers(nn.Module):
+    """Blocks, global average pooling and a 2-way FC."""
 
-    def __init__(self, spec: str, in_channels: int) -> None:
-        """Build the layers with random weights from torch's global generator.
-
-        Raises:
-            SpecError: the spec can't be read.
-        """
+    def __init__(self, blocks: Sequence[Block], in_channels: int) -> None:
+        """Build the layers with random weights."""
         super().__init__()
-        blocks: list[nn.Sequential] = []
-        for block in parse(spec):
-            make = (
+        made = []
+        for block in blocks:
+            layers = (
                 _vgg_layers(block, in_channels) if isinstance(block, VggBlock) else _resnet_layers(block, in_channels)
             )
-            blocks.append(make)
+            made.append(layers)
             in_channels = block.out_channels
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*made)
         initialise(self.blocks)
         slow_statistics(self.blocks)
         self.fc = nn.Linear(in_channels, 2)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (N, C, h, w) to logits (N, 2): benign, malignant."""
+        """Map features (N, C, h, w) to logits (N, 2)."""
         logits: Tensor = self.fc(self.blocks(features).mean(dim=(2, 3)))
         return logits
+
+
+class FcLayers(nn.Module):
+    """Max pooling, FC layers with ReLU, a 2-way FC; a second 2-way FC leads past them, and the two are added.
+
+    Source: paper, methods (heatmap with max pooling and FC layers, with a shortcut); inputs 120, 825 and 3300.
+    """
+
+    def __init__(self, spec: Fc, cells: tuple[int, int], in_channels: int) -> None:
+        """Build the layers for a pooled heatmap of so many cells, with random weights."""
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size=spec.pool)
+        inputs = in_channels * cells[0] * cells[1]
+        widths = [inputs, *spec.widths]
+        hidden = [layer for one, other in pairwise(widths) for layer in (nn.Linear(one, other), nn.ReLU(inplace=True))]
+        self.hidden = nn.Sequential(*hidden)
+        self.fc = nn.Linear(widths[-1], 2)
+        self.shortcut = nn.Linear(inputs, 2)
+
+    def forward(self, heatmap: Tensor) -> Tensor:
+        """Map a heatmap (N, P, u, v) to logits (N, 2)."""
+        flat = self.pool(heatmap).flatten(1)
+        logits: Tensor = self.fc(self.hidden(flat)) + self.shortcut(flat)
+        return logits
+
+
+class TopLayers(nn.Module):
+    """The layers of a spec: from a trunk's features to two logits."""
+
+    def __init__(self, spec: str, ground: Ground) -> None:
+        """Build the layers with random weights from torch's global generator.
+
+        Raises:
+            SpecError: the spec can't be read, or shrinks the map below 1x1.
+        """
+        super().__init__()
+        parsed = parse(spec)
+        last = map_sizes(spec, ground.features, ground.kernel)[-1]
+        self.heatmap = Heatmap(ground) if parsed.heatmap else None
+        channels = ground.classes if parsed.heatmap else ground.channels
+        self._rectified = not isinstance(parsed, Instances)
+        self.head: BlockLayers | FcLayers | InstancePooling
+        if isinstance(parsed, Fc):
+            self.head = FcLayers(parsed, last, channels)
+        elif isinstance(parsed, Instances):
+            self.head = InstancePooling(parsed, channels)
+        else:
+            self.head = BlockLayers(parsed.blocks, channels)
+
+    def set_trained(self, *, heatmap: bool) -> None:
+        """Choose whether the heatmap, which came with the patch classifier's weights, learns as new layers do."""
+        if self.heatmap is not None:
+            self.heatmap.requires_grad_(heatmap)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, C, h, w) to logits (N, 2): benign, malignant."""
+        logits, _ = self.judge(features)
+        return logits
+
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, 2), and what each image adds to the loss beside its cross-entropy (N,)."""
+        if self.heatmap is not None:
+            features = self.heatmap(features)
+            if self._rectified:
+                features = relu(features)
+        if isinstance(self.head, InstancePooling):
+            return self.head.judge(features)
+        logits: Tensor = self.head(features)
+        return logits, logits.new_zeros(len(logits))
 
 
 class TopLayerBank(nn.Module):
@@ -204,11 +208,16 @@ class TopLayerBank(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (N, C, h, w) to logits (K, N, 2)."""
-        return torch.stack([head(features) for head in self.heads])
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (N, C, h, w) to logits (K, N, 2) and to what is added to the loss (K, N)."""
+        judged = [head.judge(features) for head in self.heads if isinstance(head, TopLayers)]
+        return torch.stack([logits for logits, _ in judged]), torch.stack([extra for _, extra in judged])
 
 
 def decayed(layers: nn.Module) -> Sequence[nn.Parameter]:
-    """Return the weights that L2 applies to: kernels of convolutions and FC, not biases and BatchNorm (as Keras)."""
-    return [parameter for parameter in layers.parameters() if parameter.ndim > 1]
+    """Return the weights that L2 applies to: kernels of new convolutions and FC, not biases and BatchNorm (as Keras).
+
+    A heatmap's weights are not new: they are the patch classifier's.
+    """
+    new = layers.head if isinstance(layers, TopLayers) else layers
+    return [parameter for parameter in new.parameters() if parameter.ndim > 1]

@@ -78,6 +78,8 @@ class BankRun:
         layers: OrderedDict[str, nn.Module] = OrderedDict(trunk=self._trunk, bank=bank)
         self._layers = nn.Sequential(layers).to(device).to(memory_format=torch.channels_last)
         self._trunk.set_trained(self._stage.trained)
+        for model in candidates.values():
+            model.top.set_trained(heatmap=self._stage.trained == "all")
         self._net = workers.wrap(self._layers)
         self._optimisers = [loop.optimiser(self._stage, model.top, self._trunk) for model in self._models.values()]
 
@@ -119,21 +121,24 @@ class BankRun:
         figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": self._stage.lr}
         return figures | feed.figures() | {"loss": losses.means(self._workers)}
 
-    def _forward(self, batch: Batch) -> Tensor:
-        """Return each candidate's logits (K, N, 2) of a batch as it is augmented in this epoch and stage."""
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return each candidate's logits (K, N, 2) of a batch as it is augmented in this epoch and stage.
+
+        With them comes what is added to each row's loss (K, N).
+        """
         epoch = self._before + self.epoch
         images = loop.augmented(batch, self._config.augment, self._seed, epoch, self._number, self._device)
         with loop.autocast(self._device, self._config.precision):
-            logits_KN2: Tensor = self._net(images)
-        return logits_KN2
+            judged: tuple[Tensor, Tensor] = self._net(images)
+        return judged
 
     def _step(self, batch: Batch, losses: EpochLosses) -> None:
         device = self._device
         weights_N = (batch.weights * self._class_weights[batch.labels]).to(device)
-        logits_KN2 = self._forward(batch)
+        logits_KN2, extra_KN = self._forward(batch)
         losses_KN = _cross_entropies(logits_KN2.float(), batch.labels.to(device))
         # workers' gradients are averaged: each gives its part of the step's mean, times their number
-        loss = (losses_KN * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))
+        loss = ((losses_KN + extra_KN.float()) * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)  # the sum over candidates: none of them is in another's gradient
@@ -167,7 +172,7 @@ class BankRun:
     def _judge(self, batch: Batch) -> NDArray[np.float64]:
         """Return (label, K scores, K losses) of each real row of a batch: float64 (rows, 1 + 2 K)."""
         with loop.autocast(self._device, self._config.precision):
-            logits_KN2: Tensor = self._layers(loop.unchanged(batch, self._device))
+            logits_KN2, _ = self._layers(loop.unchanged(batch, self._device))
         logits_KN2 = logits_KN2.double().cpu()
         score_KN = logits_KN2.softmax(dim=-1)[..., 1]
         loss_KN = _cross_entropies(logits_KN2, batch.labels)

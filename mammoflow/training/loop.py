@@ -105,7 +105,7 @@ def snapshot(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimiser(stage: StageConfig, top: nn.Module, trunk: nn.Module) -> torch.optim.Adam:
-    """Return Adam over all that is trained, with the stage's L2 on the kernels of the top layers.
+    """Return Adam over all that is trained, with the stage's L2 on the kernels of the new top layers.
 
     Keras adds lambda * |w|^2 to the loss, whose gradient is 2 lambda w: coupled Adam's weight_decay is 2 lambda.
     """

@@ -15,7 +15,7 @@ from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import backbones, top_layers
+from mammoflow.models import backbones, classifiers, top_spec
 from mammoflow.tracking import Tracker
 from mammoflow.training import trials
 from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
@@ -82,10 +82,9 @@ def plan(config: Config) -> list[Candidate]:
     for trunk in config.trunks:
         backbone = backbones.find(trunk.backbone)
         backbone.scale(trunk.weights)
-        backbones.feature_size(backbone, config.patches.side, config.patches.side)
-        h, w = backbones.feature_size(backbone, config.images.height, config.images.width)
+        ground = classifiers.ground(trunk.backbone, config.images, config.patches.side, len(config.patches.classes))
         for spec in trunk.top_layers:
-            top_layers.map_sizes(spec, h, w)
+            top_spec.map_sizes(spec, ground.features, ground.kernel)
             candidates.append(Candidate.of(trunk.backbone, spec))
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})
