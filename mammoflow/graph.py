@@ -5,13 +5,15 @@ source   ─┴▶ images ─▶ patches ─▶ trunks ─▶ search ─▶ ense
 └──────▶ evaluation ─▶ report
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from mammoflow import lake, tracking
-from mammoflow.config import Config
+from mammoflow.config import Config, TrunkConfig
 from mammoflow.data import releases
 from mammoflow.data.releases.listing import contents
 from mammoflow.lake import Artefact, Lake
+from mammoflow.models import backbones
 
 STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
 """Every stage, each after all that it needs."""
@@ -87,7 +89,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
     patches = root.artefact("patches", cut, images, *([left_out] if left_out else []), config.patches, seed)
     found = {
         trunk.backbone: root.artefact(
-            "trunks", trunk.backbone, patches, trunk.backbone, trunk.weights, trunk.training, seed
+            "trunks", trunk.backbone, patches, trunk.backbone, _weights(trunk), trunk.training, seed
         )
         for trunk in config.trunks
     }
@@ -110,6 +112,13 @@ def locate(config: Config, root: Lake) -> Artefacts:
         evaluation=evaluated,
         report=root.artefact("report", name, evaluated, registered),
     )
+
+
+def _weights(trunk: TrunkConfig) -> str | None:
+    """Name a trunk's first weights by what they are: a name of the registry, or what a file holds."""
+    if trunk.weights is None or not backbones.is_file(trunk.weights):
+        return trunk.weights
+    return lake.fingerprint(hashlib.sha256(lake.read_bytes(trunk.weights)).hexdigest())
 
 
 def _identity(config: Config, root: Lake) -> str:

@@ -1,10 +1,12 @@
-"""Recipes: functions that return a whole `Config`. Imports only config.
+"""Recipes: functions that return a whole `Config`. Imports only config and the language of top layers.
 
 The command line shows each with every number, and overrides any of them. `smoke` and `demo` draw phantoms;
 the others hold the numbers of Shen et al. 2019 and want `--source`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
 
 from mammoflow.config import (
     AugmentConfig,
@@ -20,6 +22,7 @@ from mammoflow.config import (
     StageConfig,
     TrunkConfig,
 )
+from mammoflow.models.top_spec import slug
 
 RESNET50_TOP_LAYERS = (
     "[512-512-2048]x1,[512-512-2048]x1",
@@ -40,6 +43,18 @@ VGG16_TOP_LAYERS = (
     "[512-512-1024]x2,[512-512-1024]x2",
 )
 """Table 3, S10, all convolutional."""
+
+HEATMAP_TOP_LAYERS = (
+    "heatmap,[512-512-1024]x2,[512-512-1024]x2",
+    "heatmap,[64-64-256]x2,[128-128-512]x2",
+)
+"""Table 2, S10, heatmap inserted."""
+
+FC_TOP_LAYERS = ("fc-pool5-64-32", "fc-pool2-512-256", "fc-pool1-2048-1024")
+"""Tables 2 and 3, S10: heatmap, max pooling and FC layers with a shortcut."""
+
+INSTANCE_TOP_LAYERS = ("max", "sparse", "attention-64")
+"""Multi-instance heads on the heatmap, in no table: to compare with the works that the paper names."""
 
 
 def smoke() -> Config:
@@ -113,14 +128,30 @@ def demo() -> Config:
     )
 
 
-def _cbis_s10(name: str, top_layers: Mapping[str, tuple[str, ...]]) -> Config:
-    trunks = [
-        TrunkConfig(backbone=backbone, weights="imagenet", top_layers=tops) for backbone, tops in top_layers.items()
-    ]
+def _cbis(
+    name: str,
+    top_layers: Mapping[str, tuple[str, ...]],
+    *,
+    patch_set: Literal["S1", "S10"] = "S10",
+    weights: str | None = "imagenet",
+) -> Config:
+    """Return the paper's settings for CBIS-DDSM: the top layers of each backbone, on patch classifiers of one set.
+
+    From random weights all layers are trained at 1e-3, for as many epochs as the three stages have.
+    """
+    first, middle, last = PatchTrainingConfig().stages
+    stages: tuple[StageConfig, ...] = (first, middle, replace(last, epochs=37 if patch_set == "S10" else 187))
+    if weights is None:
+        stages = (StageConfig(trained="all", lr=1e-3, epochs=sum(stage.epochs for stage in stages)),)
+    training = PatchTrainingConfig(stages=stages)
     return Config(
         name=name,
         phantoms=PhantomConfig(patients=0),
-        trunks=tuple(trunks),
+        patches=PatchConfig(set=patch_set),
+        trunks=tuple(
+            TrunkConfig(backbone=backbone, weights=weights, training=training, top_layers=tops)
+            for backbone, tops in top_layers.items()
+        ),
         search=SearchConfig(survivors="all"),
         image_training=ImageTrainingConfig(resume=200),
         compute=ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8),
@@ -129,24 +160,66 @@ def _cbis_s10(name: str, top_layers: Mapping[str, tuple[str, ...]]) -> Config:
 
 def cbis_s10_resnet50() -> Config:
     """CBIS-DDSM, S10, Resnet50 from ImageNet weights, the all-convolutional rows of Table 2. Wants --source."""
-    return _cbis_s10("cbis-s10-resnet50", {"resnet50": RESNET50_TOP_LAYERS})
+    return _cbis("cbis-s10-resnet50", {"resnet50": RESNET50_TOP_LAYERS})
 
 
 def cbis_s10_vgg16() -> Config:
     """CBIS-DDSM, S10, VGG16 from ImageNet weights, the all-convolutional rows of Table 3. Wants --source."""
-    return _cbis_s10("cbis-s10-vgg16", {"vgg16": VGG16_TOP_LAYERS})
+    return _cbis("cbis-s10-vgg16", {"vgg16": VGG16_TOP_LAYERS})
 
 
 def cbis_s10() -> Config:
     """CBIS-DDSM, S10, both trunks: the four kinds of classifier, and the ensemble of them. Wants --source."""
-    return _cbis_s10("cbis-s10", {"resnet50": RESNET50_TOP_LAYERS, "vgg16": VGG16_TOP_LAYERS})
+    return _cbis("cbis-s10", {"resnet50": RESNET50_TOP_LAYERS, "vgg16": VGG16_TOP_LAYERS})
 
+
+def cbis_s1_resnet50() -> Config:
+    """CBIS-DDSM, S1, Resnet50 from ImageNet weights: of Table 1, and the first row of Table 2. Wants --source."""
+    return _cbis("cbis-s1-resnet50", {"resnet50": RESNET50_TOP_LAYERS[:1]}, patch_set="S1")
+
+
+def cbis_s1_resnet50_random() -> Config:
+    """CBIS-DDSM, S1, Resnet50 from random weights: the first row of Table 1. Wants --source."""
+    return _cbis("cbis-s1-resnet50-random", {"resnet50": RESNET50_TOP_LAYERS[:1]}, patch_set="S1", weights=None)
+
+
+def cbis_s10_resnet50_random() -> Config:
+    """CBIS-DDSM, S10, Resnet50 from random weights: of Table 1. Wants --source."""
+    return _cbis("cbis-s10-resnet50-random", {"resnet50": RESNET50_TOP_LAYERS}, weights=None)
+
+
+def _row(patch_set: Literal["S1", "S10"], backbone: str, top_layers: str, where: str) -> Callable[[], Config]:
+    """Return the recipe of one whole-image classifier."""
+
+    def recipe() -> Config:
+        return _cbis(name, {backbone: (top_layers,)}, patch_set=patch_set)
+
+    name = f"cbis-{patch_set.lower()}-{backbone}-{slug(top_layers)}"
+    recipe.__name__ = name
+    recipe.__doc__ = f"CBIS-DDSM, {patch_set}, {backbone} from ImageNet weights, {top_layers}: {where}. Wants --source."
+    return recipe
+
+
+_ROWS = (
+    _row("S1", "resnet50", RESNET50_TOP_LAYERS[0], "of Table 2"),
+    *(
+        _row("S10", "resnet50", top, "of Table 2")
+        for top in (*RESNET50_TOP_LAYERS, *HEATMAP_TOP_LAYERS, *FC_TOP_LAYERS)
+    ),
+    *(_row("S10", "vgg16", top, "of Table 3") for top in (*VGG16_TOP_LAYERS, *FC_TOP_LAYERS)),
+    *(_row("S10", "vgg16_bn", top, "Table 3 with BatchNorm in the trunk, in no table") for top in VGG16_TOP_LAYERS),
+    *(_row("S10", "resnet50", top, "a multi-instance head, in no table") for top in INSTANCE_TOP_LAYERS),
+)
 
 ALL: Mapping[str, Callable[[], Config]] = {
     "demo": demo,
     "smoke": smoke,
+    "cbis-s10": cbis_s10,
     "cbis-s10-resnet50": cbis_s10_resnet50,
     "cbis-s10-vgg16": cbis_s10_vgg16,
-    "cbis-s10": cbis_s10,
+    "cbis-s10-resnet50-random": cbis_s10_resnet50_random,
+    "cbis-s1-resnet50": cbis_s1_resnet50,
+    "cbis-s1-resnet50-random": cbis_s1_resnet50_random,
+    **{recipe.__name__: recipe for recipe in _ROWS},
 }
 """Every recipe by the name that the command line takes; the first is the default."""

@@ -12,7 +12,7 @@ from mammoflow import lake, schema
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, TrunkConfig
 from mammoflow.data import outlines
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
 
 BACKBONE = "resnet10_narrow"
@@ -143,7 +143,7 @@ def _write_models(made: MadeLake) -> None:
     mean = 60.0
     spec = PatchSpec(backbone=BACKBONE, classes=made.config.patches.classes, mean_grey=mean, side=SIDE, weights=None)
     trunk = classifiers.patch_classifier(spec, seed=1)
-    _write_model(made.trunk.file("best"), classifiers.to_files(trunk))
+    _write_model(made.trunk.file("best"), model_files.to_files(trunk))
     history = [_epoch(n, val_accuracy=0.2 + 0.1 * n) for n in range(4)]
     lake.write_json(made.trunk.file("history.json"), history)
     made.trunk.finish({"val_accuracy": 0.5, "best_epoch": 4, "run_id": "none"})
@@ -152,7 +152,7 @@ def _write_models(made: MadeLake) -> None:
         name = classifiers.candidate_name(BACKBONE, top)
         model = classifiers.whole_image(trunk, top, made.config.images, seed=index).model
         survived = index < 2
-        _write_model(made.search.file("candidates", name, "best"), classifiers.to_files(model))
+        _write_model(made.search.file("candidates", name, "best"), model_files.to_files(model))
         history = [_epoch(n, val_auc=0.5 + 0.05 * n) for n in range(4 if survived else 2)]
         lake.write_json(made.search.file("candidates", name, "history.json"), history)
         kind = classifiers.candidate_kind(BACKBONE, top)

@@ -1,12 +1,10 @@
 """The registry's facts, measured on the networks themselves."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-from mammoflow.errors import ConfigError, TrainingError
+from mammoflow.errors import ConfigError
 from mammoflow.models import backbones
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Backbone, Trunk, feature_size
 
@@ -96,33 +94,6 @@ def test_input_is_scaled_as_the_weights_want() -> None:
     trunk.layers = nn.Sequential()
     image = torch.full((1, 3, 2, 2), 50 + 255 * 0.226)
     assert torch.allclose(trunk(image), torch.ones(1, 3, 2, 2))
-
-
-def test_pretrained_weights_arrive_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torchvision publishes has `features.` before each name and an FC that the trunk lacks."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    published = {f"features.{name}": value for name, value in BACKBONES["vgg11"].build().state_dict().items()}
-    published["classifier.0.weight"] = torch.zeros(1)
-    file = tmp_path / "hub" / "checkpoints" / Path(BACKBONES["vgg11"].pretrained["imagenet"].enum.url).name
-    file.parent.mkdir(parents=True)
-    torch.save(published, file)  # as if downloaded before
-    trunk = Trunk(BACKBONES["vgg11"], 50.0, GREY_STD)
-    backbones.load_pretrained(trunk, "imagenet")
-    assert all(torch.equal(value, published[f"features.{name}"]) for name, value in trunk.layers.state_dict().items())
-
-    del published["features.0.bias"]
-    torch.save(published, file)
-    with pytest.raises(TrainingError, match=r"lacks 1 of 16 weights of vgg11, the first 0\.bias"):
-        backbones.load_pretrained(trunk, "imagenet")
-
-
-def test_no_network_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setenv("no_proxy", "")
-    trunk = Trunk(BACKBONES["vgg11"], 50.0, GREY_STD)
-    with pytest.raises(TrainingError, match=r"can't download https://.*put the file into .*weights=None"):
-        backbones.load_pretrained(trunk, "imagenet")
 
 
 def test_unknown_names_list_the_known() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.errors import ConfigError, LakeError, SpecError
-from mammoflow.models import classifiers
+from mammoflow.models import backbones, classifiers, model_files
 from mammoflow.models.classifiers import ImageSpec, PatchClassifier, PatchSpec, WholeImageClassifier
 
 IMAGES = ImageConfig(height=160, width=128)
@@ -132,18 +132,18 @@ def test_files_bring_back_the_same_model(backbone: str) -> None:
     whole = [classifiers.whole_image(patches, spec, IMAGES, seed=0).model.eval() for spec in specs]
     images = classifiers.to_input(pixels(2, 160, 128))
     for model in (patches, *whole):
-        files = classifiers.to_files(model)
+        files = model_files.to_files(model)
         assert set(files) == {"model.json", "model.safetensors"}
-        again = classifiers.from_files(files)
+        again = model_files.from_files(files)
         assert again.spec == model.spec
         assert not again.training
         with torch.no_grad():
             assert torch.equal(again(images), model(images))
-        assert classifiers.to_files(again) == files
+        assert model_files.to_files(again) == files
 
 
 def test_damaged_files_are_refused() -> None:
-    files = classifiers.to_files(patch_model("resnet10_narrow"))
+    files = model_files.to_files(patch_model("resnet10_narrow"))
     about = json.loads(files["model.json"])
 
     def with_about(**changes: object) -> dict[str, bytes]:
@@ -162,7 +162,7 @@ def test_damaged_files_are_refused() -> None:
     ]
     for broken, error, message in bad:
         with pytest.raises(error, match=message):
-            classifiers.from_files(broken)
+            model_files.from_files(broken)
 
 
 def test_sizes_that_a_model_cannot_take_are_refused() -> None:
@@ -199,6 +199,25 @@ def test_heatmap_of_one_patch_is_its_prediction(backbone: str) -> None:
     with torch.no_grad():
         expected = torch.softmax(model(classifiers.to_input(image[None, :64, :64])), dim=1).numpy()
     assert np.allclose(classifiers.heatmap(model, image[:64, :64]), expected, atol=1e-6)
+
+
+@both_trunks
+def test_a_heatmap_cell_is_that_of_a_crop_with_a_margin_of_the_receptive_field(backbone: str) -> None:
+    """And not that of the patch alone, which its own border of zeros surrounds."""
+    model = patch_model(backbone)
+    margin = 32 * (backbones.find(backbone).receptive_field // 2 // 32 + 1)
+    side = model.spec.side
+    image = pixels(1, 2 * margin + side + 96, 2 * margin + side + 64)[0]
+    cells = classifiers.heatmap(model, image)
+    row, column = 2, 1  # cells from the first whose margin lies within the image
+    top, left = 32 * row, 32 * column
+    crop = image[top : top + 2 * margin + side, left : left + 2 * margin + side]
+    at = margin // 32
+    aligned = classifiers.heatmap(model, crop)[at, at]
+    assert np.allclose(cells[row + at, column + at], aligned, atol=1e-6)
+    alone = crop[margin : margin + side, margin : margin + side]
+    isolated = classifiers.heatmap(model, alone)[0, 0]
+    assert np.abs(isolated - aligned).max() > 1e-4
 
 
 def test_heatmap_of_the_papers_size() -> None:

@@ -12,6 +12,9 @@ import pytest
 from mammoflow import cli, recipes
 from mammoflow.config import Config, PatchConfig
 from mammoflow.errors import ConfigError
+from mammoflow.models import classifiers
+from mammoflow.results import paper_tables
+from mammoflow.training import tuning
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -143,3 +146,29 @@ cli.run(main)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert "the same command goes on from here" in done.stderr
+
+
+def test_every_row_of_the_papers_tables_is_a_recipe() -> None:
+    for row in paper_tables.ROWS:
+        name = f"cbis-{row.patch_set.lower()}-{classifiers.candidate_name(row.backbone, row.top_layers)}"
+        config = recipes.ALL[name]()
+        assert config.name == name
+        assert config.patches.set == row.patch_set
+        (trunk,) = config.trunks
+        assert (trunk.backbone, trunk.weights, trunk.top_layers) == (row.backbone, "imagenet", (row.top_layers,))
+        assert sum(stage.epochs for stage in trunk.training.stages) == {"S1": 200, "S10": 50}[row.patch_set]
+        assert tuning.plan(config)[0].name == classifiers.candidate_name(row.backbone, row.top_layers)
+    for name in (
+        "cbis-s10-resnet50-512-512-1024x2-512-512-1024x2",
+        "cbis-s10-resnet50-heatmap-64-64-256x2-128-128-512x2",
+        "cbis-s10-vgg16-256x1-128x1",
+        "cbis-s10-vgg16-fc-pool5-64-32",
+    ):
+        assert name in recipes.ALL
+
+
+def test_random_patch_classifiers_train_everything_at_one_rate() -> None:
+    for name, epochs in (("cbis-s1-resnet50-random", 200), ("cbis-s10-resnet50-random", 50)):
+        (trunk,) = recipes.ALL[name]().trunks
+        assert trunk.weights is None
+        assert [(s.trained, s.lr, s.epochs) for s in trunk.training.stages] == [("all", 1e-3, epochs)]

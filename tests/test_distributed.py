@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import ray
 from made_lake import BACKBONE, SIDE, make
 from ray import cloudpickle
 
@@ -125,6 +126,16 @@ def test_two_workers_go_on_where_one_stopped(job):
     history = lake.read_json(both.out.file("history.json"))
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in alone], rel=0.2)
+
+
+def test_fewer_workers_than_wanted_are_enough_where_so_many_are_allowed(job):
+    """The cluster has room for one of two workers of this size: the run starts with one."""
+    cpus = int(ray.cluster_resources()["CPU"])
+    compute = ComputeConfig(workers=2, least_workers=1, cpus_per_worker=cpus)
+    assert [row["epoch"] for row in run([job], compute)["one"]] == [1, 2, 3]
+    alone = []
+    distributed.train(changed(PatchJob, job, "alone"), ComputeConfig(cpus_per_worker=cpus), alone.append)
+    assert losses(lake.read_json(job.out.file("history.json"))) == losses(alone)
 
 
 def test_a_history_ahead_of_its_state_is_cut(job):

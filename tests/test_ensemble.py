@@ -93,3 +93,11 @@ def test_summarise_gives_plain_and_averaged_figures():
     assert figures["ci95_tta"] == list(metrics.auc_interval(LABELS, [0.1, 0.2, 0.6, 0.5, 0.7, 0.8]))
     with pytest.raises(SplitError, match="one split at a time"):
         ensemble.summarise(pa.concat_tables([table, val_scores()]))
+
+
+def test_heatmap_rows_are_averaged_only_where_nothing_else_is_there():
+    heatmap = {"name": "resnet18-max", "kind": "Resnet-Instances", "backbone": "resnet18", "top_layers": "max"}
+    best = scores_table("resnet18-max", "val", [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], LABELS)
+    chosen = ensemble.choose(pa.concat_tables([val_scores(), best]), [*RANKING, heatmap], EnsembleConfig())
+    assert chosen.names == (NAMES[0], NAMES[2])
+    assert ensemble.choose(best, [heatmap], EnsembleConfig()).names == ("resnet18-max",)

@@ -9,7 +9,7 @@ from made_lake import FILMS, make
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, model_files
 from mammoflow.results import ensemble, evaluation, predictor
 from mammoflow.schema import SCORES
 
@@ -28,7 +28,7 @@ def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
     assert val_scores.schema == SCORES
     assert val_scores.num_rows == 2 * FILMS["val"]
     name, folder = next(iter(made.folders.items()))
-    model = classifiers.from_files(lake.read_folder(folder))
+    model = model_files.from_files(lake.read_folder(folder))
     rows = {row["image_id"]: row for row in ensemble.rows_of(val_scores, name).to_pylist()}
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "label", "pixels"])
     for index, film in enumerate(films.drop_columns("pixels").to_pylist()):
@@ -84,7 +84,7 @@ def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
     assert figures["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
     recalls = [confusion[c, c] / confusion[c].sum() for c in range(3)]
     assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    model = classifiers.from_files(lake.read_folder(made.trunk.file("best")))
+    model = model_files.from_files(lake.read_folder(made.trunk.file("best")))
     shard = lake.read_table(made.patches.file("shards", "val-000000000000.parquet"))
     pixels = torch.from_numpy(np.array(shard["pixels"].combine_chunks().to_numpy_ndarray()))
     with torch.inference_mode():

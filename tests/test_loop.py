@@ -1,6 +1,7 @@
 """Training runs: they learn, they keep the best, they continue as if never stopped, and a bank changes no number."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mammoflow.config import AugmentConfig, ImageConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch, plan_epoch, slice_order
 from mammoflow.errors import TrainingError
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, PatchSpec, WholeImageClassifier
 from mammoflow.training import loop
 from mammoflow.training.bank_run import BankRun, kept
@@ -68,7 +69,7 @@ def patch_config(*stages: tuple[str, float, int], batch: int = 16) -> PatchTrain
 
 def image_config(first: int = 2, second: int = 2, batch: int = 8, lr: float = 1e-3) -> ImageTrainingConfig:
     stages = (
-        StageConfig(trained="last", lr=lr, epochs=first, weight_decay=0.001),
+        StageConfig(trained="last", lr=lr, epochs=first, weight_decay=0.001, dropout=0.2, schedule="cosine"),
         StageConfig(trained="all", lr=lr / 10, epochs=second, weight_decay=0.01),
     )
     return ImageTrainingConfig(stages=stages, batch=batch, augment=GENTLE, precision="fp32")
@@ -118,7 +119,7 @@ def test_patches_are_learnt(backbone: str) -> None:
 def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: str) -> None:
     trained = patch_run(patch_config(("all", 1e-3, 4)))
     go(trained, TensorBatches(*blobs(240, 32, 32, 3, seed=0), 16), SMALL_VAL, 4)
-    patches = classifiers.from_files(trained.best_files())
+    patches = model_files.from_files(trained.best_files())
     assert isinstance(patches, PatchClassifier)
     pixels, labels = blobs(64, 128, 128, 2, seed=4)
     data, validation = TensorBatches(pixels, labels, 8), TensorBatches(*blobs(40, 128, 128, 2, seed=5), 8)
@@ -130,7 +131,7 @@ def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: s
     first = bank.best[name]
     assert first.value > 0.8
 
-    model = classifiers.from_files(bank.last_files(name))
+    model = model_files.from_files(bank.last_files(name))
     assert isinstance(model, WholeImageClassifier)
     whole = BankRun(
         config, 1, {name: model}, np.bincount(labels), CPU, Workers(), 2,
@@ -139,7 +140,7 @@ def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: s
     figures = go(whole, data, validation, whole.epochs)
     assert [row["epoch"] for row in figures] == [5, 6]
     assert whole.best[name].value == max(first.value, *(row["val_auc"][name] for row in figures))
-    best = classifiers.from_files(whole.best_files(name))
+    best = model_files.from_files(whole.best_files(name))
     assert isinstance(best, WholeImageClassifier)
     scores, truth = [], []
     for batch in validation.epoch(0):
@@ -250,7 +251,7 @@ def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
 def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str) -> None:
-    tops = [*TOPS, "8x2", "[4-4-8]x1,8x1"]
+    tops = [*TOPS, "[4-4-8]x1,8x1", "heatmap,8x1", "fc-pool2-8-4", "sparse", "attention-4"]
 
     def run(specs: list[str]) -> tuple[BankRun, list[loop.Figures]]:
         models = classifiers.candidates(patch_model(backbone), specs, IMAGES, seed=4)
@@ -277,6 +278,34 @@ def test_the_frozen_trunk_stays_as_it_is() -> None:
         1,
     )
     assert all(torch.equal(value, before[name]) for name, value in patches.trunk.state_dict().items())
+
+
+def test_a_heatmap_is_the_patch_classifiers_until_all_is_trained() -> None:
+    (models,) = [classifiers.candidates(patch_model(), ["heatmap,8x1"], IMAGES, seed=0)]
+    (model,) = models.values()
+    before = loop.snapshot(model.top.heatmap.state_dict())
+    go(bank_run(image_config(), models, WHOLE_LABELS), WHOLES, WHOLES_VAL, 1)
+    assert same(loop.snapshot(model.top.heatmap.state_dict()), before)
+    go(bank_run(image_config(), models, WHOLE_LABELS, stage=1), WHOLES, WHOLES_VAL, 1)
+    assert not torch.equal(model.top.heatmap.fc.weight, before["fc.weight"])
+
+
+def test_sparse_instances_add_to_the_gradient_but_not_to_the_loss_reported() -> None:
+    """One step: the gradient is that of cross-entropy + mu * the sum of probabilities, the figure cross-entropy's."""
+    still = AugmentConfig(flips=False, rotation=0, shear=0, zoom=0, channel_shift=0)
+    plain = replace(image_config(batch=20), augment=still, balanced=False)
+    models = classifiers.candidates(patch_model(), ["sparse"], IMAGES, seed=0)
+    (model,) = models.values()
+    twin = classifiers.whole_image(patch_model(), "sparse", IMAGES, seed=0).model.eval()
+    run = bank_run(plain, models, WHOLE_LABELS)
+    figures = run.train_epoch(TensorBatches(WHOLE, WHOLE_LABELS, 20))
+    logits, extra = twin.top.judge(twin.trunk(classifiers.to_input(torch.from_numpy(WHOLE))))
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(WHOLE_LABELS))
+    assert next(iter(figures["loss"].values())) == pytest.approx(loss.item(), rel=1e-5)
+    assert (extra > 0).all()
+    (loss + extra.mean()).backward()
+    for value, other in zip(model.top.head.parameters(), twin.top.head.parameters(), strict=True):
+        assert torch.allclose(value.grad, other.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_weight_decay_is_keras_l2_on_the_top_layers() -> None:

@@ -18,7 +18,7 @@ from made_lake import make
 from mammoflow import lake
 from mammoflow.config import ImageConfig
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, model_files
 from mammoflow.results import registered_model
 from mammoflow.results.ensemble import Ensemble, Member
 
@@ -86,7 +86,7 @@ def registry(made, frozen, tmp_path_factory):
 
 
 def offline(made, frozen, pixels):
-    models = [classifiers.from_files(lake.read_folder(made.folders[name])) for name in frozen.names]
+    models = [model_files.from_files(lake.read_folder(made.folders[name])) for name in frozen.names]
     return np.stack([classifiers.flip_averaged(model, torch.from_numpy(pixels))[1] for model in models], axis=1)
 
 

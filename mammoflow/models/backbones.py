@@ -1,6 +1,6 @@
 """Convolutional trunks by name: what they are built of, where stages cut them, how their weights want input scaled.
 
-Plain PyTorch and torchvision; no Ray, no files (torchvision alone keeps the weights that it downloads).
+Plain PyTorch and torchvision; no Ray, no files.
 
 Shape letters: N images, H W rows and columns [px], C channels of the trunk's output, h w its rows and columns.
 """
@@ -18,13 +18,23 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, conv1x1
 from torchvision.models.vgg import make_layers
 
-from mammoflow.errors import ConfigError, TrainingError
+from mammoflow.errors import ConfigError
+from mammoflow.models import checkpointing
 
 GREY_STD = 255 * 0.226
 """Divisor of grey values 0-255 that torchvision's ImageNet weights expect (the mean of three channels)."""
 
 Trained = Literal["last", "top", "all"]
 _Model = TypeVar("_Model", bound=nn.Module)
+
+
+WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+"""Endings of files that hold weights."""
+
+
+def is_file(weights: str) -> bool:
+    """Tell whether weights are named by their file, a path or URL."""
+    return weights.endswith(WEIGHT_FILES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +68,18 @@ class Backbone:
     pretrained: Mapping[str, Pretrained] = field(default_factory=dict)
 
     def scale(self, weights: str | None) -> float:
-        """Return the input scale that these weights expect; random initialisation takes ImageNet's.
+        """Return the input scale that these weights expect; random initialisation and files take ImageNet's.
 
         Raises:
             ConfigError: the backbone has no weights of that name.
         """
-        if weights is None:
+        if weights is None or is_file(weights):
             return GREY_STD
         if weights not in self.pretrained:
             known = ", ".join(self.pretrained) or "none"
             raise ConfigError(
-                f"backbone {self.name} has no weights {weights!r} (known: {known}); choose one, or None for random"
+                f"backbone {self.name} has no weights {weights!r} (known: {known}); choose one, give a file "
+                f"({', '.join(WEIGHT_FILES)}), or None for random"
             )
         return self.pretrained[weights].scale
 
@@ -252,11 +263,16 @@ class Trunk(nn.Module):
         self.scale = scale
         self.layers = backbone.build()
         slow_statistics(self.layers)
+        self.checkpointing = False
+        """Keep less for the backward pass and compute it anew (checkpointing.py); changes no number."""
         self._frozen: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W), float, grey values 0-255, to features (N, C, h, w)."""
-        features: Tensor = self.layers((images - self.mean_grey) / self.scale)
+        scaled = (images - self.mean_grey) / self.scale
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpointing.run(self.layers, scaled)
+        features: Tensor = self.layers(scaled)
         return features
 
     def set_trained(self, trained: Trained) -> None:
@@ -294,30 +310,3 @@ def feature_size(backbone: Backbone, height: int, width: int) -> tuple[int, int]
                 "so give at least 32x32"
             ) from error
     return h, w
-
-
-def load_pretrained(trunk: Trunk, weights: str) -> None:
-    """Fill a trunk with published weights, downloaded once to torch's own cache.
-
-    Raises:
-        ConfigError: the backbone has no weights of that name.
-        TrainingError: they can't be downloaded, or don't fit.
-    """
-    backbone = trunk.backbone
-    backbone.scale(weights)  # names the known where there are none of this name
-    entry = backbone.pretrained[weights]
-    try:
-        state = entry.enum.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no network, no space; a download cut short
-        raise TrainingError(
-            f"can't download {entry.enum.url} ({error}); let this machine reach it once, put the file into "
-            f"{torch.hub.get_dir()}/checkpoints, or train from random weights with `weights=None`"
-        ) from error
-    wanted = trunk.layers.state_dict()
-    found = {name.removeprefix(entry.prefix): value for name, value in state.items() if name.startswith(entry.prefix)}
-    missing = sorted(wanted.keys() - found.keys())
-    if missing:
-        raise TrainingError(
-            f"{entry.enum.url} lacks {len(missing)} of {len(wanted)} weights of {backbone.name}, the first {missing[0]}"
-        )
-    trunk.layers.load_state_dict({name: found[name] for name in wanted})

@@ -1,34 +1,27 @@
 """Patch and whole-image classifiers, the change of one into the other, and what they say of images.
 
-Plain PyTorch; no Ray, no files: a model folder is a dict of file names and bytes, never a pickle.
+Plain PyTorch; no Ray, no files.
 
 Shape letters: N images, H W rows and columns [px], C classes of patches, u v rows and columns of a
 heatmap. Images are grey values 0-255, repeated to 3 channels.
 """
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mammoflow.config import ImageConfig
-from mammoflow.errors import LakeError
-from mammoflow.models import backbones, top_spec
+from mammoflow.models import backbones, top_spec, weights
 from mammoflow.models.backbones import Trunk, seeded
+from mammoflow.models.dropout import Dropout
 from mammoflow.models.top_layers import Ground, Heatmap, TopLayers
-
-SPEC_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
-_FORMAT = 2  # of model.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +78,12 @@ class PatchClassifier(nn.Module):
         self.spec = spec
         self.trunk = _trunk(spec)
         backbones.feature_size(self.trunk.backbone, spec.side, spec.side)
+        self.dropout = Dropout()
         self.top = nn.Linear(self.trunk.backbone.channels, len(spec.classes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map patches (N, 3, P, P), float 0-255, to logits (N, C)."""
-        logits: Tensor = self.top(self.trunk(images).mean(dim=(2, 3)))
+        logits: Tensor = self.top(self.dropout(self.trunk(images).mean(dim=(2, 3))))
         return logits
 
 
@@ -148,11 +142,11 @@ def patch_classifier(spec: PatchSpec, seed: int) -> PatchClassifier:
 
     Raises:
         ConfigError: unknown backbone or weights.
-        TrainingError: the weights can't be downloaded.
+        TrainingError: the weights can't be downloaded or read, or don't fit.
     """
     model = seeded(seed, partial(PatchClassifier, spec))
     if spec.weights is not None:
-        backbones.load_pretrained(model.trunk, spec.weights)
+        weights.load(model.trunk, spec.weights)
     return model
 
 
@@ -264,67 +258,6 @@ def to_input(pixels_NHW: Tensor) -> Tensor:
 def to_grey(pixels_NHW: Tensor) -> Tensor:
     """Map uint16 pixels (N, H, W) over their full range to float32 grey values 0-255."""
     return pixels_NHW.to(torch.float32) * (255 / 65535)
-
-
-def to_files(model: Classifier, state: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
-    """Return a model folder: its spec as JSON and its weights as safetensors.
-
-    Args:
-        model: whose spec it is.
-        state: weights to write instead of the model's own, all of them.
-    """
-    kind = "patch" if isinstance(model, PatchClassifier) else "image"
-    about = {"format": _FORMAT, "kind": kind, **asdict(model.spec)}
-    weights = model.state_dict() if state is None else state
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    return {SPEC_FILE: (json.dumps(about, indent=1) + "\n").encode(), WEIGHTS_FILE: save_tensors(tensors)}
-
-
-def from_files(files: Mapping[str, bytes]) -> Classifier:
-    """Return the model of a model folder, in eval mode on the CPU.
-
-    Raises:
-        LakeError: a file is missing or damaged, or the weights don't fit the spec; says which and how many.
-    """
-    for name in (SPEC_FILE, WEIGHTS_FILE):
-        if name not in files:
-            raise LakeError(f"a model folder needs {SPEC_FILE} and {WEIGHTS_FILE}; {name} is missing")
-    model = _from_spec(files[SPEC_FILE])
-    try:
-        state = load_tensors(files[WEIGHTS_FILE])
-    except SafetensorError as error:
-        raise LakeError(f"{WEIGHTS_FILE} is damaged ({error}); train the model again or restore the file") from error
-    wanted = model.state_dict()
-    wrong = sorted(name for name in wanted.keys() | state.keys() if not _same_shape(wanted.get(name), state.get(name)))
-    if wrong:
-        raise LakeError(
-            f"{len(wrong)} of {len(wanted)} weights in {WEIGHTS_FILE} don't fit {SPEC_FILE}, the first {wrong[0]}; "
-            "the two files are not of one model"
-        )
-    model.load_state_dict(state, assign=True)
-    return model.eval()
-
-
-def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is not None and other is not None and one.shape == other.shape
-
-
-def _from_spec(data: bytes) -> Classifier:
-    """Build the model on the meta device: its weights come from the file."""
-    try:
-        about = json.loads(data)
-        kind = about["kind"]
-        form = {"patch": PatchSpec, "image": ImageSpec}[kind]
-        values = {field.name: about[field.name] for field in fields(form)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise LakeError(f"{SPEC_FILE} is damaged ({error!r}); train the model again or restore the file") from error
-    if about.get("format") != _FORMAT:
-        raise LakeError(
-            f"{SPEC_FILE} has format {about.get('format')}; this version reads {_FORMAT}: use a matching version"
-        )
-    with torch.device("meta"):
-        values["classes"] = tuple(values["classes"])
-        return PatchClassifier(PatchSpec(**values)) if kind == "patch" else WholeImageClassifier(ImageSpec(**values))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
 from mammoflow.models.backbones import initialise, slow_statistics
+from mammoflow.models.dropout import Dropout
 from mammoflow.models.instances import InstancePooling
 from mammoflow.models.top_spec import Block, Fc, Instances, ResnetBlock, VggBlock, map_sizes, parse
 
@@ -120,11 +121,12 @@ class BlockLayers(nn.Module):
         self.blocks = nn.Sequential(*made)
         initialise(self.blocks)
         slow_statistics(self.blocks)
+        self.dropout = Dropout()
         self.fc = nn.Linear(in_channels, 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, C, h, w) to logits (N, 2)."""
-        logits: Tensor = self.fc(self.blocks(features).mean(dim=(2, 3)))
+        logits: Tensor = self.fc(self.dropout(self.blocks(features).mean(dim=(2, 3))))
         return logits
 
 
@@ -142,13 +144,14 @@ class FcLayers(nn.Module):
         widths = [inputs, *spec.widths]
         hidden = [layer for one, other in pairwise(widths) for layer in (nn.Linear(one, other), nn.ReLU(inplace=True))]
         self.hidden = nn.Sequential(*hidden)
+        self.dropout = Dropout()
         self.fc = nn.Linear(widths[-1], 2)
         self.shortcut = nn.Linear(inputs, 2)
 
     def forward(self, heatmap: Tensor) -> Tensor:
         """Map a heatmap (N, P, u, v) to logits (N, 2)."""
         flat = self.pool(heatmap).flatten(1)
-        logits: Tensor = self.fc(self.hidden(flat)) + self.shortcut(flat)
+        logits: Tensor = self.fc(self.dropout(self.hidden(flat))) + self.shortcut(flat)
         return logits
 
 
@@ -174,6 +177,11 @@ class TopLayers(nn.Module):
             self.head = InstancePooling(parsed, channels)
         else:
             self.head = BlockLayers(parsed.blocks, channels)
+
+    def prepare_dropout(self, share: float, keys: Sequence[str]) -> None:
+        """Choose what the next batch's dropout drops (`Dropout.prepare`); instances have none."""
+        if not isinstance(self.head, InstancePooling):
+            self.head.dropout.prepare(share, keys)
 
     def set_trained(self, *, heatmap: bool) -> None:
         """Choose whether the heatmap, which came with the patch classifier's weights, learns as new layers do."""

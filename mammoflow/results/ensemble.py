@@ -28,6 +28,10 @@ CUTOFFS = {"youden": metrics.youden_cutoff}
 """Rules for the cut-off, by their name in `EnsembleConfig.cutoff`."""
 
 
+_KINDS = ("Resnet-Resnet", "Resnet-VGG", "VGG-VGG", "VGG-Resnet")
+"""Kinds of which the paper averages the best: convolutional top layers on either trunk."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One whole-image classifier of the ensemble."""
@@ -211,9 +215,13 @@ def _member(row: Mapping[str, Any], scores: pa.Table) -> Member:
 
 
 def _best_of_each_kind(candidates: Sequence[Member]) -> tuple[Member, ...]:
-    """Return the best of each kind, kinds in alphabetical order; of equals the first by name."""
+    """Return the best of each kind, kinds in alphabetical order; of equals the first by name.
+
+    Where there is any of the paper's four kinds, only these are averaged.
+    """
+    plain = [member for member in candidates if member.kind in _KINDS]
     best: dict[str, Member] = {}
-    for member in sorted(candidates, key=lambda member: (-member.val_auc, member.name)):
+    for member in sorted(plain or candidates, key=lambda member: (-member.val_auc, member.name)):
         best.setdefault(member.kind, member)
     return tuple(best[kind] for kind in sorted(best))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mammoflow import lake
 from mammoflow.errors import LakeError
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
 
 _FILMS = 4  # at a time; more fall out of a CPU core's cache
@@ -32,7 +32,7 @@ def whole_image(folder: str) -> WholeImageClassifier:
     Raises:
         LakeError: not there, damaged, or a patch classifier.
     """
-    model = classifiers.from_files(lake.read_folder(folder))
+    model = model_files.from_files(lake.read_folder(folder))
     if not isinstance(model, WholeImageClassifier):
         raise LakeError(f"{folder} holds a patch classifier; only whole-image classifiers can be averaged")
     return model.to(memory_format=torch.channels_last)
@@ -47,7 +47,7 @@ def patch_classifier(folder: str) -> PatchClassifier:
     Raises:
         LakeError: not there, damaged, or a whole-image classifier.
     """
-    model = classifiers.from_files(lake.read_folder(folder))
+    model = model_files.from_files(lake.read_folder(folder))
     if not isinstance(model, PatchClassifier):
         raise LakeError(f"{folder} holds a whole-image classifier, but a patch classifier is needed")
     return model.to(memory_format=torch.channels_last)

@@ -15,7 +15,7 @@ from mammoflow.config import ImageConfig, ImageTrainingConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.errors import LakeError
 from mammoflow.lake import Artefact
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
 from mammoflow.training.bank_run import BankRun, kept
 from mammoflow.training.loop import Workers
@@ -100,13 +100,13 @@ class BankJob:
         return run, training, validation
 
     def _new_models(self) -> dict[str, WholeImageClassifier]:
-        patches = classifiers.from_files(lake.read_folder(self.trunk.file("best")))
+        patches = model_files.from_files(lake.read_folder(self.trunk.file("best")))
         if not isinstance(patches, PatchClassifier):
             raise LakeError(f"{self.trunk.url} holds no patch classifier; remove it and train it again")
         return classifiers.candidates(patches, [c.top_layers for c in self.candidates], self.images_config, self.seed)
 
     def _models_of_stage1(self) -> dict[str, WholeImageClassifier]:
-        models = {c.name: classifiers.from_files(lake.read_folder(c.folder(self.out, "last"))) for c in self.candidates}
+        models = {c.name: model_files.from_files(lake.read_folder(c.folder(self.out, "last"))) for c in self.candidates}
         return {name: model for name, model in models.items() if isinstance(model, WholeImageClassifier)}
 
     def _best_of_stage1(self) -> dict[str, Any]:

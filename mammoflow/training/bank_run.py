@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 from mammoflow.config import ImageTrainingConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import TrainingError
-from mammoflow.models.classifiers import WholeImageClassifier, from_files, to_files
+from mammoflow.models.classifiers import WholeImageClassifier
+from mammoflow.models.model_files import from_files, to_files
 from mammoflow.models.top_layers import TopLayerBank
 from mammoflow.training import loop
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
@@ -77,6 +78,7 @@ class BankRun:
         bank = TopLayerBank([model.top for model in candidates.values()])
         layers: OrderedDict[str, nn.Module] = OrderedDict(trunk=self._trunk, bank=bank)
         self._layers = nn.Sequential(layers).to(device).to(memory_format=torch.channels_last)
+        self._trunk.checkpointing = workers.checkpointing
         self._trunk.set_trained(self._stage.trained)
         for model in candidates.values():
             model.top.set_trained(heatmap=self._stage.trained == "all")
@@ -111,6 +113,9 @@ class BankRun:
         """
         self._layers.train()
         epoch = self._before + self.epoch
+        lr = loop.learning_rate(self._stage, self.epoch)
+        for optimiser in self._optimisers:
+            loop.set_learning_rate(optimiser, lr)
         losses = EpochLosses(list(self._models), epoch + 1)
         feed = Feed(batches.epoch(epoch), self._workers.world_size)
         for batch in feed:
@@ -118,7 +123,7 @@ class BankRun:
         if self._config.settle:
             loop.settle(self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.settle))
         self.epoch += 1
-        figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": self._stage.lr}
+        figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": lr}
         return figures | feed.figures() | {"loss": losses.means(self._workers)}
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -128,23 +133,33 @@ class BankRun:
         """
         epoch = self._before + self.epoch
         images = loop.augmented(batch, self._config.augment, self._seed, epoch, self._number, self._device)
+        for name, model in self._models.items():
+            model.top.prepare_dropout(self._stage.dropout, [f"{self._seed}/{name}/{epoch}/{one}" for one in batch.ids])
         with loop.autocast(self._device, self._config.precision):
             judged: tuple[Tensor, Tensor] = self._net(images)
         return judged
 
     def _step(self, batch: Batch, losses: EpochLosses) -> None:
-        device = self._device
-        weights_N = (batch.weights * self._class_weights[batch.labels]).to(device)
-        logits_KN2, extra_KN = self._forward(batch)
-        losses_KN = _cross_entropies(logits_KN2.float(), batch.labels.to(device))
-        # workers' gradients are averaged: each gives its part of the step's mean, times their number
-        loss = ((losses_KN + extra_KN.float()) * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)  # the sum over candidates: none of them is in another's gradient
+        parts = loop.parts(batch, self._config.parts)
+        found = []
+        for number, part in enumerate(parts, start=1):
+            with loop.averaging(self._net, last=number == len(parts)):
+                found.append(self._add_gradient(part))
         for optimiser in self._optimisers:
             optimiser.step()
-        losses.add(losses_KN, batch.weights, batch.ids)
+        losses.add(torch.cat(found, dim=1), batch.weights, batch.ids)
+
+    def _add_gradient(self, batch: Batch) -> Tensor:
+        """Add the gradient of a step's part; returns the losses (K, N)."""
+        weights_N = (batch.weights * self._class_weights[batch.labels]).to(self._device)
+        logits_KN2, extra_KN = self._forward(batch)
+        losses_KN = _cross_entropies(logits_KN2.float(), batch.labels.to(self._device))
+        # workers' gradients are averaged: each gives its part of the step's mean, times their number
+        loss = ((losses_KN + extra_KN.float()) * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))
+        torch.autograd.backward(loss)  # the sum over candidates: none of them is in another's gradient
+        return losses_KN.detach()
 
     @torch.inference_mode()
     def validate(self, batches: Batches) -> Figures:

@@ -56,7 +56,8 @@ def train(job: Job[Any], compute: ComputeConfig, report: Callable[[Figures], Non
     Raises:
         TrainingError: bad input, or a loss that is not finite.
     """
-    _train(job, compute, Workers(), torch.device("cuda" if compute.gpu else "cpu"), report)
+    workers = Workers(checkpointing=compute.checkpointing)
+    _train(job, compute, workers, torch.device("cuda" if compute.gpu else "cpu"), report)
 
 
 def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
@@ -71,12 +72,11 @@ def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
         ray.train.TrainingFailedError: a worker failed more often than is forgiven, or on bad input.
     """
     filesystem, path = lake.filesystem(job.folder)
+    workers: Any = (compute.least_workers, compute.workers) if compute.least_workers else compute.workers
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "compute": compute},
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers, use_gpu=compute.gpu, resources_per_worker=resources(compute)
-        ),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=compute.gpu, resources_per_worker=resources(compute)),
         run_config=RunConfig(
             name=job.name,
             storage_path=path,
@@ -96,8 +96,15 @@ def resources(compute: ComputeConfig) -> dict[str, float]:
 def _work(settings: dict[str, Any]) -> None:
     """What every Ray Train worker does."""
     context = ray.train.get_context()
-    workers = Workers(rank=context.get_world_rank(), world_size=context.get_world_size(), wrap=_wrap, gather=_gather)
-    _train(settings["job"], settings["compute"], workers, get_device(), ray.train.report)
+    compute: ComputeConfig = settings["compute"]
+    workers = Workers(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        wrap=_wrap,
+        gather=_gather,
+        checkpointing=compute.checkpointing,
+    )
+    _train(settings["job"], compute, workers, get_device(), ray.train.report)
 
 
 def _train(

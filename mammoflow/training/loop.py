@@ -4,16 +4,19 @@ Shape letters: N rows of a batch, K models trained on the same batches, C classe
 """
 
 import io
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, StageConfig
 from mammoflow.data.batches import Batch
@@ -76,6 +79,8 @@ class Workers:
     """Makes a module average its gradients over workers (DistributedDataParallel)."""
     gather: Callable[[NDArray[Any]], NDArray[Any]] = _alone
     """Concatenates all workers' arrays along the first axis, in the order of ranks, on every worker."""
+    checkpointing: bool = False
+    """Trunks compute activations anew for the backward pass, which takes less memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +110,51 @@ def snapshot(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimiser(stage: StageConfig, top: nn.Module, trunk: nn.Module) -> torch.optim.Adam:
-    """Return Adam over all that is trained, with the stage's L2 on the kernels of the new top layers.
+    """Return Adam over all that is trained, with the stage's decay on the kernels that it names.
 
     Keras adds lambda * |w|^2 to the loss, whose gradient is 2 lambda w: coupled Adam's weight_decay is 2 lambda.
     """
-    decayed = list(top_layers.decayed(top))
+    trained = [p for part in (top, trunk) for p in part.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1] if stage.decayed == "all" else list(top_layers.decayed(top))
     known = {id(parameter) for parameter in decayed}
-    rest = [p for part in (top, trunk) for p in part.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{"params": decayed, "weight_decay": 2 * stage.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.Adam(groups, lr=stage.lr, fused=True)
+    rest = [p for p in trained if id(p) not in known]
+    kind, factor = (torch.optim.Adam, 2.0) if stage.decay == "l2" else (torch.optim.AdamW, 1.0)
+    groups = [{"params": decayed, "weight_decay": factor * stage.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return kind(groups, lr=stage.lr, fused=True)
+
+
+def learning_rate(stage: StageConfig, epoch: int) -> float:
+    """Return the learning rate of an epoch, from 0, of a stage; beyond the stage's end its last one."""
+    if stage.schedule == "constant" or not stage.epochs:
+        return stage.lr
+    done = min(epoch, stage.epochs - 1) / stage.epochs
+    return stage.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Use this learning rate from the next step on."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def parts(batch: Batch, number: int) -> list[Batch]:
+    """Cut a worker's share of a step into so many parts, of nearly equal size and of the same step."""
+    rows = [part for part in np.array_split(np.arange(len(batch.labels)), number) if len(part)]
+    return [
+        replace(
+            batch,
+            pixels=batch.pixels[part[0] : part[-1] + 1],
+            labels=batch.labels[part[0] : part[-1] + 1],
+            weights=batch.weights[part[0] : part[-1] + 1],
+            ids=batch.ids[part[0] : part[-1] + 1],
+        )
+        for part in rows
+    ]
+
+
+def averaging(net: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Return the context of one part's backward pass: workers' gradients are averaged after the step's last part."""
+    return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
 
 
 def balance_step(labels_N: Tensor, step_labels: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from mammoflow.config import PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch
-from mammoflow.models.classifiers import PatchClassifier, to_files
+from mammoflow.models.classifiers import PatchClassifier
+from mammoflow.models.model_files import to_files
 from mammoflow.training import loop
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
 
@@ -38,6 +39,7 @@ class PatchRun:
         self.improved = False
         self.best: Best | None = None
         self._config, self._device, self._workers, self._seed = config, device, workers, seed
+        model.trunk.checkpointing = workers.checkpointing
         self._model = model.to(device).to(memory_format=torch.channels_last)
         self._stage: int | None = None
         self._net: nn.Module = self._model
@@ -59,52 +61,64 @@ class PatchRun:
             TrainingError: a loss is not finite.
         """
         number = _stage_of(self._config.stages, self.epoch)
-        if number != self._stage:
-            self._enter(number)
+        optimiser = self._optimiser
+        if optimiser is None or number != self._stage:
+            optimiser = self._enter(number)
+        lr = loop.learning_rate(self._config.stages[number], self.epoch - _first_of(self._config.stages, number))
+        loop.set_learning_rate(optimiser, lr)
         self._model.train()
         losses = EpochLosses([self._model.spec.backbone], self.epoch + 1)
         feed = Feed(batches.epoch(self.epoch), self._workers.world_size)
         for batch in feed:
-            self._step(batch, losses)
+            self._step(optimiser, batch, losses)
         if self._config.settle:
             loop.settle(self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.settle))
         self.epoch += 1
         (loss,) = losses.means(self._workers).values()
-        lr = self._config.stages[number].lr
         figures = {"epoch": self.epoch, "epochs": self.epochs, "stage": number + 1, "lr": lr, "loss": loss}
         return figures | feed.figures()
 
-    def _enter(self, number: int) -> None:
+    def _enter(self, number: int) -> torch.optim.Adam:
         """Start a stage: choose what is trained, with a fresh optimiser as the reference's recompiling gives."""
         stage = self._config.stages[number]
         self._model.trunk.set_trained(stage.trained)
         self._net = self._workers.wrap(self._model)
         self._optimiser = loop.optimiser(stage, self._model.top, self._model.trunk)
         self._stage = number
+        return self._optimiser
 
     def _forward(self, batch: Batch) -> Tensor:
         """Return the logits (N, C) of a batch as it is augmented in this epoch and stage."""
         stage = _stage_of(self._config.stages, self.epoch)
         images = loop.augmented(batch, self._config.augment, self._seed, self.epoch, stage, self._device)
+        keys = [f"{self._seed}/{self.epoch}/{name}" for name in batch.ids]
+        self._model.dropout.prepare(self._config.stages[stage].dropout, keys)
         with loop.autocast(self._device, self._config.precision):
             logits: Tensor = self._net(images)
         return logits
 
-    def _step(self, batch: Batch, losses: EpochLosses) -> None:
-        config, device = self._config, self._device
-        if self._optimiser is None:
-            raise RuntimeError("a step outside of a stage")
+    def _step(self, optimiser: torch.optim.Adam, batch: Batch, losses: EpochLosses) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        parts = loop.parts(batch, self._config.parts)
+        found = []
+        for number, part in enumerate(parts, start=1):
+            with loop.averaging(self._net, last=number == len(parts)):
+                found.append(self._add_gradient(part))
+        optimiser.step()
+        losses.add(torch.cat(found)[None], batch.weights, batch.ids)
+
+    def _add_gradient(self, batch: Batch) -> Tensor:
+        """Add the gradient of a step's part; returns the losses (N,)."""
+        device = self._device
         logits = self._forward(batch)
         labels, weights = batch.labels.to(device), batch.weights.to(device)
         losses_N = cross_entropy(logits.float(), labels, reduction="none")
-        if config.balanced:
+        if self._config.balanced:
             weights = weights * loop.balance_step(batch.labels, batch.step_labels).to(device)
         # workers' gradients are averaged: each gives its part of the step's mean, times their number
         loss = (losses_N * weights).sum() * (self._workers.world_size / len(batch.step_labels))
-        self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        self._optimiser.step()
-        losses.add(losses_N[None], batch.weights, batch.ids)
+        return losses_N.detach()
 
     @torch.inference_mode()
     def validate(self, batches: Batches) -> Figures:
@@ -170,6 +184,11 @@ def _stage_of(stages: tuple[StageConfig, ...], epoch: int) -> int:
     """Return the number, from 0, of the stage that an epoch, from 0, belongs to."""
     ends = np.cumsum([stage.epochs for stage in stages])
     return int(np.searchsorted(ends, epoch, side="right"))
+
+
+def _first_of(stages: tuple[StageConfig, ...], number: int) -> int:
+    """Return the first epoch, from 0, of a stage."""
+    return sum(stage.epochs for stage in stages[:number])
 
 
 def _accuracies(label_N: NDArray[np.float64], named_N: NDArray[np.float64], classes: tuple[str, ...]) -> Figures:

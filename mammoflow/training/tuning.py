@@ -15,7 +15,7 @@ from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import backbones, classifiers, top_spec
+from mammoflow.models import backbones, classifiers, top_spec, weights
 from mammoflow.tracking import Tracker
 from mammoflow.training import trials
 from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
@@ -77,11 +77,11 @@ def plan(config: Config) -> list[Candidate]:
     Raises:
         ConfigError: unknown backbone or weights, patches too small for a trunk, or the same candidate twice.
         SpecError: top layers that can't be read or shrink the map below 1x1.
+        TrainingError: a file of weights that can't be read or does not fit.
     """
     candidates = []
     for trunk in config.trunks:
-        backbone = backbones.find(trunk.backbone)
-        backbone.scale(trunk.weights)
+        weights.check(backbones.find(trunk.backbone), trunk.weights)
         ground = classifiers.ground(trunk.backbone, config.images, config.patches.side, len(config.patches.classes))
         for spec in trunk.top_layers:
             top_spec.map_sizes(spec, ground.features, ground.kernel)

@@ -1,0 +1,146 @@
+"""Every setting of mammoflow, as frozen dataclasses; one `Config` object per run. Imports only errors.
+
+The parts stand in data.py and training.py; all are taken from here.
+
+A recipe (recipes.py) is a function that returns a `Config`; the command line (cli.py) shows and overrides
+every field. What comes out of a run is decided by *science* fields, which enter the fingerprints of
+artefacts (lake.py); fields marked with `how()` (worker counts, paths) only decide how fast or where.
+
+Units stand in each field's docstring. Sizes are height x width, rows x columns [px].
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
+from mammoflow.config.fields import how, require
+from mammoflow.config.training import (
+    AugmentConfig,
+    ImageTrainingConfig,
+    PatchTrainingConfig,
+    StageConfig,
+    TrunkConfig,
+)
+
+__all__ = [
+    "CLASSES",
+    "AugmentConfig",
+    "ComputeConfig",
+    "Config",
+    "EnsembleConfig",
+    "ImageConfig",
+    "ImageTrainingConfig",
+    "PatchConfig",
+    "PatchTrainingConfig",
+    "PhantomConfig",
+    "SearchConfig",
+    "SplitConfig",
+    "StageConfig",
+    "TrunkConfig",
+    "how",
+    "require",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """The search over top layers. Candidates stand in each trunk's `top_layers`."""
+
+    survivors: Literal["best_of_each_kind", "all"] = "best_of_each_kind"
+    """Who goes on from stage 1 to stage 2: per kind (Resnet-VGG, ...) the best by validation AUC, or everyone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleConfig:
+    """How members and the operating point are chosen, on validation only."""
+
+    cutoff: Literal["youden"] = "youden"
+    """Operating point: the cut-off of largest sensitivity + specificity."""
+    model_name: str = "mammoflow"
+    """Name of the registered model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeConfig:
+    """What a run may use; none of it changes results beyond rounding."""
+
+    workers: int = how(1)
+    """Ray Train workers of one training run."""
+    least_workers: int | None = how(None)
+    """Go on with as few as these where nodes are lost, and grow again to `workers`; None waits for all of them."""
+    checkpointing: bool = how(False)
+    """Keep less of a trunk in memory for the backward pass and compute it a second time, so that larger images fit."""
+    gpu: bool = how(False)
+    """Ask for one GPU per training worker."""
+    cpus_per_worker: int = how(1)
+    """CPUs of one training worker."""
+    concurrent_trials: int = how(2)
+    """Most training runs at the same time."""
+    forgiven_failures: int = how(3)
+    """How often a training run may lose a worker or node and go on from its last epoch."""
+    images_per_shard: int = how(64)
+    """Images in one Parquet shard, the unit of work that a kill can cost."""
+    max_bad: float = how(0.02)
+    """Largest share of images that may go to quarantine before a job ends non-zero [0-1]."""
+    retry_quarantined: bool = how(False)
+    """Try again, before anything else, what an earlier ingest could not decode."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be scheduled."""
+        for name in ("workers", "cpus_per_worker", "concurrent_trials", "images_per_shard"):
+            value = getattr(self, name)
+            require(value >= 1, f"compute.{name}", value, "at least 1", "give it more")
+        least = self.workers if self.least_workers is None else self.least_workers
+        require(1 <= least <= self.workers, "compute.least_workers", least, f"1 to {self.workers}", "or leave it out")
+        require(0 <= self.max_bad <= 1, "compute.max_bad", self.max_bad, "between 0 and 1", "it is a share")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that one run of the pipeline needs to know."""
+
+    name: str
+    """The recipe's name; part of every artefact's name in the lake."""
+    lake: str | None = how(None)
+    """Folder or URL where everything is kept; else $MAMMOFLOW_LAKE, else ~/mammoflow/lake."""
+    source: str | None = how(None)
+    """Folder of the release; without it phantoms are drawn. Its contents, not its path, enter fingerprints."""
+    dataset: str = "auto"
+    """Layout of the source: a name of data.releases.RELEASES, or `auto`: by its files, or that of the phantoms."""
+    limit: int | None = None
+    """Use only the first N films of the release (whole patients), for a quick try; phantoms are drawn all the same."""
+    seed: int = 0
+    """Seed of everything random."""
+    phantoms: PhantomConfig = PhantomConfig()
+    """Synthetic mammograms, where no source is given."""
+    images: ImageConfig = ImageConfig()
+    """From film to image."""
+    splits: SplitConfig = SplitConfig()
+    """Who is in which split."""
+    patches: PatchConfig = PatchConfig()
+    """From image to patches."""
+    trunks: tuple[TrunkConfig, ...] = (TrunkConfig(),)
+    """Patch classifiers, and the top layers to try on each."""
+    image_training: ImageTrainingConfig = ImageTrainingConfig()
+    """From trunk to whole-image classifiers."""
+    search: SearchConfig = SearchConfig()
+    """Which of them go on."""
+    ensemble: EnsembleConfig = EnsembleConfig()
+    """Which of them are averaged."""
+    compute: ComputeConfig = ComputeConfig()
+    """Workers, CPUs, GPUs, shards."""
+
+    def __post_init__(self) -> None:
+        """Check what spans several parts."""
+        require(len(self.trunks) >= 1, "trunks", self.trunks, "one or more", "name a backbone")
+        require(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1", "leave it out for all films")
+        smaller = min(self.images.height, self.images.width)
+        require(
+            self.patches.side <= smaller,
+            "patches.side",
+            self.patches.side,
+            f"at most the image's smaller side, {smaller} px",
+            "cut smaller patches or keep larger images",
+        )
+        names = [trunk.backbone for trunk in self.trunks]
+        require(len({*names}) == len(names), "trunks", names, "different backbones", "remove the second one")

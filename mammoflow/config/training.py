@@ -1,0 +1,158 @@
+"""Settings of training: stages, augmentation, patch and whole-image classifiers.
+
+Units stand in each field's docstring. Sizes are height x width, rows x columns [px].
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mammoflow.config.fields import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """One stage of training: which layers, how fast, how long."""
+
+    trained: Literal["last", "top", "all"]
+    """`last`: the classification layer (patch), the new top layers (image); `top`: the upper stages too; `all`."""
+    lr: float
+    """Adam's learning rate."""
+    epochs: int
+    """Passes over the training split."""
+    weight_decay: float = 0.0
+    """Factor on the kernels that decay, of the kind that `decay` says."""
+    decay: Literal["l2", "decoupled"] = "l2"
+    """`l2` is Keras' factor lambda, loss += lambda * |w|^2, coupled Adam's weight_decay 2 lambda; `decoupled` is
+    AdamW's weight_decay."""
+    decayed: Literal["new", "all"] = "new"
+    """Which kernels decay: those of the new top layers (patch: the FC), or all that are trained."""
+    dropout: float = 0.0
+    """Share of the features before the last FC that is dropped [0-1). The paper is silent; published nets had .5."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the stage's epochs: `lr`, or from `lr` down a half cosine."""
+
+    def __post_init__(self) -> None:
+        """Refuse a stage that can't run."""
+        require(self.lr > 0, "lr", self.lr, "above 0", "the paper's are 1e-3 to 1e-5")
+        require(self.epochs >= 0, "epochs", self.epochs, "0 or more", "0 skips the stage")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more", "0 turns it off")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1", "0 turns it off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of training images, drawn anew each epoch. Source: paper, methods."""
+
+    flips: bool = True
+    """Horizontal and vertical flips, each with probability .5."""
+    rotation: float = 25.0
+    """Rotation, uniform in +- this [degrees]."""
+    shear: float = 0.2
+    """Shear, uniform in +- this [rad]."""
+    zoom: float = 0.2
+    """Zoom per axis, uniform in 1 +- this."""
+    channel_shift: float = 20.0
+    """Grey shift per channel, uniform in +- this [of 255]."""
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that turn images inside out."""
+        require(0 <= self.zoom < 1, "augment.zoom", self.zoom, "0 to below 1", "the paper's is 0.2")
+        for name in ("rotation", "shear", "channel_shift"):
+            value = getattr(self, name)
+            require(value >= 0, f"augment.{name}", value, "0 or more", "0 turns it off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchTrainingConfig:
+    """Training of the patch classifier. Source: paper, methods (3-stage schedule)."""
+
+    stages: tuple[StageConfig, ...] = (
+        StageConfig(trained="last", lr=1e-3, epochs=3),
+        StageConfig(trained="top", lr=1e-4, epochs=10),
+        StageConfig(trained="all", lr=1e-5, epochs=37),
+    )
+    """Stages in order; a randomly initialised classifier has one, all layers at 1e-3."""
+    batch: int = 32
+    """Patches per optimiser step, over all workers."""
+    balanced: bool = True
+    """Weigh each sample by 1 / (fraction of its class in the batch)."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentations of training patches."""
+    parts: int = 1
+    """Parts that a step's batch is cut into, one of them in memory at a time; their gradients add up to the step's, but
+    BatchNorm sees one part only."""
+    settle: int = 0
+    """Training batches over which BatchNorm's statistics are taken anew before each validation; 0 keeps the averages
+    that training leaves, which lag behind weights that still move fast."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward pass; weights and optimiser stay fp32."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty schedule."""
+        require(len(self.stages) >= 1, "stages", self.stages, "one or more", "see recipes.py for the paper's")
+        require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 32")
+        require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
+        require(1 <= self.parts <= self.batch, "parts", self.parts, f"1 to the batch, {self.batch}", "1 cuts nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkConfig:
+    """One patch classifier, whose convolutional part becomes the trunk of whole-image classifiers."""
+
+    backbone: str = "resnet50"
+    """A name of models.backbones.BACKBONES."""
+    weights: str | None = "imagenet"
+    """`imagenet` for torchvision's weights (downloaded by your machine); a path or URL of a file of weights
+    (.safetensors, .pth, .pt; its contents, not its path, enter fingerprints); or None for random initialisation."""
+    training: PatchTrainingConfig = PatchTrainingConfig()
+    """How it is trained."""
+    top_layers: tuple[str, ...] = ("256x1,128x1",)
+    """Whole-image candidates on this trunk: two blocks each, VGG `NxK` or ResNet `[L-M-N]xK`, joined by a comma."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTrainingConfig:
+    """Training of whole-image classifiers. Source: paper, methods (2-stage schedule)."""
+
+    stages: tuple[StageConfig, ...] = (
+        StageConfig(trained="last", lr=1e-4, epochs=30, weight_decay=0.001),
+        StageConfig(trained="all", lr=1e-5, epochs=20, weight_decay=0.01),
+    )
+    """Exactly two stages: new top layers on the frozen trunk, then everything."""
+    resume: int = 0
+    """Most epochs that stage 2 goes on for where a model has not converged; the paper's is 200."""
+    unconverged: int = 10
+    """A model has not converged where its best epoch is among the last so many of the schedule."""
+    patience: int = 20
+    """It then goes on until so many epochs bring no gain."""
+    batch: int = 2
+    """Images per optimiser step, over all workers."""
+    balanced: bool = True
+    """Weigh each image by the inverse frequency of its class in the training split."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentations of training images."""
+    parts: int = 1
+    """Parts that a step's batch is cut into, one of them in memory at a time; their gradients add up to the step's, but
+    BatchNorm sees one part only."""
+    settle: int = 0
+    """Training batches over which BatchNorm's statistics are taken anew before each validation; 0 keeps the averages
+    that training leaves, which lag behind weights that still move fast."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward pass; weights and optimiser stay fp32."""
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that is not the method's."""
+        require(
+            len(self.stages) == 2 and self.stages[0].trained == "last" and self.stages[1].trained == "all",
+            "image_training.stages",
+            [s.trained for s in self.stages],
+            "`last` then `all`",
+            "set a stage's epochs to 0 to skip it",
+        )
+        require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 2")
+        require(self.resume >= 0, "resume", self.resume, "0 or more", "0 ends with the schedule")
+        for name in ("unconverged", "patience"):
+            value = getattr(self, name)
+            require(value >= 1, name, value, "at least 1", "see the defaults")
+        require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
+        require(1 <= self.parts <= self.batch, "parts", self.parts, f"1 to the batch, {self.batch}", "1 cuts nothing")

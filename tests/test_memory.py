@@ -1,0 +1,105 @@
+"""What takes less memory changes no number: activations computed anew, batches in parts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_loop import (
+    IMAGES,
+    SMALL,
+    SMALL_VAL,
+    TOPS,
+    WHOLE_LABELS,
+    WHOLES,
+    WHOLES_VAL,
+    bank_run,
+    go,
+    image_config,
+    patch_config,
+    patch_model,
+    same,
+    timeless,
+)
+
+from mammoflow.config import ImageTrainingConfig
+from mammoflow.errors import ConfigError
+from mammoflow.models import checkpointing, classifiers
+from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, seeded
+from mammoflow.training import loop
+from mammoflow.training.bank_run import BankRun
+from mammoflow.training.loop import Workers
+from mammoflow.training.patch_run import PatchRun
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["resnet10_narrow", "vgg9_bn_narrow"])
+def test_checkpointing_changes_neither_gradients_nor_statistics(name: str) -> None:
+    def once(checkpointed: bool) -> tuple[torch.Tensor, Trunk]:
+        trunk = seeded(3, lambda: Trunk(BACKBONES[name], 50.0, GREY_STD)).train()
+        trunk.checkpointing = checkpointed
+        images = 255 * torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+        features = trunk(images)
+        features.square().mean().backward()
+        return features, trunk
+
+    (features, plain), (again, anew) = once(False), once(True)
+    assert torch.equal(features, again)
+    assert same(dict(plain.state_dict()), dict(anew.state_dict())), "BatchNorm took the batch once"
+    for one, other in zip(plain.parameters(), anew.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(("name", "parts"), [("resnet50", 5), ("vgg16", 5), ("vgg16_bn", 5), ("resnet10_narrow", 5)])
+def test_parts_end_where_maps_shrink(name: str, parts: int) -> None:
+    with torch.device("meta"):
+        layers = BACKBONES[name].build()
+    cut = checkpointing.parts(layers)
+    assert len(cut) == parts
+    assert [layer for part in cut for layer in part] == list(layers)
+
+
+def test_a_checkpointed_bank_and_patch_run_give_the_same_numbers() -> None:
+    def bank(checkpointed: bool) -> BankRun:
+        (model,) = classifiers.candidates(patch_model(), TOPS[:1], IMAGES, seed=0).values()
+        workers = Workers(checkpointing=checkpointed)
+        return BankRun(image_config(), 1, {"one": model}, np.bincount(WHOLE_LABELS), CPU, workers, 2)
+
+    def patches(checkpointed: bool) -> PatchRun:
+        return PatchRun(patch_config(("top", 1e-3, 2)), patch_model(), CPU, Workers(checkpointing=checkpointed), seed=2)
+
+    for make, data, validation in ((bank, WHOLES, WHOLES_VAL), (patches, SMALL, SMALL_VAL)):
+        plain, anew = make(False), make(True)
+        assert timeless(go(anew, data, validation, 2)) == timeless(go(plain, data, validation, 2))
+        assert same(loop.unpack(anew.state()), loop.unpack(plain.state()))
+
+
+def test_gradients_of_parts_add_up_to_the_steps() -> None:
+    """Layers without BatchNorm in training, which sees one part only: FC layers on a frozen trunk, and a patch's FC."""
+    whole, cut = (
+        bank_run(
+            replace(image_config(batch=8), parts=parts),
+            classifiers.candidates(patch_model(), ["fc-pool2-8-4", "sparse"], IMAGES, seed=0),
+            WHOLE_LABELS,
+        )
+        for parts in (1, 3)
+    )
+    for one, other in zip(go(whole, WHOLES, WHOLES_VAL, 2), go(cut, WHOLES, WHOLES_VAL, 2), strict=True):
+        for figure in ("loss", "val_loss", "val_auc"):
+            assert list(one[figure].values()) == pytest.approx(list(other[figure].values()), rel=1e-4)
+
+    def patches(parts: int) -> PatchRun:
+        return PatchRun(replace(patch_config(("last", 1e-3, 2)), parts=parts), patch_model(), CPU, Workers(), seed=2)
+
+    for one, other in zip(go(patches(1), SMALL, SMALL_VAL, 2), go(patches(4), SMALL, SMALL_VAL, 2), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
+
+
+def test_batches_have_no_more_parts_than_rows() -> None:
+    batch = next(SMALL.epoch(0))
+    assert [len(part.ids) for part in loop.parts(batch, 3)] == [6, 5, 5]
+    assert [name for part in loop.parts(batch, 3) for name in part.ids] == batch.ids
+    with pytest.raises(ConfigError, match="parts is 3, but must be 1 to the batch, 2"):
+        ImageTrainingConfig(parts=3)
