@@ -5,6 +5,7 @@ went to quarantine, the good ones are kept; 130 Ctrl-C; 143 SIGTERM (`ray job st
 traceback.
 """
 
+import difflib
 import os
 import signal
 import sys
@@ -43,7 +44,7 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
 
     Raises:
         ConfigError: a field is out of its range.
-        SystemExit: 2, an unknown recipe or flag (named, with the known ones); 0, --help.
+        SystemExit: 2, an unknown recipe or flag (named, with the nearest ones); 0, --help.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = {name: recipe() for name, recipe in recipes.items()}
@@ -51,7 +52,10 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
         words = [default, *words]  # flags alone: they belong to the first recipe
     if words and not words[0].startswith("-") and words[0] not in known:
-        _stop(f"error: recipe is {words[0]!r}, but must be one of {', '.join(known)}; --help shows each", 2)
+        near = ", ".join(difflib.get_close_matches(words[0], known, n=3, cutoff=0))
+        _stop(
+            f"error: recipe is {words[0]!r}, but must be one of the {len(known)} that --help shows, such as {near}", 2
+        )
     about = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
     kind = tyro.extras.subcommand_type_from_defaults(known, about)
     return tyro.cli(kind, default=known[default], args=_spelt_out(words), description=_lines(manual), config=_PARSING)

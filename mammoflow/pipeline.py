@@ -85,7 +85,9 @@ def _open(config: Config) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    config = replace(config, dataset=releases.resolve(config.dataset, config.source, config.phantoms.layout))
+    asked = tuple(replace(each, weights=tracking.weights_of(root, each.weights)) for each in config.trunks)
+    dataset = releases.resolve(config.dataset, config.source, config.phantoms.layout)
+    config = replace(config, dataset=dataset, trunks=asked)
     tuning.plan(config)
     return locate(config, root)
 

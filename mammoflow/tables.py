@@ -97,13 +97,15 @@ def show_ranking(ranking: Sequence[Mapping[str, Any]]) -> None:
             f"{r['val_auc']:.3f}",
             r["best_epoch"],
             f"{r['parameters'] / 1e6:.2f} M",
+            "-" if r["epoch_seconds"] is None else f"{r['epoch_seconds']:.1f} s",
+            "-" if r["memory_gib"] is None else f"{r['memory_gib']:.1f} GiB",
             "stage 2" if r["survived"] else "stage 1",
         ]
         for r in ranking
     ]
     show(
         "Whole-image candidates, by validation AUC",
-        ["candidate", "kind", "AUC", "best epoch", "parameters", "trained to"],
+        ["candidate", "kind", "AUC", "best epoch", "parameters", "an epoch of stage 2", "memory", "trained to"],
         rows,
     )
 

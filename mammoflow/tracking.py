@@ -121,6 +121,36 @@ def check_registry(tracking_uri: str) -> None:
         )
 
 
+WEIGHTS_TAG = "weights"
+"""Tag of a run: the file in the lake where its best weights are, once it is over."""
+
+_RUN = "runs:/"
+
+
+def weights_of(lake: Lake, weights: str | None) -> str | None:
+    """Return the file of weights that an MLflow run `runs:/<id>` left in its lake; any other name as it is.
+
+    Raises:
+        TrackingError: no answer, or no run of that id that has weights.
+    """
+    if weights is None or not weights.startswith(_RUN):
+        return weights
+    tracking_uri = uri(lake)
+    check_registry(tracking_uri)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    try:
+        tags = client.get_run(weights.removeprefix(_RUN)).data.tags
+    except MlflowException as error:
+        raise TrackingError(
+            f"{public(tracking_uri)} knows no run {weights!r} ({error}); see its list of runs"
+        ) from error
+    if WEIGHTS_TAG not in tags:
+        raise TrackingError(
+            f"{weights} has no weights; give the run of a patch classifier or of a whole-image candidate"
+        )
+    return str(tags[WEIGHTS_TAG])
+
+
 @dataclass(frozen=True, slots=True)
 class Tracker:
     """Writes runs of one experiment."""

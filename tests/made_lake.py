@@ -158,7 +158,8 @@ def _write_models(made: MadeLake) -> None:
         kind = classifiers.candidate_kind(BACKBONE, top)
         row = {"name": name, "backbone": BACKBONE, "top_layers": top, "kind": kind, "val_auc": 0.65 - 0.01 * index}
         parameters = sum(p.numel() for p in model.parameters())
-        ranking.append(row | {"best_epoch": 3, "epochs": 4, "parameters": parameters, "survived": survived})
+        cost = {"epoch_seconds": 2.5, "memory_gib": 1.25} if survived else {"epoch_seconds": None, "memory_gib": None}
+        ranking.append(row | cost | {"best_epoch": 3, "epochs": 4, "parameters": parameters, "survived": survived})
     made.search.finish({"run_id": "none", "ranking": ranking})
 
 

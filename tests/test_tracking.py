@@ -98,3 +98,15 @@ def test_a_run_that_this_server_does_not_know_is_started_anew(tracker: tracking.
 def test_a_remote_lake_wants_a_server() -> None:
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI"):
         tracking.uri(Lake("s3://bucket/lake"))
+
+
+def test_weights_of_a_run_are_found_by_its_id(tracker: tracking.Tracker) -> None:
+    lake = Lake(str(Path(tracker.tracking_uri.removeprefix("sqlite:///")).parents[1]))
+    run = tracker.start("one", params={}, tags={tracking.WEIGHTS_TAG: "/lake/best/model.safetensors"})
+    bare = tracker.start("two", params={}, tags={})
+    assert tracking.weights_of(lake, f"runs:/{run}") == "/lake/best/model.safetensors"
+    assert [tracking.weights_of(lake, name) for name in ("imagenet", "a.pth", None)] == ["imagenet", "a.pth", None]
+    with pytest.raises(TrackingError, match=f"runs:/{bare} has no weights; give the run of a patch classifier"):
+        tracking.weights_of(lake, f"runs:/{bare}")
+    with pytest.raises(TrackingError, match="knows no run 'runs:/0123'"):
+        tracking.weights_of(lake, "runs:/0123")

@@ -103,7 +103,8 @@ class TrunkConfig:
     """A name of models.backbones.BACKBONES."""
     weights: str | None = "imagenet"
     """`imagenet` for torchvision's weights (downloaded by your machine); a path or URL of a file of weights
-    (.safetensors, .pth, .pt; its contents, not its path, enter fingerprints); or None for random initialisation."""
+    (.safetensors, .pth, .pt; its contents, not its path, enter fingerprints); `runs:/<id>` for those of an MLflow run;
+    or None for random initialisation."""
     training: PatchTrainingConfig = PatchTrainingConfig()
     """How it is trained."""
     top_layers: tuple[str, ...] = ("256x1,128x1",)

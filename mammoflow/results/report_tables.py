@@ -111,6 +111,8 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
                 row["backbone"],
                 row["top_layers"].replace(",", ",\n"),
                 f"{row['parameters'] / 1e6:.2f} M",
+                page.NONE if row["epoch_seconds"] is None else f"{row['epoch_seconds']:.1f} s",
+                page.NONE if row["memory_gib"] is None else f"{row['memory_gib']:.1f} GiB",
                 f"{row['val_auc']:.3f}",
                 row["best_epoch"],
                 *(_aucs(figures) if figures else [page.NONE, page.NONE]),
@@ -124,19 +126,30 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
         page.cells(
             "Ensemble",
             members,
-            "",
-            "",
-            "",
-            "",
+            *[""] * 6,
             *_aucs(ours),
             page.NONE,
             f"{paper_tables.ENSEMBLE_AUC:.2f}",
             strong=True,
         )
     )
-    columns = ["kind", "trunk", "top layers", "weights", "val AUC", "epoch", "test AUC", "test A-AUC (95%)"]
-    classes = ["nowrap", "nowrap", "lines", "n", "n", "n", "n", "n", "n paper", "n paper"]
-    caption = "Whole-image classifiers, best validation first; those without test figures did not go on to stage 2"
+    columns = [
+        "kind",
+        "trunk",
+        "top layers",
+        "weights",
+        "an epoch",
+        "memory",
+        "val AUC",
+        "epoch",
+        "test AUC",
+        "test A-AUC (95%)",
+    ]
+    classes = ["nowrap", "nowrap", "lines", *["n"] * 7, "n paper", "n paper"]
+    caption = (
+        "Whole-image classifiers, best validation first; those without test figures did not go on to stage 2, whose "
+        "epochs and memory are given"
+    )
     return page.table(caption, [*columns, "paper AUC", "paper A-AUC"], classes, rows)
 
 

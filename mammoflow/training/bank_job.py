@@ -4,6 +4,7 @@ A candidate's folder holds `best/`, `last/` (model folders), `history.json` and 
 once a stage is over.
 """
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -131,6 +132,7 @@ class BankJob:
     def _result(self, run: BankRun, candidate: Candidate, history: list[dict[str, Any]]) -> dict[str, Any]:
         best = run.best.get(candidate.name)
         first = [row["val_auc"] for row in history if row["stage"] == 1]
+        alone = [row for row in history if row["stage"] == 2]  # in stage 1 it shared its pack's time and memory
         return {
             "stages": self.stage + 1,
             "val_auc": best.value if best else 0.5,
@@ -138,6 +140,8 @@ class BankJob:
             "stage1_val_auc": max(first, default=0.5),
             "epochs": len(history),
             "parameters": run.parameters(candidate.name),
+            "epoch_seconds": statistics.median(row["seconds"] for row in alone) if alone else None,
+            "memory_gib": max(row["memory_gib"] for row in alone) if alone else None,
         }
 
 

@@ -8,6 +8,8 @@ A checkpoint is files in the job's folder of the lake, written each epoch, so a 
 at most one epoch: whoever trains the same job next goes on from there, alone or with other workers.
 """
 
+import resource
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -115,14 +117,23 @@ def _train(
     run, training, validation = job.open(workers, device)
     history = _resume(job, run)
     while run.epoch < run.epochs:
+        started = time.perf_counter()
         figures = run.train_epoch(training)
         figures |= run.validate(validation)
+        figures |= {"seconds": time.perf_counter() - started, "memory_gib": _memory(device)}
         history.append(figures)
         if workers.rank == 0:
             _keep(job, run, history)
         report(figures)
     if workers.rank == 0:
         job.close(run, history)
+
+
+def _memory(device: torch.device) -> float:
+    """Return the most memory that this process has used so far: of its GPU, or of the machine [GiB]."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _keep(job: Job[R], run: R, history: list[Figures]) -> None:

@@ -25,7 +25,10 @@ _REFUSED = "refused"
 
 OnEpoch = Callable[[str, dict[str, Any]], None]
 
-FIGURES = ("loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr", "images_per_s", "data_wait")
+FIGURES = (
+    *("loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr"),
+    *("images_per_s", "data_wait", "seconds", "memory_gib"),
+)
 """What an epoch says of itself; Tune adds its own to it."""
 
 

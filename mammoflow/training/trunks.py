@@ -15,7 +15,8 @@ from mammoflow.config import Config, PatchTrainingConfig, TrunkConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import classifiers
-from mammoflow.tracking import Tracker
+from mammoflow.models.model_files import WEIGHTS_FILE
+from mammoflow.tracking import WEIGHTS_TAG, Tracker
 from mammoflow.training import trials
 from mammoflow.training.loop import Workers
 from mammoflow.training.patch_run import PatchRun
@@ -136,6 +137,7 @@ def _open_run(tracker: Tracker, config: Config, job: PatchJob) -> str:
     """Go on with the run of an interrupted try, or open a new one and remember it."""
     params = {"recipe": config.name, "backbone": job.name, "seed": config.seed, "training": lakes.science(job.training)}
     tags = {"stage": "trunks", "artefact": job.out.fingerprint, "patches": job.patches.fingerprint}
+    tags[WEIGHTS_TAG] = job.out.file("best", WEIGHTS_FILE)
     return tracker.reopen(job.out.file("work", "run.json"), job.name, params=params, tags=tags)
 
 

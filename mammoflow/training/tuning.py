@@ -16,7 +16,8 @@ from mammoflow.config import Config
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers, top_spec, weights
-from mammoflow.tracking import Tracker
+from mammoflow.models.model_files import WEIGHTS_FILE
+from mammoflow.tracking import WEIGHTS_TAG, Tracker
 from mammoflow.training import trials
 from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
 
@@ -110,7 +111,8 @@ def _open_runs(
     for c in candidates:
         own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
         record = out.file("work", "runs", f"{c.name}.json")
-        runs[c.name] = tracker.reopen(record, c.name, parent=runs[""], params=shared | own, tags=tags | own)
+        named = tags | own | {WEIGHTS_TAG: c.folder(out, "best", WEIGHTS_FILE)}
+        runs[c.name] = tracker.reopen(record, c.name, parent=runs[""], params=shared | own, tags=named)
 
 
 class _Stream:
@@ -174,6 +176,8 @@ def _row(candidate: Candidate, result: Mapping[str, Any], run_id: str, survived:
         "best_epoch": result["best_epoch"],
         "epochs": result["epochs"],
         "parameters": result["parameters"],
+        "epoch_seconds": result["epoch_seconds"],
+        "memory_gib": result["memory_gib"],
         "run_id": run_id,
         "survived": survived,
     }
