@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 from mammoflow.config import AugmentConfig
 
@@ -76,12 +76,26 @@ def apply(grey_NHW: Tensor, changes: Changes) -> Tensor:
     Returns:
         float (N, 3, H, W), channels last in memory, on the same device.
     """
-    n, height, width = grey_NHW.shape
-    matrix_N22 = changes.affine.flip(1, 2)  # affine_grid counts (column, row)
-    half = torch.tensor([width / 2, height / 2], dtype=torch.float64)
-    theta_N23 = torch.zeros(n, 2, 3, dtype=torch.float64)
-    theta_N23[:, :, :2] = matrix_N22 * half[None, None, :] / half[None, :, None]  # from pixels to sides of length 2
-    grid = affine_grid(theta_N23.to(grey_NHW), [n, 1, height, width], align_corners=False)
+    grid = _grid(changes.affine.to(grey_NHW), *grey_NHW.shape[1:])
     warped_N1HW = grid_sample(grey_NHW[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    shifted_N3HW = warped_N1HW + changes.shift.to(grey_NHW)[:, :, None, None]
-    return shifted_N3HW.clamp_(0, 255).contiguous(memory_format=torch.channels_last)
+    shape = (len(grey_NHW), 3, *grey_NHW.shape[1:])
+    shifted_N3HW = torch.empty(shape, dtype=grey_NHW.dtype, device=grey_NHW.device, memory_format=torch.channels_last)
+    torch.add(warped_N1HW, changes.shift.to(grey_NHW)[:, :, None, None], out=shifted_N3HW)
+    return shifted_N3HW.clamp_(0, 255)
+
+
+def _grid(affine_N22: Tensor, height: int, width: int) -> Tensor:
+    """Return where each pixel of the results comes from: (N, H, W, 2), (column, row), the image's sides -1 to 1.
+
+    torch's own `affine_grid` multiplies matrices for every pixel, which takes seven times as long.
+    """
+    rows_H, columns_W = (
+        torch.arange(side, dtype=affine_N22.dtype, device=affine_N22.device) + (1 - side) / 2
+        for side in (height, width)
+    )
+    rows_H1 = rows_H[:, None]
+    weights = affine_N22[..., None, None]
+    grid = affine_N22.new_empty(len(affine_N22), height, width, 2)
+    torch.add(weights[:, 1, 0] * rows_H1, weights[:, 1, 1] * columns_W, out=grid[..., 0]).mul_(2 / width)
+    torch.add(weights[:, 0, 0] * rows_H1, weights[:, 0, 1] * columns_W, out=grid[..., 1]).mul_(2 / height)
+    return grid
