@@ -223,8 +223,9 @@ class ShardBatches:
             uses[group] -= 1
             if not self._cached and uses[group] == 0:
                 del self._pixels[group]
+        together = torch.from_numpy(np.stack(pixels))
         return Batch(
-            pixels=torch.from_numpy(np.stack(pixels)),
+            pixels=together.pin_memory() if torch.cuda.is_available() else together,
             labels=torch.from_numpy(self.labels[rows]),
             weights=torch.from_numpy(plan.real[step].astype(np.float32)),
             ids=[self.ids[row] for row in rows],

@@ -268,8 +268,8 @@ class Trunk(nn.Module):
         self._frozen: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W), float, grey values 0-255, to features (N, C, h, w)."""
-        scaled = (images - self.mean_grey) / self.scale
+        """Map images (N, 3, H, W), float, grey values 0-255, to features (N, C, h, w), in the weights' precision."""
+        scaled = ((images - self.mean_grey) / self.scale).to(next(self.layers.parameters()).dtype)
         if self.checkpointing and torch.is_grad_enabled():
             return checkpointing.run(self.layers, scaled)
         features: Tensor = self.layers(scaled)

@@ -69,13 +69,13 @@ class Histogram:
     """Drawn thick."""
 
 
-def curves(title: str, lines: Sequence[Line], stage_ends: Sequence[int], mark: str, limits: Any = None) -> bytes:
-    """Draw curves over epochs, with a dotted line after each stage.
+def curves(title: str, lines: Sequence[Line], rates: Mapping[int, float], mark: str, limits: Any = None) -> bytes:
+    """Draw curves over epochs, with a dotted line between stages and each one's learning rate.
 
     Args:
         title: what the figure shows.
         lines: the curves.
-        stage_ends: last epoch of each stage but the last.
+        rates: first epoch of each stage, counted from 1 -> its learning rate there (`stage_rates`).
         mark: kind of data, written below.
         limits: (lowest, highest) of the vertical axis; of the data where None.
 
@@ -97,8 +97,13 @@ def curves(title: str, lines: Sequence[Line], stage_ends: Sequence[int], mark: s
             markersize=3.5,
             label=line.name,
         )
-    for end in stage_ends:
-        axes.axvline(end + 0.5, color=_FAINT, linestyle=":", linewidth=1)
+    for first, rate in rates.items():
+        if first > 1:
+            axes.axvline(first - 0.5, color=_FAINT, linestyle=":", linewidth=1)
+        above = axes.get_xaxis_transform()  # epochs across, 0-1 upwards
+        ground = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
+        text = axes.text(first - 0.4, 0.98, f"lr {rate:g}", transform=above, va="top", rotation=90, bbox=ground)
+        text.set(color=_INK, fontsize=7)
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(len(line.values) for line in lines) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -175,10 +180,13 @@ def histogram(title: str, parts: Sequence[Histogram], axes_names: tuple[str, str
     return _svg(figure)
 
 
-def stage_ends(history: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return after which epochs, counted from 1, a new stage begins."""
-    stages = [row["stage"] for row in history]
-    return [index for index in range(1, len(stages)) if stages[index] != stages[index - 1]]
+def stage_rates(history: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Return the first epoch of each stage, counted from 1, and its learning rate."""
+    rates: dict[int, float] = {}
+    for index, row in enumerate(history):
+        if index == 0 or row["stage"] != history[index - 1]["stage"]:
+            rates[index + 1] = float(row["lr"])
+    return rates
 
 
 def _dress(figure: Figure, axes: Axes, title: str, mark: str) -> None:

@@ -104,7 +104,7 @@ def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
     if not history:  # a trunk as initialised
         return []
     blue, red = figures.COLOURS[:2]
-    ends = figures.stage_ends(history)
+    rates = figures.stage_rates(history)
     losses = [
         figures.Line(name="training", values=[row["loss"] for row in history], colour=blue, dashed=True),
         figures.Line(name="validation", values=[row["val_loss"] for row in history], colour=red),
@@ -113,13 +113,13 @@ def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
     best = max(row["val_accuracy"] for row in history)
     return [
         page.picture(
-            figures.curves(f"{name}: loss of the patch classifier", losses, ends, inputs.mark),
+            figures.curves(f"{name}: loss of the patch classifier", losses, rates, inputs.mark),
             "svg+xml",
             f"Training and validation loss of the patch classifier {name} over {len(history)} epochs",
             f"{name}: mean cross-entropy by epoch, of training patches as augmented and of validation patches.",
         ),
         page.picture(
-            figures.curves(f"{name}: accuracy on validation patches", accuracy, ends, inputs.mark, (0, 1)),
+            figures.curves(f"{name}: accuracy on validation patches", accuracy, rates, inputs.mark, (0, 1)),
             "svg+xml",
             f"Validation accuracy of the patch classifier {name} over {len(history)} epochs, at best {best:.3f}",
             f"{name}: accuracy by epoch, at best {best:.3f}.",
@@ -130,10 +130,11 @@ def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
 def _candidate_curves(inputs: ReportInputs, backbone: str) -> list[dict[str, str]]:
     """Return validation AUC and loss of every candidate on one trunk."""
     rows = [row for row in inputs.ranking if row["backbone"] == backbone]
-    aucs, losses, ends = [], [], set()
+    aucs, losses = [], []
+    rates: dict[int, float] = {}
     for index, row in enumerate(rows):
         history = lake.read_json(inputs.search.file("candidates", row["name"], "history.json"))
-        ends.update(figures.stage_ends(history))
+        rates |= figures.stage_rates(history)
         colour = figures.COLOURS[index] if index < len(figures.COLOURS) else _GREY
         top, member = row["top_layers"], row["name"] in inputs.ensemble.names
         auc, val_loss, loss = ([epoch[key] for epoch in history] for key in ("val_auc", "val_loss", "loss"))
@@ -144,13 +145,13 @@ def _candidate_curves(inputs: ReportInputs, backbone: str) -> list[dict[str, str
     reached = f"the best, {best['top_layers']}, reaches {best['val_auc']:.3f}"
     return [
         page.picture(
-            figures.curves(f"{backbone} trunk: validation AUC", aucs, sorted(ends), inputs.mark),
+            figures.curves(f"{backbone} trunk: validation AUC", aucs, rates, inputs.mark),
             "svg+xml",
             f"Validation AUC by epoch of {len(rows)} top layers on the trunk {backbone}; {reached}",
             f"{backbone}: AUC on validation films by epoch; {reached}.",
         ),
         page.picture(
-            figures.curves(f"{backbone} trunk: loss", losses, sorted(ends), inputs.mark),
+            figures.curves(f"{backbone} trunk: loss", losses, rates, inputs.mark),
             "svg+xml",
             f"Training and validation loss by epoch of {len(rows)} top layers on the trunk {backbone}",
             f"{backbone}: loss on validation films (solid) and training films (dashed) by epoch.",

@@ -155,9 +155,11 @@ class BankRun:
         """Add the gradient of a step's part; returns the losses (K, N)."""
         weights_N = (batch.weights * self._class_weights[batch.labels]).to(self._device)
         logits_KN2, extra_KN = self._forward(batch)
-        losses_KN = _cross_entropies(logits_KN2.float(), batch.labels.to(self._device))
+        losses_KN = _cross_entropies(loop.at_least_float32(logits_KN2), batch.labels.to(self._device))
         # workers' gradients are averaged: each gives its part of the step's mean, times their number
-        loss = ((losses_KN + extra_KN.float()) * weights_N).sum() * (self._workers.world_size / len(batch.step_labels))
+        loss = ((losses_KN + loop.at_least_float32(extra_KN)) * weights_N).sum() * (
+            self._workers.world_size / len(batch.step_labels)
+        )
         torch.autograd.backward(loss)  # the sum over candidates: none of them is in another's gradient
         return losses_KN.detach()
 

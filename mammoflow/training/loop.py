@@ -137,6 +137,11 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return values of a reduced precision as float32, others as they are: what losses are computed from."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def parts(batch: Batch, number: int) -> list[Batch]:
     """Cut a worker's share of a step into so many parts, of nearly equal size and of the same step."""
     rows = [part for part in np.array_split(np.arange(len(batch.labels)), number) if len(part)]

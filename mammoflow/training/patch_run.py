@@ -112,7 +112,7 @@ class PatchRun:
         device = self._device
         logits = self._forward(batch)
         labels, weights = batch.labels.to(device), batch.weights.to(device)
-        losses_N = cross_entropy(logits.float(), labels, reduction="none")
+        losses_N = cross_entropy(loop.at_least_float32(logits), labels, reduction="none")
         if self._config.balanced:
             weights = weights * loop.balance_step(batch.labels, batch.step_labels).to(device)
         # workers' gradients are averaged: each gives its part of the step's mean, times their number

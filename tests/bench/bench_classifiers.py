@@ -13,6 +13,8 @@ Prints one JSON line a figure.
 
 import argparse
 import json
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -30,7 +32,7 @@ from mammoflow.models import classifiers
 from mammoflow.models.classifiers import ImageSpec, PatchClassifier, PatchSpec, WholeImageClassifier
 
 HEIGHT, WIDTH, SIDE, STRIDE = 1152, 896, 224, 32
-ROUNDS = 3
+ROUNDS = 5
 BATCH = 33
 """Patches classified at once, one by one being slower."""
 
@@ -112,7 +114,7 @@ def whole_against_sliding(backbone: str, images: list[NDArray[np.uint16]]) -> No
     show("whole_vs_sliding_difference", statistics.median(differences), "probability", "-", against, **about)
 
 
-def time_of_step(backbone: str, height: int, width: int) -> Callable[[], None]:
+def new_step(backbone: str, height: int, width: int, *, checkpointing: bool = False) -> Callable[[], None]:
     """Return a training step on one image, all layers."""
     spec = ImageSpec(
         backbone=backbone,
@@ -126,6 +128,7 @@ def time_of_step(backbone: str, height: int, width: int) -> Callable[[], None]:
         weights=None,
     )
     model = WholeImageClassifier(spec).train().to(memory_format=torch.channels_last)
+    model.trunk.checkpointing = checkpointing
     image = torch.rand(1, 3, height, width).mul(255).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
@@ -137,10 +140,32 @@ def time_of_step(backbone: str, height: int, width: int) -> Callable[[], None]:
     return step
 
 
+def memory_of_step(backbone: str, checkpointing: bool) -> float:
+    """Return what two steps at 2304x1792 take of a new process's memory beside the network [GiB]."""
+    step = new_step(backbone, 2 * HEIGHT, 2 * WIDTH, checkpointing=checkpointing)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+
+
+def checkpointed_against_plain(backbone: str) -> None:
+    """Compare memory and time of a step with and without checkpointing."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        plain, less = (pool.apply(memory_of_step, (backbone, how)) for how in (False, True))
+    steps = [new_step(backbone, HEIGHT, WIDTH, checkpointing=how) for how in (False, True)]
+    for step in steps:
+        step()
+    slower = statistics.median(seconds(steps[1]) / seconds(steps[0]) for _ in range(ROUNDS))
+    about = {"backbone": backbone, "gib": [round(less, 2), round(plain, 2)], "time": round(slower, 2)}
+    show("checkpointing_memory", less / plain, "ratio", "-", "a step at 2304x1792 that keeps all activations", **about)
+
+
 def native_against_reduced(backbone: str) -> None:
     """Time a step at 1152x896 and at four times its pixels."""
-    small, large = (time_of_step(backbone, HEIGHT * times, WIDTH * times) for times in (1, 2))
-    small(), large()
+    small, large = (new_step(backbone, HEIGHT * times, WIDTH * times) for times in (1, 2))
+    for step in (small, large, small, large):
+        step()
     pairs = [(seconds(large), seconds(small)) for _ in range(ROUNDS)]
     ratio = statistics.median(one / other for one, other in pairs)
     times = [round(statistics.median(column), 2) for column in zip(*pairs, strict=True)]
@@ -157,6 +182,7 @@ def main() -> None:
     images = films(options.images)
     whole_against_sliding(options.backbone, images)
     native_against_reduced("resnet18")
+    checkpointed_against_plain("resnet18")
 
 
 if __name__ == "__main__":

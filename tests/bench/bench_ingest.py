@@ -304,7 +304,15 @@ def memory(source: Path, images: int, run: Config, root: Lake) -> None:
     figure("worker_rss_growth", many / few, "ratio", "about 1", f"{images // 2} images", **about)
     figure("spilled_mib", spilled, "MiB", "0", "a set of more than 4 times the object store", **about)
     sizes = [os.path.getsize(url) for url in lake.iter_shards(made)]  # noqa: PTH202
-    figure("shard_mib", max(sizes) / 2**20, "MiB", "64-512", "64 images of 1152x896, the default", shards=len(sizes))
+    images_per_shard = run.compute.images_per_shard
+    figure(
+        "shard_mib",
+        max(sizes) / 2**20,
+        "MiB",
+        "64-512",
+        f"{images_per_shard} images of 1152x896, the default",
+        shards=len(sizes),
+    )
 
 
 class ray_cluster:  # noqa: N801
@@ -343,7 +351,7 @@ def main() -> None:
             if options.only in (None, "scaling"):
                 scaling(first, options.images, options.rounds, run, root)
         if options.only in (None, "memory"):
-            memory(first, options.images, config(images_per_shard=64), root)
+            memory(first, options.images, config(ComputeConfig().images_per_shard), root)
 
 
 if __name__ == "__main__":

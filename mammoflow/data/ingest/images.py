@@ -5,7 +5,7 @@ Shape letters: N rows of a shard; H, W image rows, columns [px].
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import cv2
@@ -105,7 +105,9 @@ def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> l
 def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> Row:
     """Decode some images and write them as one shard; runs in a Ray Data task."""
     cv2.setNumThreads(1)  # the task has one core
-    rows, pixels, quarantine = [], [], []
+    rows: list[Row] = []
+    quarantine: list[Row] = []
+    room_NHW = np.empty((job["units"], images.height, images.width), np.uint16)
     for exam in exams.slice(job["first"], job["units"]).to_pylist():
         try:
             decoded = decode.load_image(exam["path"], images)
@@ -114,14 +116,14 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
             continue
         lesions, faults = _outlines(exam, decoded)
         quarantine += faults
+        room_NHW[len(rows)] = decoded.pixels
         rows.append(
             {name: exam.get(name) for name in schema.images(1, 1).names if name != "pixels"}
             | {name: exam[name] or getattr(decoded.identity, name) for name in ("laterality", "view")}
             | {"source_height": decoded.source_height, "source_width": decoded.source_width, "lesions": lesions}
             | {"vendor": decoded.identity.vendor}
         )
-        pixels.append(decoded.pixels)
-    pixels_NHW = np.stack(pixels) if pixels else np.empty((0, images.height, images.width), np.uint16)
+    pixels_NHW = room_NHW[: len(rows)]
     entry = {
         "split": job["shard"].partition("-")[0],
         "images": len(rows),
@@ -129,8 +131,8 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         "patients": sorted({row["patient_id"] for row in rows}),
         "grey_sum": int(pixels_NHW.sum(dtype=np.uint64)),
         "pixels": pixels_NHW.size,
-        "histogram": _histogram(pixels).tolist(),
-        "pixel_hashes": {row["image_id"]: _hash(one) for row, one in zip(rows, pixels, strict=True)},
+        "histogram": _histogram(pixels_NHW).tolist(),
+        "pixel_hashes": {row["image_id"]: _hash(one) for row, one in zip(rows, pixels_NHW, strict=True)},
         "outlines_missing": sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
         "quarantine": quarantine,
     }
@@ -139,7 +141,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
     return {"units": job["units"], "bad": job["units"] - len(rows)}
 
 
-def _histogram(pixels: list[NDArray[np.uint16]]) -> NDArray[np.int64]:
+def _histogram(pixels: Iterable[NDArray[np.uint16]]) -> NDArray[np.int64]:
     """Count pixels by grey value, in 256 bins of equal width."""
     counts = np.zeros(256, np.int64)
     for pixels_HW in pixels:
