@@ -14,13 +14,15 @@ Prints one JSON line a figure.
 import argparse
 import json
 import multiprocessing
-import resource
+import re
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -143,10 +145,12 @@ def new_step(backbone: str, height: int, width: int, *, checkpointing: bool = Fa
 def memory_of_step(backbone: str, checkpointing: bool) -> float:
     """Return what two steps at 2304x1792 take of a new process's memory beside the network [GiB]."""
     step = new_step(backbone, 2 * HEIGHT, 2 * WIDTH, checkpointing=checkpointing)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = psutil.Process().memory_info().rss
     step()
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 2**20 - before / 2**30
 
 
 def checkpointed_against_plain(backbone: str) -> None:

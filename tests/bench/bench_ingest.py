@@ -285,34 +285,25 @@ def halved(source: Path, folder: Path) -> Path:
     return folder
 
 
-def memory(source: Path, images: int, run: Config, root: Lake) -> None:
-    """Measure workers' memory and spills at half and at twice the number of films, and the size of a shard."""
-    peaks = {}
-    for count, folder in (
-        (images // 2, halved(source, Path(root.root) / "half")),
-        (images * 2, doubled(source, Path(root.root) / "twice")),
-    ):
+def memory(source: Path, images: int, root: Lake) -> None:
+    """Measure workers' memory and spills at half and at twice the number of films, and a shard of the default size."""
+    default, small = ComputeConfig().images_per_shard, 64  # which fill shards in the smaller set too
+    half, twice = halved(source, Path(root.root) / "half"), doubled(source, Path(root.root) / "twice")
+    peaks = []
+    for folder, images_per_shard in ((half, small), (twice, small), (twice, default)):
         with ray_cluster():  # new processes: memory of theirs never shrinks
             watch = Workers()
             watch.start()
-            made, _ = whole(run, folder, root)
-            peaks[count] = watch.stop()
+            made, _ = whole(config(images_per_shard), folder, root)
+            peaks.append(watch.stop())
             spilled = spilled_mib()
-    few, many = peaks.values()
-    about = {"images": list(peaks), "object_store_mib": STORE // 2**20}
-    figure("worker_rss_gib", max(few, many) / 2**30, "GiB", "<= 1.5", "shards of the default size", **about)
-    figure("worker_rss_growth", many / few, "ratio", "about 1", f"{images // 2} images", **about)
+    about = {"images": [images // 2, images * 2], "object_store_mib": STORE // 2**20}
+    figure("worker_rss_gib", max(peaks) / 2**30, "GiB", "<= 1.5", f"shards of {default} images, the default", **about)
+    figure("worker_rss_growth", peaks[1] / peaks[0], "ratio", "about 1", f"{images // 2} images", **about)
     figure("spilled_mib", spilled, "MiB", "0", "a set of more than 4 times the object store", **about)
     sizes = [os.path.getsize(url) for url in lake.iter_shards(made)]  # noqa: PTH202
-    images_per_shard = run.compute.images_per_shard
-    figure(
-        "shard_mib",
-        max(sizes) / 2**20,
-        "MiB",
-        "64-512",
-        f"{images_per_shard} images of 1152x896, the default",
-        shards=len(sizes),
-    )
+    against = f"{default} images of 1152x896, the default"
+    figure("shard_mib", max(sizes) / 2**20, "MiB", "64-512", against, shards=len(sizes))
 
 
 class ray_cluster:  # noqa: N801
@@ -351,7 +342,7 @@ def main() -> None:
             if options.only in (None, "scaling"):
                 scaling(first, options.images, options.rounds, run, root)
         if options.only in (None, "memory"):
-            memory(first, options.images, config(ComputeConfig().images_per_shard), root)
+            memory(first, options.images, root)
 
 
 if __name__ == "__main__":
