@@ -269,7 +269,8 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W), float, grey values 0-255, to features (N, C, h, w), in the weights' precision."""
-        scaled = ((images - self.mean_grey) / self.scale).to(next(self.layers.parameters()).dtype)
+        precision = next((parameter.dtype for parameter in self.layers.parameters()), images.dtype)
+        scaled = ((images - self.mean_grey) / self.scale).to(precision)
         if self.checkpointing and torch.is_grad_enabled():
             return checkpointing.run(self.layers, scaled)
         features: Tensor = self.layers(scaled)
