@@ -186,7 +186,7 @@ def main() -> None:
     images = films(options.images)
     whole_against_sliding(options.backbone, images)
     native_against_reduced("resnet18")
-    checkpointed_against_plain("resnet18")
+    checkpointed_against_plain(options.backbone)
 
 
 if __name__ == "__main__":
