@@ -5,6 +5,7 @@ Plain PyTorch. torch's own `checkpoint_sequential` would take BatchNorm's runnin
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -16,12 +17,14 @@ def run(layers: nn.Sequential, images: Tensor) -> Tensor:
     The result and the gradients are those of `layers(images)`.
     """
     for part in parts(layers):
-
-        def contexts(part: nn.Sequential = part) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _statistics_kept(part)
-
+        contexts = partial(_contexts, part)
         images = checkpoint(part, images, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
     return images
+
+
+def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of a part's first and second forward pass."""
+    return nullcontext(), _statistics_kept(part)
 
 
 def parts(layers: nn.Sequential) -> list[nn.Sequential]:

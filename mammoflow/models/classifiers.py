@@ -9,19 +9,20 @@ heatmap. Images are grey values 0-255, repeated to 3 channels.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from mammoflow.config import ImageConfig
 from mammoflow.models import backbones, top_spec, weights
 from mammoflow.models.backbones import Trunk, seeded
 from mammoflow.models.dropout import Dropout
-from mammoflow.models.top_layers import Ground, Heatmap, TopLayers
+from mammoflow.models.top_layers import Ground, TopLayers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ class WholeImageClassifier(nn.Module):
 Classifier = PatchClassifier | WholeImageClassifier
 
 
+@cache  # it builds the trunk's layers, and a search asks for the same ground for every candidate
 def ground(backbone: str, images: ImageConfig, side: int, classes: int) -> Ground:
     """Return what top layers stand on: the feature maps of an image and of a patch.
 
@@ -302,9 +304,8 @@ def heatmap(model: PatchClassifier, pixels_HW: Tensor) -> NDArray[np.float32]:
     Source: paper, methods (heatmap variant): stride-1 average pooling over a patch's map, FC as 1x1 convolution.
     """
     features = model.trunk(to_input(pixels_HW[None].to(_device(model))))
-    size = ImageConfig(height=pixels_HW.shape[0], width=pixels_HW.shape[1])
-    layer = Heatmap(ground(model.spec.backbone, size, model.spec.side, len(model.spec.classes))).to(features)
-    layer.take(model.top)
-    logits = layer(features)[0].permute(1, 2, 0)
+    kernel = backbones.feature_size(model.trunk.backbone, model.spec.side, model.spec.side)
+    pooled = avg_pool2d(features, kernel, stride=1)
+    logits = model.top(pooled[0].permute(1, 2, 0))
     probabilities: NDArray[np.float32] = logits.float().softmax(dim=-1).cpu().numpy()
     return probabilities

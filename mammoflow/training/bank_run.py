@@ -142,11 +142,7 @@ class BankRun:
     def _step(self, batch: Batch, losses: EpochLosses) -> None:
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
-        parts = loop.parts(batch, self._config.parts)
-        found = []
-        for number, part in enumerate(parts, start=1):
-            with loop.averaging(self._net, last=number == len(parts)):
-                found.append(self._add_gradient(part))
+        found = loop.in_parts(self._net, batch, self._config.parts, self._add_gradient)
         for optimiser in self._optimisers:
             optimiser.step()
         losses.add(torch.cat(found, dim=1), batch.weights, batch.ids)

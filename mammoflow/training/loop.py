@@ -8,7 +8,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -157,9 +157,25 @@ def parts(batch: Batch, number: int) -> list[Batch]:
     ]
 
 
-def averaging(net: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Return the context of one part's backward pass: workers' gradients are averaged after the step's last part."""
-    return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
+def in_parts(net: nn.Module, batch: Batch, number: int, add_gradient: Callable[[Batch], Tensor]) -> list[Tensor]:
+    """Add up a step's gradient part by part; workers' gradients are averaged after the last one.
+
+    Args:
+        net: what is trained, as `Workers.wrap` returned it.
+        batch: the worker's share of the step.
+        number: of parts.
+        add_gradient: runs forwards and backwards on a part, and returns its losses.
+
+    Returns:
+        The losses of each part.
+    """
+    found = []
+    own = parts(batch, number)
+    for place, part in enumerate(own, start=1):
+        more = place < len(own)
+        with net.no_sync() if more and isinstance(net, DistributedDataParallel) else nullcontext():
+            found.append(add_gradient(part))
+    return found
 
 
 def balance_step(labels_N: Tensor, step_labels: Tensor) -> Tensor:

@@ -99,11 +99,7 @@ class PatchRun:
 
     def _step(self, optimiser: torch.optim.Adam, batch: Batch, losses: EpochLosses) -> None:
         optimiser.zero_grad(set_to_none=True)
-        parts = loop.parts(batch, self._config.parts)
-        found = []
-        for number, part in enumerate(parts, start=1):
-            with loop.averaging(self._net, last=number == len(parts)):
-                found.append(self._add_gradient(part))
+        found = loop.in_parts(self._net, batch, self._config.parts, self._add_gradient)
         optimiser.step()
         losses.add(torch.cat(found)[None], batch.weights, batch.ids)
 
