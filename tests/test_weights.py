@@ -27,7 +27,7 @@ def test_pretrained_weights_arrive_by_name(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     published = {f"features.{name}": value for name, value in BACKBONES["vgg11"].build().state_dict().items()}
     published["classifier.0.weight"] = torch.zeros(1)
-    file = tmp_path / "hub" / "checkpoints" / Path(BACKBONES["vgg11"].pretrained["imagenet"].enum.url).name
+    file = tmp_path / "hub" / "checkpoints" / Path(BACKBONES["vgg11"].pretrained["imagenet"].url).name
     file.parent.mkdir(parents=True)
     torch.save(published, file)  # as if downloaded before
     trunk = Trunk(BACKBONES["vgg11"], 50.0, GREY_STD)

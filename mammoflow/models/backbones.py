@@ -1,6 +1,6 @@
 """Convolutional trunks by name: what they are built of, where stages cut them, how their weights want input scaled.
 
-Plain PyTorch and torchvision; no Ray, no files.
+Plain PyTorch and torchvision, and timm for names that begin with `timm:` (timm_trunks.py); no Ray, no files.
 
 Shape letters: N images, H W rows and columns [px], C channels of the trunk's output, h w its rows and columns.
 """
@@ -8,18 +8,20 @@ Shape letters: N images, H W rows and columns [px], C channels of the trunk's ou
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet, conv1x1
 from torchvision.models.vgg import make_layers
 
 from mammoflow.errors import ConfigError
-from mammoflow.models import checkpointing
+from mammoflow.models import checkpointing, timm_trunks
+from mammoflow.models.timm_trunks import is_timm
 
 GREY_STD = 255 * 0.226
 """Divisor of grey values 0-255 that torchvision's ImageNet weights expect (the mean of three channels)."""
@@ -41,12 +43,10 @@ def is_file(weights: str) -> bool:
 class Pretrained:
     """Published weights of a backbone."""
 
-    enum: models.WeightsEnum
-    """torchvision's entry: address and checksum."""
-    prefix: str = ""
-    """What the names of the trunk's weights begin with in that file."""
-    scale: float = GREY_STD
-    """The trunk's input is (grey value 0-255 - mean grey) / scale."""
+    url: str
+    """Where they are published."""
+    download: Callable[[], Mapping[str, Tensor]]
+    """Fetches them, or takes them from a cache; raises OSError or RuntimeError where it can't."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,34 +54,36 @@ class Backbone:
     """One entry of the registry. Every trunk has stride 32."""
 
     name: str
-    family: Literal["Resnet", "VGG"]
+    family: str
+    """Of whose candidates the best goes on: Resnet, VGG, or the class of a net of timm, such as EfficientNet."""
     channels: int
     """C, channels of the last feature map."""
-    receptive_field: int
-    """Side of the square of input pixels that one cell of the last map sees [px]."""
-    build: Callable[[], nn.Sequential]
-    """Makes the trunk's layers, randomly initialised, in the order in which they run."""
+    receptive_field: int | None
+    """Side of the square of input pixels that one cell of the last map sees [px]; None: unknown, or the whole image, as
+    where squeeze-and-excitation pools over it. Nothing that is computed depends on it."""
+    build: Callable[[], nn.Module]
+    """Makes the trunk's layers, randomly initialised; a Sequential holds them in the order in which they run."""
     stages: tuple[str, ...]
     """Names of the layers (dots go deeper) in order; between them training may be cut."""
     top_from: str
     """The stage where `top` training begins: res3b of Resnet50, block4_conv1 of VGG16, and their like."""
-    pretrained: Mapping[str, Pretrained] = field(default_factory=dict)
+    pretrained: Mapping[str, Pretrained] = field(default_factory=dict, hash=False)
+    grey_std: float = GREY_STD
+    """The trunk's input is (grey value 0-255 - mean grey) / this."""
 
     def scale(self, weights: str | None) -> float:
-        """Return the input scale that these weights expect; random initialisation and files take ImageNet's.
+        """Return the input scale that these weights expect; random initialisation and files take the published ones'.
 
         Raises:
             ConfigError: the backbone has no weights of that name.
         """
-        if weights is None or is_file(weights):
-            return GREY_STD
-        if weights not in self.pretrained:
+        if weights is not None and not is_file(weights) and weights not in self.pretrained:
             known = ", ".join(self.pretrained) or "none"
             raise ConfigError(
                 f"backbone {self.name} has no weights {weights!r} (known: {known}); choose one, give a file "
                 f"({', '.join(WEIGHT_FILES)}), or None for random"
             )
-        return self.pretrained[weights].scale
+        return self.grey_std
 
 
 def _resnet(block: type[BasicBlock | Bottleneck], units: Sequence[int]) -> nn.Sequential:
@@ -136,6 +138,13 @@ def seeded(seed: int, build: Callable[[], _Model]) -> _Model:
         return build()
 
 
+def _torchvisions(weights: models.WeightsEnum | None) -> dict[str, Pretrained]:
+    if weights is None:
+        return {}
+    download = partial(weights.get_state_dict, progress=False, check_hash=True, weights_only=True)
+    return {"imagenet": Pretrained(url=weights.url, download=download)}
+
+
 def _resnet_entry(
     name: str,
     units: Sequence[int],
@@ -154,7 +163,7 @@ def _resnet_entry(
         build=partial(_resnet, block, units),
         stages=("conv1", "bn1", "relu", "maxpool", *inner),
         top_from=top_from,
-        pretrained={} if weights is None else {"imagenet": Pretrained(enum=weights)},
+        pretrained=_torchvisions(weights),
     )
 
 
@@ -177,7 +186,7 @@ def _vgg_entry(
         build=partial(_vgg, widths, batch_norm),
         stages=tuple(str(index) for index in range(layers)),
         top_from=top_from,
-        pretrained={} if weights is None else {"imagenet": Pretrained(enum=weights, prefix="features.")},
+        pretrained=_torchvisions(weights),
     )
 
 
@@ -217,14 +226,41 @@ BACKBONES: Mapping[str, Backbone] = {entry.name: entry for entry in _ENTRIES}
 
 
 def find(name: str) -> Backbone:
-    """Return the backbone of that name.
+    """Return the backbone of that name: one of `BACKBONES`, or `timm:<name>` where timm is installed.
 
     Raises:
-        ConfigError: unknown; names the known.
+        ConfigError: unknown; names the known. A net of timm that is no trunk, or timm is not installed.
     """
+    if is_timm(name):
+        return _of_timm(name)
     if name not in BACKBONES:
-        raise ConfigError(f"backbone is {name!r}, but must be one of {', '.join(BACKBONES)}")
+        raise ConfigError(
+            f"backbone is {name!r}, but must be one of {', '.join(BACKBONES)}, or timm:<name> of a convolutional net "
+            "of stride 32"
+        )
     return BACKBONES[name]
+
+
+@cache  # it builds the net
+def _of_timm(name: str) -> Backbone:
+    facts = timm_trunks.look_up(name)
+    download = partial(timm_trunks.download, name)
+    return Backbone(
+        name=name,
+        family=facts.family,
+        channels=facts.layout.channels,
+        receptive_field=None,
+        build=partial(timm_trunks.build, name),
+        stages=facts.layout.stages,
+        top_from=facts.layout.top_from,
+        pretrained={"imagenet": Pretrained(url=facts.url, download=download)} if facts.url else {},
+        grey_std=facts.grey_std,
+    )
+
+
+def slug(name: str) -> str:
+    """Return a backbone's name as it stands in names of files, folders and runs: without the colon of timm's."""
+    return name.replace(":", "-")
 
 
 BN_MOMENTUM = 0.01
@@ -238,7 +274,7 @@ then fail as soon as they are evaluated.
 def slow_statistics(layers: nn.Module) -> None:
     """Make every BatchNorm below average over about a hundred batches."""
     for layer in layers.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, _BatchNorm):
             layer.momentum = BN_MOMENTUM
 
 
@@ -272,7 +308,7 @@ class Trunk(nn.Module):
         precision = next((parameter.dtype for parameter in self.layers.parameters()), images.dtype)
         scaled = ((images - self.mean_grey) / self.scale).to(precision)
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpointing.run(self.layers, scaled)
+            return checkpointing.run(self.layers, self.backbone.stages, scaled)
         features: Tensor = self.layers(scaled)
         return features
 
@@ -293,6 +329,7 @@ class Trunk(nn.Module):
         return self
 
 
+@cache  # it builds the trunk's layers
 def feature_size(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
     """Return rows and columns of the trunk's output for images of this size, without computing anything.
 
@@ -302,7 +339,7 @@ def feature_size(backbone: Backbone, height: int, width: int) -> tuple[int, int]
     Source: 1152x896 gives 36x28 (paper, methods).
     """
     with torch.device("meta"):
-        layers = backbone.build().eval()
+        layers = backbone.build().to("meta").eval()
         try:
             h, w = layers(torch.empty(1, 3, height, width)).shape[-2:]
         except RuntimeError as error:

@@ -239,7 +239,7 @@ def assemble(spec: ImageSpec, trunk: Trunk, top: TopLayers) -> WholeImageClassif
 
 def candidate_name(backbone: str, top_layers: str) -> str:
     """Return a candidate's name, such as `resnet50-512-512-1024x2-512-512-1024x2` or `vgg16-256x1-128x1`."""
-    return f"{backbone}-{top_spec.slug(top_layers)}"
+    return f"{backbones.slug(backbone)}-{top_spec.slug(top_layers)}"
 
 
 def candidate_kind(backbone: str, top_layers: str) -> str:

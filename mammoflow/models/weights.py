@@ -16,15 +16,16 @@ from torch import Tensor
 from mammoflow import lake
 from mammoflow.errors import LakeError, TrainingError
 from mammoflow.models.backbones import GREY_STD, Backbone, Trunk, is_file
+from mammoflow.models.timm_trunks import is_timm
 
 _NESTS = ("state_dict", "model", "model_state_dict")
 """Keys under which checkpoints keep the weights beside other things."""
 
 
 def load(trunk: Trunk, weights: str) -> None:
-    """Fill a trunk with published weights, downloaded once to torch's own cache, or with those of a file.
+    """Fill a trunk with published weights, downloaded once to torch's or Hugging Face's cache, or with those of a file.
 
-    Names in the file are those of torchvision's model, or of a model of ours, or either behind a common prefix.
+    Names in the file are those of torchvision's or timm's model, or of a model of ours, or any behind a common prefix.
 
     Args:
         trunk: to be filled.
@@ -64,13 +65,13 @@ def check(backbone: Backbone, weights: str | None) -> None:
 def _published(backbone: Backbone, weights: str) -> Mapping[str, Tensor]:
     entry = backbone.pretrained[weights]
     try:
-        state: Mapping[str, Tensor] = entry.enum.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return entry.download()
     except (OSError, RuntimeError) as error:  # no network, no space; a download cut short
+        place = "" if is_timm(backbone.name) else f"put the file into {torch.hub.get_dir()}/checkpoints, "
         raise TrainingError(
-            f"can't download {entry.enum.url} ({error}); let this machine reach it once, put the file into "
-            f"{torch.hub.get_dir()}/checkpoints, give a file, or train from random weights with `weights=None`"
+            f"can't download {entry.url} ({error}); let this machine reach it once, {place}give a file, or train from "
+            "random weights with `weights=None`"
         ) from error
-    return state
 
 
 def _of_file(url: str) -> Mapping[str, Tensor]:

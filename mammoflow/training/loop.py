@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, StageConfig
@@ -305,7 +306,7 @@ def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Itera
 
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", 3 (PreciseBN).
     """
-    norms = [layer for layer in layers.modules() if isinstance(layer, nn.BatchNorm2d) and layer.training]
+    norms = [layer for layer in layers.modules() if isinstance(layer, _BatchNorm) and layer.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
