@@ -89,7 +89,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
     patches = root.artefact("patches", cut, images, *([left_out] if left_out else []), config.patches, seed)
     found = {
         trunk.backbone: root.artefact(
-            "trunks", trunk.backbone, patches, trunk.backbone, _weights(trunk), trunk.training, seed
+            "trunks", backbones.slug(trunk.backbone), patches, trunk.backbone, _weights(trunk), trunk.training, seed
         )
         for trunk in config.trunks
     }

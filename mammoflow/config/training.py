@@ -100,7 +100,8 @@ class TrunkConfig:
     """One patch classifier, whose convolutional part becomes the trunk of whole-image classifiers."""
 
     backbone: str = "resnet50"
-    """A name of models.backbones.BACKBONES."""
+    """A name of models.backbones.BACKBONES; or `timm:<name>`, such as `timm:tf_efficientnet_lite0`: a convolutional net
+    of stride 32 of the package timm (`pip install 'mammoflow[timm]'`), whose `imagenet` is timm's own download."""
     weights: str | None = "imagenet"
     """`imagenet` for torchvision's weights (downloaded by your machine); a path or URL of a file of weights
     (.safetensors, .pth, .pt; its contents, not its path, enter fingerprints); `runs:/<id>` for those of an MLflow run;

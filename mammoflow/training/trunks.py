@@ -14,7 +14,7 @@ from mammoflow import lake as lakes
 from mammoflow.config import Config, PatchTrainingConfig, TrunkConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import classifiers
+from mammoflow.models import backbones, classifiers
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
 from mammoflow.training import trials
@@ -91,7 +91,7 @@ def train(
         for job in jobs:
             runs[job.name] = _open_run(tracker, config, job)
         trials.run(jobs, config.compute, stream.on_epoch)
-    return {job.name: _summary(job, runs[job.name]) for job in jobs}
+    return {job.spec.backbone: _summary(job, runs[job.name]) for job in jobs}
 
 
 class _Stream:
@@ -124,7 +124,7 @@ def _job(
         weights=trunk.weights,
     )
     return PatchJob(
-        name=trunk.backbone,
+        name=backbones.slug(trunk.backbone),
         spec=spec,
         training=trunk.training,
         patches=patches,
@@ -135,7 +135,12 @@ def _job(
 
 def _open_run(tracker: Tracker, config: Config, job: PatchJob) -> str:
     """Go on with the run of an interrupted try, or open a new one and remember it."""
-    params = {"recipe": config.name, "backbone": job.name, "seed": config.seed, "training": lakes.science(job.training)}
+    params = {
+        "recipe": config.name,
+        "backbone": job.spec.backbone,
+        "seed": config.seed,
+        "training": lakes.science(job.training),
+    }
     tags = {"stage": "trunks", "artefact": job.out.fingerprint, "patches": job.patches.fingerprint}
     tags[WEIGHTS_TAG] = job.out.file("best", WEIGHTS_FILE)
     return tracker.reopen(job.out.file("work", "run.json"), job.name, params=params, tags=tags)

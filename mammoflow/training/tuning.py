@@ -51,7 +51,7 @@ def search(
         _open_runs(tracker, config, candidates, images, out, runs)
         packs = [
             BankJob(
-                name=f"{trunk.backbone}-stage1",
+                name=f"{backbones.slug(trunk.backbone)}-stage1",
                 stage=0,
                 candidates=tuple(c for c in candidates if c.backbone == trunk.backbone),
                 training=config.image_training,
