@@ -19,7 +19,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.data import decode
 from mammoflow.data.fit import plan_fit
 from mammoflow.errors import ConfigError, DecodeError, LakeError
-from mammoflow.models.classifiers import WholeImageClassifier
+from mammoflow.models.classifiers import ImageSpec, WholeImageClassifier
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results import prediction
 from mammoflow.results.ensemble import Ensemble
@@ -99,8 +99,8 @@ class Predictor:
         return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
 
 
-def write_folder(url: str, about: About, members: Mapping[str, str]) -> None:
-    """Write the folder of a predictor.
+def write_folder(url: str, about: About, members: Mapping[str, str]) -> list[ImageSpec]:
+    """Write the folder of a predictor, and return the members' specs.
 
     Args:
         url: the folder, created where absent.
@@ -112,6 +112,7 @@ def write_folder(url: str, about: About, members: Mapping[str, str]) -> None:
     """
     lake.write_json(lake.join(url, ABOUT), asdict(about))
     images = about.images
+    specs = []
     for name in about.ensemble.names:
         spec = prediction.whole_image(members[name]).spec
         if (spec.height, spec.width, spec.fit) != (images.height, images.width, images.fit):
@@ -120,6 +121,8 @@ def write_folder(url: str, about: About, members: Mapping[str, str]) -> None:
                 f"({images.fit}); choose members from one search"
             )
         lake.write_folder(lake.join(url, "members", name), lake.read_folder(members[name]))
+        specs.append(spec)
+    return specs
 
 
 def read_folder(url: str) -> Predictor:

@@ -25,6 +25,7 @@ import mammoflow
 from mammoflow import tracking
 from mammoflow.config import ImageConfig
 from mammoflow.errors import TrackingError
+from mammoflow.models.timm_trunks import is_timm
 from mammoflow.results import predictor
 from mammoflow.results.ensemble import Ensemble
 from mammoflow.results.predictor import About, Predictor
@@ -52,7 +53,7 @@ _PACKAGES = (
     "torch",
     "torchvision",
 )
-"""What loading and predicting imports."""
+"""What loading and predicting imports; and timm, where a member's trunk is one of its nets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +209,8 @@ def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
     kinds |= dict.fromkeys(about.ensemble.names, DataType.double)
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
         data = Path(folder) / _FOLDER
-        predictor.write_folder(str(data), about, members)
+        specs = predictor.write_folder(str(data), about, members)
+        packages = [*_PACKAGES, *(["timm"] if any(is_timm(spec.backbone) for spec in specs) else [])]
         with warnings.catch_warnings():
             # MLflow wants an example to check inputs by; there is no one schema, for paths and arrays are both taken.
             warnings.filterwarnings("ignore", message=".*input example was not provided")
@@ -217,7 +219,7 @@ def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
                 loader_module=__name__,
                 data_path=str(data),
                 code_paths=[str(Path(mammoflow.__file__).parent)],
-                pip_requirements=[f"{name}=={installed_version(name)}" for name in _PACKAGES],
+                pip_requirements=[f"{name}=={installed_version(name)}" for name in packages],
                 signature=ModelSignature(outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()])),
             )
 
