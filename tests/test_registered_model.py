@@ -124,6 +124,24 @@ def test_the_package_holds_code_and_data_but_no_pickle(frozen, registry):
     assert run.data.metrics["val_auc"] == frozen.val_auc
 
 
+def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_path):
+    pytest.importorskip("timm", reason="the package timm is not installed")
+    about = json.loads(lake.read_bytes(made.folders[frozen.names[0]] + "/model.json"))
+    kept = {field: about[field] for field in ("mean_grey", "side", "weights")}
+    spec = classifiers.PatchSpec(backbone="timm:resnet10t", classes=tuple(about["classes"]), **kept)
+    model = classifiers.whole_image(classifiers.patch_classifier(spec, 0), "8x1,8x1", made.config.images, 0).model
+    name = "timm-resnet10t-8x1-8x1"
+    lake.write_folder(str(tmp_path / name), model_files.to_files(model))
+    one = replace(frozen, members=(replace(frozen.members[0], name=name, backbone="timm:resnet10t"),))
+    images = made.config.images
+    registered_model.register(registry, one, {name: str(tmp_path / name)}, {}, "mammo-timm", images, precision="fp32")
+    for version, wanted in (("mammo-timm", True), (NAME, False)):
+        source = mlflow.MlflowClient(registry, registry).get_model_version(version, "1").source
+        assert ("timm==" in (Path(source) / "requirements.txt").read_text()) == wanted
+    scores = registered_model.load(registry, "models:/mammo-timm/1").predict([np.zeros((160, 128), np.uint16)])
+    assert 0 < scores["probability"][0] < 1
+
+
 def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
     _, pixels = films
     model = registered_model.load(registry, f"models:/{NAME}/1")

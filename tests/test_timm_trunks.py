@@ -1,10 +1,10 @@
 """Nets of timm as trunks: what the registry says of them, measured; the same training, files and names as ours."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import torch
 from real_weights import LITE0, imagenet_lite0
@@ -92,6 +92,11 @@ def test_the_measured_layout_is_that_of_our_own_trunks(name: str) -> None:
 def test_what_is_no_trunk_is_refused(name: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         backbones.find(f"timm:{name}")
+
+
+def test_timm_is_imported_only_where_it_is_asked_for() -> None:
+    code = "import sys, mammoflow.models.weights; sys.exit('timm' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_the_extra_timm_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +256,8 @@ def test_real_imagenet_weights_of_a_file_fit_and_see(real_lite0: str) -> None:
 
 def test_published_weights_arrive(real_lite0: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file lies in Hugging Face's cache as if downloaded before."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     trunk = a_trunk(LITE0)
     with pytest.raises(
         TrainingError, match=r"can't download https://huggingface\.co/timm/tf_efficientnet_lite0\.in1k .*weights=None"

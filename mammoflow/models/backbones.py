@@ -21,7 +21,6 @@ from torchvision.models.vgg import make_layers
 
 from mammoflow.errors import ConfigError
 from mammoflow.models import checkpointing, timm_trunks
-from mammoflow.models.timm_trunks import is_timm
 
 GREY_STD = 255 * 0.226
 """Divisor of grey values 0-255 that torchvision's ImageNet weights expect (the mean of three channels)."""
@@ -231,7 +230,7 @@ def find(name: str) -> Backbone:
     Raises:
         ConfigError: unknown; names the known. A net of timm that is no trunk, or timm is not installed.
     """
-    if is_timm(name):
+    if timm_trunks.is_timm(name):
         return _of_timm(name)
     if name not in BACKBONES:
         raise ConfigError(

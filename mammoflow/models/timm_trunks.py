@@ -67,8 +67,9 @@ def look_up(backbone: str) -> Facts:
             net = build(backbone).to("meta").eval()
             layout = measure(net)
     except Exception as error:  # timm's nets refuse what they can't do, such as another size, with errors of any kind
+        reason = str(error).rstrip(".") or type(error).__name__
         raise ConfigError(
-            f"backbone {backbone} can't be a trunk: {str(error) or type(error).__name__}; choose a convolutional net "
+            f"backbone {backbone} can't be a trunk: {reason}; choose a convolutional net "
             f"of stride {_STRIDE}, such as {PREFIX}resnet50"
         ) from error
     about: Any = net.pretrained_cfg

@@ -210,7 +210,7 @@ def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
         data = Path(folder) / _FOLDER
         specs = predictor.write_folder(str(data), about, members)
-        packages = [*_PACKAGES, *(["timm"] if any(is_timm(spec.backbone) for spec in specs) else [])]
+        packages = sorted({*_PACKAGES, *("timm" for spec in specs if is_timm(spec.backbone))})
         with warnings.catch_warnings():
             # MLflow wants an example to check inputs by; there is no one schema, for paths and arrays are both taken.
             warnings.filterwarnings("ignore", message=".*input example was not provided")
