@@ -4,7 +4,8 @@ r"""Train the patch classifier of each trunk of the recipe; its convolutional pa
         --source /data/CBIS-DDSM --lake s3://bucket/lake
 
 Reads    patches/; builds what is missing
-Writes   trunks/ in the lake (safetensors, kept by validation accuracy); MLflow experiment "patch-classifiers"
+Writes   trunks/ in the lake (safetensors, kept by validation accuracy), and where hard patches are mined, mined/ and
+         retrained/; MLflow experiment "patch-classifiers"
 Next     jobs/tune_top_layers.py
 """
 
@@ -14,8 +15,8 @@ from mammoflow import cli, pipeline, recipes, tables
 def main() -> None:
     """Print the plan, train, print each trunk's validation accuracy."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("trunks", config)
-    tables.show_trunks({name: item.summary() for name, item in artefacts.trunks.items()})
+    artefacts = pipeline.ensure("retrained", config)
+    tables.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
     tables.show_next("tune_top_layers", config)
 
 

@@ -1,8 +1,10 @@
 """The stage graph: what each stage needs, and the artefact that each stage of a config makes, by fingerprint.
 
-phantoms ─┐
-source   ─┴▶ images ─▶ patches ─▶ trunks ─▶ search ─▶ ensemble ─▶ registered
-└──────▶ evaluation ─▶ report
+phantoms ─┐                            ┌▶ mined ─▶ retrained ─┐
+source   ─┴▶ images ─▶ patches ─▶ trunks ─────────────────────┴▶ search ─▶ ensemble ─▶ registered
+                                                                           └──────▶ evaluation ─▶ report
+
+`mined` and `retrained` are there for trunks that train a second time, on patches that the first time gets wrong.
 """
 
 import hashlib
@@ -15,7 +17,19 @@ from mammoflow.data.releases.listing import contents
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
 
-STAGES = ("phantoms", "images", "patches", "trunks", "search", "ensemble", "registered", "evaluation", "report")
+STAGES = (
+    "phantoms",
+    "images",
+    "patches",
+    "trunks",
+    "mined",
+    "retrained",
+    "search",
+    "ensemble",
+    "registered",
+    "evaluation",
+    "report",
+)
 """Every stage, each after all that it needs."""
 
 NEEDS = {
@@ -23,7 +37,9 @@ NEEDS = {
     "images": ("phantoms",),
     "patches": ("images",),
     "trunks": ("patches",),
-    "search": ("trunks",),
+    "mined": ("images", "trunks"),
+    "retrained": ("patches", "mined"),
+    "search": ("trunks", "retrained"),
     "ensemble": ("search",),
     "registered": ("ensemble",),
     "evaluation": ("ensemble",),
@@ -42,6 +58,11 @@ class Artefacts:
     images: Artefact
     patches: Artefact
     trunks: dict[str, Artefact]
+    """By backbone, the patch classifiers of the first round."""
+    mined: dict[str, Artefact]
+    """By backbone, the patches of a second round."""
+    retrained: dict[str, Artefact]
+    """By backbone, the patch classifiers of a second round."""
     search: Artefact
     ensemble: Artefact
     registered: Artefact
@@ -54,6 +75,11 @@ class Artefacts:
         if found is None:
             return []
         return list(found.values()) if isinstance(found, dict) else [found]
+
+    @property
+    def classifiers(self) -> dict[str, Artefact]:
+        """Return each backbone's patch classifier, of its last round: what whole-image classifiers are made from."""
+        return self.trunks | self.retrained
 
     @property
     def source(self) -> str:
@@ -87,12 +113,19 @@ def locate(config: Config, root: Lake) -> Artefacts:
     # What could not be used is known once the images are there; where some is mended later, other patches follow.
     left_out = images.summary().get("left_out") if images.done else None
     patches = root.artefact("patches", cut, images, *([left_out] if left_out else []), config.patches, seed)
-    found = {
-        trunk.backbone: root.artefact(
-            "trunks", backbones.slug(trunk.backbone), patches, trunk.backbone, _weights(trunk), trunk.training, seed
-        )
-        for trunk in config.trunks
+
+    def trained(stage: str, trunk: TrunkConfig, on: Artefact) -> Artefact:
+        name = backbones.slug(trunk.backbone)
+        return root.artefact(stage, name, on, trunk.backbone, _weights(trunk), trunk.training, seed)
+
+    trunks = {trunk.backbone: trained("trunks", trunk, patches) for trunk in config.trunks}
+    again = {trunk.backbone: trunk for trunk in config.trunks if trunk.mined}
+    mined = {
+        name: root.artefact("mined", backbones.slug(name), images, trunks[name], trunk.mined)
+        for name, trunk in again.items()
     }
+    retrained = {name: trained("retrained", trunk, mined[name]) for name, trunk in again.items()}
+    found = trunks | retrained
     tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
     name = config.name
     search = root.artefact("search", name, *found.values(), tops, config.image_training, config.search, seed)
@@ -105,7 +138,9 @@ def locate(config: Config, root: Lake) -> Artefacts:
         phantoms=phantoms,
         images=images,
         patches=patches,
-        trunks=found,
+        trunks=trunks,
+        mined=mined,
+        retrained=retrained,
         search=search,
         ensemble=chosen,
         registered=registered,

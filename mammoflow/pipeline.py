@@ -18,9 +18,9 @@ from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
-from mammoflow.training import trunks, tuning
+from mammoflow.training import mining, trunks, tuning
 
-_ON_MODELS = frozenset(("trunks", "search", "ensemble", "evaluation"))
+_ON_MODELS = frozenset(("trunks", "mined", "retrained", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
 
 _JOBS = {
@@ -28,6 +28,8 @@ _JOBS = {
     "images": "ingest",
     "patches": "ingest",
     "trunks": "train_patch",
+    "mined": "train_patch",
+    "retrained": "train_patch",
     "search": "tune_top_layers",
     "ensemble": "select_ensemble",
     "registered": "select_ensemble",
@@ -198,8 +200,25 @@ def _build_trunks(a: Artefacts) -> Built:
     return [(missing[name], figures) for name, figures in trained.items()]
 
 
+def _build_mined(a: Artefacts) -> Built:
+    return [
+        (
+            a.mined[trunk.backbone],
+            mining.mine(a.config, trunk, a.images, a.trunks[trunk.backbone], a.mined[trunk.backbone]),
+        )
+        for trunk in a.config.trunks
+        if trunk.mined and not a.mined[trunk.backbone].done
+    ]
+
+
+def _build_retrained(a: Artefacts) -> Built:
+    missing = {name: item for name, item in a.retrained.items() if not item.done}
+    trained = trunks.train(a.config, a.lake, a.images, a.patches, missing, mined=a.mined)
+    return [(missing[name], figures) for name, figures in trained.items()]
+
+
 def _build_search(a: Artefacts) -> Built:
-    return [(a.search, tuning.search(a.config, a.lake, a.images, a.trunks, a.search))]
+    return [(a.search, tuning.search(a.config, a.lake, a.images, a.classifiers, a.search))]
 
 
 def _build_ensemble(a: Artefacts) -> Built:
@@ -247,7 +266,7 @@ def _build_evaluation(a: Artefacts) -> Built:
         name: evaluation.patch_accuracy(
             item.file("best"), a.patches, "test", compute, precision=precisions[name], ensemble=chosen
         )
-        for name, item in a.trunks.items()
+        for name, item in a.classifiers.items()
     }
     return [(a.evaluation, {"patch_accuracy": accuracy})]
 
@@ -274,7 +293,7 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         images=a.images.summary(),
         patches=a.patches.summary(),
         patch_accuracy=a.evaluation.summary()["patch_accuracy"],
-        patch_val_accuracy={name: item.summary()["val_accuracy"] for name, item in a.trunks.items()},
+        patch_val_accuracy={name: item.summary()["val_accuracy"] for name, item in a.classifiers.items()},
         ranking=a.search.summary()["ranking"],
         val_scores=lake.read_table(a.ensemble.file("val.parquet")),
         test_scores=lake.read_table(a.evaluation.file("test.parquet")),
@@ -296,7 +315,7 @@ def write_report(a: Artefacts) -> str:
         config=a.config,
         images=a.images,
         patches=a.patches,
-        trunks=a.trunks,
+        trunks=a.classifiers,
         search=a.search,
         val_scores=lake.read_table(a.ensemble.file("val.parquet")),
         test_scores=lake.read_table(a.evaluation.file("test.parquet")),
@@ -313,6 +332,8 @@ _BUILDERS: dict[str, Callable[[Artefacts], Built]] = {
     "images": _build_images,
     "patches": _build_patches,
     "trunks": _build_trunks,
+    "mined": _build_mined,
+    "retrained": _build_retrained,
     "search": _build_search,
     "ensemble": _build_ensemble,
     "registered": _build_registered,

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -74,13 +74,15 @@ def job(made, tmp_path):
     )
     spec = PatchSpec(backbone=BACKBONE, classes=made.config.patches.classes, mean_grey=60.0, side=SIDE, weights=None)
     out = Lake(str(tmp_path)).artefact("trunks", "one")
-    return PatchJob(name="one", spec=spec, training=training, patches=made.patches, out=out, seed=0)
+    return PatchJob(
+        name="one", spec=spec, training=training, patches=made.patches, trained_on=made.patches, out=out, seed=0
+    )
 
 
 def changed(kind, job, name):
     """Return the job as another kind, under another name and in a folder of its own."""
     out = replace(job.out, name=name, url=f"{job.out.url}-{name}")
-    return kind(name=name, spec=job.spec, training=job.training, patches=job.patches, out=out, seed=job.seed)
+    return kind(**{field.name: getattr(job, field.name) for field in fields(job)} | {"name": name, "out": out})
 
 
 def run(jobs, compute):

@@ -142,5 +142,13 @@ class Config:
             f"at most the image's smaller side, {smaller} px",
             "cut smaller patches or keep larger images",
         )
+        mined = any(trunk.mined for trunk in self.trunks)
+        require(
+            not mined or self.patches.set == "S10",
+            "patches.set",
+            self.patches.set,
+            "S10 where patches are mined",
+            "S1 takes the centred patch alone; set `mined` to 0",
+        )
         names = [trunk.backbone for trunk in self.trunks]
         require(len({*names}) == len(names), "trunks", names, "different backbones", "remove the second one")

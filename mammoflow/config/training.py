@@ -108,8 +108,15 @@ class TrunkConfig:
     or None for random initialisation."""
     training: PatchTrainingConfig = PatchTrainingConfig()
     """How it is trained."""
+    mined: float = 0.0
+    """Share of each lesion's training patches, and of background's, that a second round of training takes where the
+    first round's classifier is most wrong [0-1]; their number stays. 0 trains once."""
     top_layers: tuple[str, ...] = ("256x1,128x1",)
     """Whole-image candidates on this trunk: two blocks each, VGG `NxK` or ResNet `[L-M-N]xK`, joined by a comma."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        require(0 <= self.mined <= 1, "mined", self.mined, "between 0 and 1", "it is a share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

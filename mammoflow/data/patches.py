@@ -56,6 +56,8 @@ class Patch:
     """No position reached the least overlap or tissue asked for; this is the best one."""
     unverified: bool
     """Background of an image with a lesion whose outline is unknown: it may show that lesion."""
+    mined: bool = False
+    """Chosen because a classifier gets it wrong (hard_patches.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,14 @@ def _stem(url: str) -> str:
 
 
 def complete(
-    work: Callable[..., Row], jobs: list[Row], common: Row, out: Artefact, marks: str, progress: Progress
+    work: Callable[..., Row],
+    jobs: list[Row],
+    common: Row,
+    out: Artefact,
+    marks: str,
+    progress: Progress,
+    *,
+    gpus: int = 0,
 ) -> list[Row]:
     """Do the jobs whose file is not in `<out>/<marks>` yet, one Ray Data task each.
 
@@ -136,6 +143,7 @@ def complete(
         out: the artefact that is being written.
         marks: the folder of it whose files mark shards as done.
         progress: told of each job.
+        gpus: that each task asks for.
 
     Returns:
         The ledger entries of all jobs, in the order of the jobs.
@@ -154,7 +162,7 @@ def complete(
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
         task = functools.partial(_once, work=work, common=common, out=out.url, marks=marks)
-        tasks = dataset.map(task)
+        tasks = dataset.map(task, num_gpus=gpus or None)
         # Else Ray Data sends a task only when it has seen another end, and a worker idles .1-.2 s after each; results
         # are a few bytes, so there is nothing that it would have to hold back.
         tasks.context.op_resource_reservation_enabled = False

@@ -32,6 +32,9 @@ class PatchJob:
     spec: classifiers.PatchSpec
     training: PatchTrainingConfig
     patches: Artefact
+    """What is validated on."""
+    trained_on: Artefact
+    """The same, or mined patches."""
     out: Artefact
     seed: int
 
@@ -46,7 +49,7 @@ class PatchJob:
         run = PatchRun(self.training, model, device, workers, self.seed)
         training, validation = (
             ShardBatches.of_split(
-                self.patches,
+                source,
                 split,
                 "patch_id",
                 self.training.batch,
@@ -54,7 +57,7 @@ class PatchJob:
                 rank=workers.rank,
                 world_size=workers.world_size,
             )
-            for split in ("train", "val")
+            for source, split in ((self.trained_on, "train"), (self.patches, "val"))
         )
         return run, training, validation
 
@@ -65,7 +68,13 @@ class PatchJob:
 
 
 def train(
-    config: Config, lake: Lake, images: Artefact, patches: Artefact, wanted: Mapping[str, Artefact]
+    config: Config,
+    lake: Lake,
+    images: Artefact,
+    patches: Artefact,
+    wanted: Mapping[str, Artefact],
+    *,
+    mined: Mapping[str, Artefact] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train the patch classifiers of the wanted backbones, several at a time where the cluster has room.
 
@@ -73,8 +82,9 @@ def train(
         config: the run's config.
         lake: where MLflow's local database lies.
         images: whose training mean is subtracted from the input.
-        patches: what is trained on.
+        patches: what is trained and validated on.
         wanted: backbone -> artefact to write.
+        mined: backbone -> patches to train on instead.
 
     Returns:
         backbone -> summary of its artefact.
@@ -84,7 +94,11 @@ def train(
     """
     tracker = Tracker.open(lake, EXPERIMENT)
     mean_grey = float(images.summary()["mean_grey"])
-    jobs = [_job(config, trunk, patches, wanted, mean_grey) for trunk in config.trunks if trunk.backbone in wanted]
+    jobs = [
+        _job(config, trunk, patches, wanted[trunk.backbone], mean_grey, (mined or {}).get(trunk.backbone, patches))
+        for trunk in config.trunks
+        if trunk.backbone in wanted
+    ]
     runs: dict[str, str] = {}
     stream = _Stream(tracker, runs)
     with tracker.closing(runs.values()):
@@ -114,7 +128,7 @@ class _Stream:
 
 
 def _job(
-    config: Config, trunk: TrunkConfig, patches: Artefact, wanted: Mapping[str, Artefact], mean_grey: float
+    config: Config, trunk: TrunkConfig, patches: Artefact, out: Artefact, mean_grey: float, trained_on: Artefact
 ) -> PatchJob:
     spec = classifiers.PatchSpec(
         backbone=trunk.backbone,
@@ -128,7 +142,8 @@ def _job(
         spec=spec,
         training=trunk.training,
         patches=patches,
-        out=wanted[trunk.backbone],
+        trained_on=trained_on,
+        out=out,
         seed=config.seed,
     )
 
@@ -141,7 +156,7 @@ def _open_run(tracker: Tracker, config: Config, job: PatchJob) -> str:
         "seed": config.seed,
         "training": lakes.science(job.training),
     }
-    tags = {"stage": "trunks", "artefact": job.out.fingerprint, "patches": job.patches.fingerprint}
+    tags = {"stage": job.out.stage, "artefact": job.out.fingerprint, "patches": job.trained_on.fingerprint}
     tags[WEIGHTS_TAG] = job.out.file("best", WEIGHTS_FILE)
     return tracker.reopen(job.out.file("work", "run.json"), job.name, params=params, tags=tags)
 

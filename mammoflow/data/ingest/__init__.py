@@ -5,7 +5,7 @@ reduce, write; what crosses the object store is a row that says how much was don
 """
 
 from mammoflow.data.ingest.images import decode_images
-from mammoflow.data.ingest.patches import cut_patches
+from mammoflow.data.ingest.patches import cut_patches, cut_shard, shard_jobs
 from mammoflow.data.ingest.phantoms import draw_phantoms
 
-__all__ = ["cut_patches", "decode_images", "draw_phantoms"]
+__all__ = ["cut_patches", "cut_shard", "decode_images", "draw_phantoms", "shard_jobs"]

@@ -4,9 +4,11 @@ Shape letters: N rows of a shard; H, W image rows, columns [px]; P patch side [p
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mammoflow import lake, schema
 from mammoflow.config import Config, PatchConfig
@@ -35,11 +37,7 @@ def cut_patches(config: Config, images: Artefact, out: Artefact, say: Say = prin
         ConfigError: a lesion's class is not in the class list.
         LakeError: the lake can't be read or written.
     """
-    jobs = []
-    for url in lake.iter_shards(images):
-        stem = url.rpartition("/")[2].removesuffix(".parquet")
-        name = f"{stem.partition('-')[0]}-{lake.fingerprint(stem, config.patches, config.seed)}"
-        jobs.append({"shard": name, "images": url, "units": shards.count_rows(url)})
+    jobs = shard_jobs(config, images)
     common = {"config": config.patches, "seed": config.seed, "out": out.url}
     ledger = shards.complete(_cut_shard, jobs, common, out, "shards", shards.Progress("images cut", say))
     quarantine = [row for entry in ledger for row in entry["quarantine"]]
@@ -52,18 +50,55 @@ def cut_patches(config: Config, images: Artefact, out: Artefact, say: Say = prin
     return {"patches": counts, "quarantined": len(quarantine)} | flags
 
 
+Choose = Callable[[NDArray[np.uint16], list[patches.Lesion], np.random.Generator], list[patches.Patch]]
+"""Chooses the patches of one image (H, W) with these lesions, by the image's own generator."""
+
+
+def shard_jobs(config: Config, images: Artefact, split: str = "") -> list[Row]:
+    """Return one job a shard of images, of one split or of all, as `cut_shard` takes them."""
+    jobs = []
+    for url in lake.iter_shards(images, split):
+        stem = url.rpartition("/")[2].removesuffix(".parquet")
+        name = f"{stem.partition('-')[0]}-{lake.fingerprint(stem, config.patches, config.seed)}"
+        jobs.append({"shard": name, "images": url, "units": shards.count_rows(url)})
+    return jobs
+
+
 def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
-    """Cut the patches of one shard of images and write them shuffled; runs in a Ray Data task."""
+    """Cut the patches of one shard of images at random; runs in a Ray Data task."""
+
+    def choose(
+        pixels_HW: NDArray[np.uint16], lesions: list[patches.Lesion], rng: np.random.Generator
+    ) -> list[patches.Patch]:
+        return patches.cut(pixels_HW, lesions, config, rng)
+
+    return cut_shard(job, choose, config, seed, out)
+
+
+def cut_shard(job: Row, choose: Choose, config: PatchConfig, seed: int, out: str) -> Row:
+    """Cut the patches of one shard of images and write them shuffled, with their ledger entry.
+
+    Args:
+        job: {"shard": name, "images": URL of the shard of images, "units": its rows}.
+        choose: the patches of each image; a PatchError of it puts the image into quarantine.
+        config: P and the class list.
+        seed: of the run.
+        out: URL of the artefact.
+
+    Returns:
+        {"units": images done, "bad": images set aside}.
+    """
     cv2.setNumThreads(1)  # the task has one core
-    rows, pixels, quarantine = [], [], []
+    rows, pixels, quarantine, mined = [], [], [], 0
     for image, pixels_HW in shards.read_images(job["images"]):
         rng = np.random.default_rng(int(lake.fingerprint(seed, image["image_id"], "patches"), 16))
         try:
-            chosen = patches.cut(pixels_HW, [_lesion(row) for row in image["lesions"]], config, rng)
+            chosen = choose(pixels_HW, [_lesion(row) for row in image["lesions"]], rng)
         except PatchError as error:
             quarantine.append(problem(image["image_id"], job["images"], "patches", str(error), fatal=True))
             continue
         rows += _patch_rows(image, chosen)
+        mined += sum(patch.mined for patch in chosen)
         pixels += [pixels_HW[p.row : p.row + config.side, p.column : p.column + config.side].copy() for p in chosen]
     order = np.random.default_rng(int(lake.fingerprint(seed, job["shard"], "shuffle"), 16)).permutation(len(rows))
     rows = [rows[i] for i in order]
@@ -74,6 +109,7 @@ def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
         "patches": Counter(config.classes[row["label"]] for row in rows),
         "below_min": sum(row["below_min"] for row in rows),
         "unverified": sum(row["unverified"] for row in rows),
+        "mined": mined,
         "quarantine": quarantine,
     }
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)

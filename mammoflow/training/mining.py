@@ -1,0 +1,113 @@
+"""A second round's patches: what the first round's classifier gets wrong all over the training images, by Ray Data.
+
+The classifier runs over whole images, at every position of a grid (`classifiers.heatmap`), which costs a fraction of
+judging as many patches alone; hard_patches.py chooses from what it says.
+
+Shape letters: H, W image rows, columns [px]; M positions; C classes.
+"""
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mammoflow import lake
+from mammoflow.config import Config, PatchConfig, TrunkConfig
+from mammoflow.data import hard_patches, ingest, patches, shards
+from mammoflow.data.hard_patches import Scan
+from mammoflow.data.shards import Row, Say
+from mammoflow.errors import LakeError
+from mammoflow.lake import Artefact
+from mammoflow.models import classifiers, model_files
+from mammoflow.models.classifiers import PatchClassifier
+from mammoflow.training import loop
+
+STRIDE = 32
+STEP = 16
+"""Distance of scored positions [px]: the trunk runs on the image, and on it less 16 rows, 16 columns, or both."""
+
+
+def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, out: Artefact, say: Say = print) -> Row:
+    """Cut the training patches anew, `trunk.mined` of them where the classifier is most wrong.
+
+    Args:
+        config: the patch set and the seed, whose random patches stay where none is exchanged.
+        trunk: whose classifier it is.
+        images: complete artefact of `decode_images`; only the training split is read.
+        first: the trained patch classifier.
+        out: the artefact, shards of `schema.patches`; what it holds already is kept.
+        say: takes progress lines.
+
+    Returns:
+        The stage's summary: {"patches": in all, "mined": of them}.
+
+    Raises:
+        LakeError: the lake can't be read or written.
+    """
+    common = {
+        "config": config.patches,
+        "seed": config.seed,
+        "out": out.url,
+        "folder": first.file("best"),
+        "share": trunk.mined,
+        "precision": trunk.training.precision,
+        "device": "cuda" if config.compute.gpu else "cpu",
+    }
+    progress = shards.Progress(f"training images mined for {trunk.backbone}", say)
+    jobs = ingest.shard_jobs(config, images, "train")
+    ledger = shards.complete(_mine_shard, jobs, common, out, "shards", progress, gpus=int(config.compute.gpu))
+    return {
+        "patches": sum(sum(entry["patches"].values()) for entry in ledger),
+        "mined": sum(entry["mined"] for entry in ledger),
+    }
+
+
+def _mine_shard(
+    job: Row, config: PatchConfig, seed: int, out: str, folder: str, share: float, precision: str, device: str
+) -> Row:
+    """Cut the patches of one shard of images; runs in a Ray Data task."""
+    model = _classifier(folder).to(device)
+    torch.set_num_threads(1)  # the task has one core
+
+    def choose(
+        pixels_HW: NDArray[np.uint16], lesions: list[patches.Lesion], rng: np.random.Generator
+    ) -> list[patches.Patch]:
+        chosen = patches.cut(pixels_HW, lesions, config, rng)
+        if not chosen:
+            return chosen
+        return hard_patches.exchange(chosen, pixels_HW, lesions, scan(model, pixels_HW, precision), share, config)
+
+    return ingest.cut_shard(job, choose, config, seed, out)
+
+
+@functools.lru_cache(maxsize=1)  # a process does many shards
+def _classifier(folder: str) -> PatchClassifier:
+    model = model_files.from_files(lake.read_folder(folder))
+    if not isinstance(model, PatchClassifier):
+        raise LakeError(f"{folder} holds no patch classifier; remove its artefact and train it again")
+    return model.to(memory_format=torch.channels_last)
+
+
+def scan(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: str) -> Scan:
+    """Score the patches of an image at positions `STEP` apart.
+
+    Args:
+        model: in eval mode.
+        pixels_HW: uint16, no smaller than a patch.
+        precision: fp32 | bf16.
+    """
+    side = model.spec.side
+    corners, scores = [], []
+    for top in range(0, STRIDE, STEP):
+        for left in range(0, STRIDE, STEP):
+            part_HW = pixels_HW[top:, left:]
+            if min(part_HW.shape) < side:
+                continue
+            with loop.autocast(next(model.parameters()).device, precision):
+                scores_UVC = classifiers.heatmap(model, torch.from_numpy(part_HW.copy()))
+            rows, columns = (np.arange(0, size - side + 1, STRIDE) for size in part_HW.shape)
+            rows, columns = rows[: scores_UVC.shape[0]], columns[: scores_UVC.shape[1]]
+            corners.append(np.stack(np.meshgrid(rows + top, columns + left, indexing="ij"), axis=-1).reshape(-1, 2))
+            scores.append(scores_UVC[: len(rows), : len(columns)].reshape(-1, scores_UVC.shape[2]))
+    return Scan(np.concatenate(corners), np.concatenate(scores))
