@@ -1,5 +1,6 @@
 """What takes less memory changes no number: activations computed anew, batches in parts."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +23,9 @@ from test_loop import (
     timeless,
 )
 
-from mammoflow.config import ImageTrainingConfig
+from mammoflow.config import ComputeConfig, ImageTrainingConfig
 from mammoflow.errors import ConfigError
-from mammoflow.models import checkpointing, classifiers
+from mammoflow.models import checkpointing, classifiers, model_files
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, seeded
 from mammoflow.training import loop
 from mammoflow.training.bank_run import BankRun
@@ -103,3 +104,39 @@ def test_batches_have_no_more_parts_than_rows() -> None:
     assert [name for part in loop.parts(batch, 3) for name in part.ids] == batch.ids
     with pytest.raises(ConfigError, match="parts is 3, but must be 1 to the batch, 2"):
         ImageTrainingConfig(parts=3)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPUs needs a C++ compiler")
+def test_a_compiled_trunk_trains_as_a_plain_one() -> None:
+    def once(compiled: bool) -> tuple[loop.Figures, PatchRun]:
+        run = PatchRun(patch_config(("all", 1e-3, 1)), patch_model(), CPU, Workers(compiled=compiled), seed=2)
+        (figures,) = go(run, SMALL, SMALL_VAL, 1)
+        return figures, run
+
+    (plain, one), (compiled, other) = once(False), once(True)
+    assert [compiled[name] for name in ("loss", "val_loss")] == pytest.approx(
+        [plain[name] for name in ("loss", "val_loss")], rel=1e-4
+    )
+    names = [model_files.from_files(run.best_files()).state_dict().keys() for run in (one, other)]
+    assert names[0] == names[1]
+
+
+def test_sync_batch_norm_is_in_the_place_of_every_other_and_changes_no_name() -> None:
+    model, plain = patch_model(), patch_model()
+    norms = sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in plain.modules())
+    run = PatchRun(patch_config(("top", 1e-3, 1)), model, CPU, Workers(sync_batch_norm=True), seed=2)
+    found = [layer for layer in model.modules() if isinstance(layer, torch.nn.SyncBatchNorm)]
+    assert len(found) == norms > 0
+    assert same(dict(model.state_dict()), dict(plain.state_dict()))
+    model.trunk.set_trained("top")
+    model.train()
+    assert len({layer.training for layer in found}) == 2, "the frozen ones evaluate"
+    assert same(model_files.from_files(run.best_files()).state_dict(), plain.state_dict())
+
+
+def test_what_this_machine_cannot_do_is_refused() -> None:
+    with pytest.raises(ConfigError, match="sync_batch_norm is True, but must be False on CPUs"):
+        ComputeConfig(sync_batch_norm=True)
+    with pytest.raises(ConfigError, match="choose one of the two"):
+        ComputeConfig(compile=True, checkpointing=True)
+    ComputeConfig(sync_batch_norm=True, gpu=True)

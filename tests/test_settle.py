@@ -12,7 +12,7 @@ from mammoflow.config import AugmentConfig, PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.training import loop
+from mammoflow.training import batch_norm, loop
 from mammoflow.training.loop import Workers
 from mammoflow.training.patch_run import PatchRun
 
@@ -41,7 +41,7 @@ def test_statistics_become_the_plain_mean_over_the_batches() -> None:
     layers[1].eval()  # as a frozen layer is
     inputs: list[Tensor] = [torch.full((2, 1, 2, 2), 3.0), torch.full((2, 1, 2, 2), 7.0)]
     waiting = iter(inputs)
-    loop.settle(layers, lambda _: layers(next(waiting)), iter([batch(np.zeros((2, 2, 2), np.uint16))] * 2))
+    batch_norm.settle(layers, lambda _: layers(next(waiting)), iter([batch(np.zeros((2, 2, 2), np.uint16))] * 2))
     assert layers[0].running_mean.item() == 5.0, "of 3 and 7"
     assert layers[0].running_var.item() == 0.0
     assert layers[0].momentum == 0.01

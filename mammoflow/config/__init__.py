@@ -70,6 +70,10 @@ class ComputeConfig:
     """Go on with as few as these where nodes are lost, and grow again to `workers`; None waits for all of them."""
     checkpointing: bool = how(False)
     """Keep less of a trunk in memory for the backward pass and compute it a second time, so that larger images fit."""
+    compile: bool = how(False)
+    """Run trunks as torch.compile makes them: some minutes to begin with, then faster on most GPUs."""
+    sync_batch_norm: bool = how(False)
+    """BatchNorm over the whole step of all workers, as one worker would see it, not each one's share; GPUs only."""
     gpu: bool = how(False)
     """Ask for one GPU per training worker."""
     cpus_per_worker: int = how(1)
@@ -92,6 +96,20 @@ class ComputeConfig:
             require(value >= 1, f"compute.{name}", value, "at least 1", "give it more")
         least = self.workers if self.least_workers is None else self.least_workers
         require(1 <= least <= self.workers, "compute.least_workers", least, f"1 to {self.workers}", "or leave it out")
+        require(
+            not (self.compile and self.checkpointing),
+            "compute.compile",
+            self.compile,
+            "False with compute.checkpointing",
+            "choose one of the two",
+        )
+        require(
+            self.gpu or not self.sync_batch_norm,
+            "compute.sync_batch_norm",
+            self.sync_batch_norm,
+            "False on CPUs",
+            "torch has it for GPUs only; set compute.gpu where there are some",
+        )
         require(0 <= self.max_bad <= 1, "compute.max_bad", self.max_bad, "between 0 and 1", "it is a share")
 
 

@@ -23,7 +23,7 @@ from mammoflow.errors import TrainingError
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.models.model_files import from_files, to_files
 from mammoflow.models.top_layers import TopLayerBank
-from mammoflow.training import loop
+from mammoflow.training import batch_norm, loop
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
 
 
@@ -77,8 +77,8 @@ class BankRun:
         self._class_weights = loop.class_weights(class_counts) if config.balanced else torch.ones(2)
         bank = TopLayerBank([model.top for model in candidates.values()])
         layers: OrderedDict[str, nn.Module] = OrderedDict(trunk=self._trunk, bank=bank)
-        self._layers = nn.Sequential(layers).to(device).to(memory_format=torch.channels_last)
-        self._trunk.checkpointing = workers.checkpointing
+        self._layers = nn.Sequential(layers)
+        loop.prepare(self._layers, self._trunk, device, workers)
         self._trunk.set_trained(self._stage.trained)
         for model in candidates.values():
             model.top.set_trained(heatmap=self._stage.trained == "all")
@@ -121,7 +121,7 @@ class BankRun:
         for batch in feed:
             self._step(batch, losses)
         if self._config.settle:
-            loop.settle(self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.settle))
+            batch_norm.settle(self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.settle))
         self.epoch += 1
         figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": lr}
         return figures | feed.figures() | {"loss": losses.means(self._workers)}
@@ -169,7 +169,7 @@ class BankRun:
         Raises:
             TrainingError: the split holds one class only, or scores are not finite.
         """
-        loop.sync_buffers(self._layers, self._workers)
+        batch_norm.sync_buffers(self._layers, self._workers)
         self._layers.eval()
         rows = np.concatenate([self._judge(batch) for batch in batches.epoch(self.epoch)])
         label_N, *columns = self._workers.gather(rows).T

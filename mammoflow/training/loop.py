@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import TrainingError
 from mammoflow.models import augment, top_layers
+from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import to_grey, to_input
 
 STATE_FILE = "run.pt"
@@ -82,6 +82,10 @@ class Workers:
     """Concatenates all workers' arrays along the first axis, in the order of ranks, on every worker."""
     checkpointing: bool = False
     """Trunks compute activations anew for the backward pass, which takes less memory."""
+    compiled: bool = False
+    """Trunks run as torch.compile makes them."""
+    sync_batch_norm: bool = False
+    """BatchNorm sees the whole step, not this worker's share of it; on GPUs only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,23 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Use this learning rate from the next step on."""
     for group in optimiser.param_groups:
         group["lr"] = lr
+
+
+def prepare(layers: nn.Module, trunk: Trunk, device: torch.device, workers: Workers) -> None:
+    """Bring layers, in place, to the device and into the form in which this worker trains them.
+
+    Args:
+        layers: all that is trained or run.
+        trunk: of them.
+        device: of this worker.
+        workers: this worker among all.
+    """
+    if workers.sync_batch_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(layers)  # type: ignore[no-untyped-call]
+    layers.to(device).to(memory_format=torch.channels_last)
+    trunk.checkpointing = workers.checkpointing
+    if workers.compiled:
+        trunk.layers.compile()
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -291,42 +312,6 @@ class EpochLosses:
             f"at {ids[row]} (rows of the step: {', '.join(ids)}); "
             "look at these images, lower the learning rate, or use fp32"
         )
-
-
-def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Iterator[Batch]) -> None:
-    """Take the BatchNorm statistics of the layers that learn anew: their plain mean over these batches.
-
-    Weights don't change. Running averages mix the statistics of a hundred older versions of the weights; where those
-    still move fast, a model that fits well fails as soon as it is evaluated.
-
-    Args:
-        layers: in training mode; what is frozen evaluates and keeps its statistics.
-        forward: runs the layers on a batch.
-        batches: some of the training split.
-
-    Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", 3 (PreciseBN).
-    """
-    norms = [layer for layer in layers.modules() if isinstance(layer, _BatchNorm) and layer.training]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for the plain mean
-    with torch.no_grad():
-        for batch in batches:
-            forward(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def sync_buffers(model: nn.Module, workers: Workers) -> None:
-    """Give every worker the first one's BatchNorm statistics, so that all validate the model that is kept."""
-    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    if workers.world_size == 1 or not buffers:
-        return
-    flat = torch.cat([buffer.flatten() for buffer in buffers])
-    first = torch.from_numpy(workers.gather(flat.cpu().numpy()[None])[0]).to(flat)
-    for buffer, values in zip(buffers, torch.split(first, [buffer.numel() for buffer in buffers]), strict=True):
-        buffer.copy_(values.view_as(buffer))
 
 
 def pack(state: State) -> dict[str, bytes]:

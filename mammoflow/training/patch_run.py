@@ -16,7 +16,7 @@ from mammoflow.config import PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.models.model_files import to_files
-from mammoflow.training import loop
+from mammoflow.training import batch_norm, loop
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
 
 
@@ -39,8 +39,8 @@ class PatchRun:
         self.improved = False
         self.best: Best | None = None
         self._config, self._device, self._workers, self._seed = config, device, workers, seed
-        model.trunk.checkpointing = workers.checkpointing
-        self._model = model.to(device).to(memory_format=torch.channels_last)
+        loop.prepare(model, model.trunk, device, workers)
+        self._model = model
         self._stage: int | None = None
         self._net: nn.Module = self._model
         self._optimiser: torch.optim.Adam | None = None
@@ -72,7 +72,7 @@ class PatchRun:
         for batch in feed:
             self._step(optimiser, batch, losses)
         if self._config.settle:
-            loop.settle(self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.settle))
+            batch_norm.settle(self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.settle))
         self.epoch += 1
         (loss,) = losses.means(self._workers).values()
         figures = {"epoch": self.epoch, "epochs": self.epochs, "stage": number + 1, "lr": lr, "loss": loss}
@@ -124,7 +124,7 @@ class PatchRun:
             `val_loss`, `val_accuracy`, `val_balanced_accuracy` (mean recall of the classes there are) and a
             `val_recall_<class>` for each.
         """
-        loop.sync_buffers(self._model, self._workers)
+        batch_norm.sync_buffers(self._model, self._workers)
         self._model.eval()
         rows = [self._judge(batch) for batch in batches.epoch(self.epoch)]
         label_N, named_N, loss_N = self._workers.gather(np.concatenate(rows)).T

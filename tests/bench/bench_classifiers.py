@@ -32,6 +32,7 @@ from mammoflow.data import patches
 from mammoflow.data.phantom import cases, film
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import ImageSpec, PatchClassifier, PatchSpec, WholeImageClassifier
+from mammoflow.training import distributed
 
 HEIGHT, WIDTH, SIDE, STRIDE = 1152, 896, 224, 32
 ROUNDS = 5
@@ -144,6 +145,7 @@ def new_step(backbone: str, height: int, width: int, *, checkpointing: bool = Fa
 
 def memory_of_step(backbone: str, checkpointing: bool) -> float:
     """Return what two steps at 2304x1792 take of a new process's memory beside the network [GiB]."""
+    distributed.keep_freed_memory()
     step = new_step(backbone, 2 * HEIGHT, 2 * WIDTH, checkpointing=checkpointing)
     before = psutil.Process().memory_info().rss
     step()
@@ -166,7 +168,8 @@ def checkpointed_against_plain(backbone: str) -> None:
 
 
 def native_against_reduced(backbone: str) -> None:
-    """Time a step at 1152x896 and at four times its pixels."""
+    """Time a step at 1152x896 and at four times its pixels, in a process that keeps memory as training's do."""
+    distributed.keep_freed_memory()
     small, large = (new_step(backbone, HEIGHT * times, WIDTH * times) for times in (1, 2))
     for step in (small, large, small, large):
         step()
