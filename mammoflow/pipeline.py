@@ -13,12 +13,12 @@ from typing import Any
 from mammoflow import cluster, lake, lake_care, locks, tables, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases, shards
-from mammoflow.errors import ConfigError, LakeError, QuarantineError, SplitError
+from mammoflow.errors import ConfigError, LakeError, QuarantineError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
-from mammoflow.training import mining, trunks, tuning
+from mammoflow.training import inputs, mining, trunks, tuning
 
 _ON_MODELS = frozenset(("trunks", "mined", "retrained", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
@@ -43,7 +43,7 @@ def ensure(stage: str, config: Config) -> Artefacts:
     """Build everything that a stage needs and the lake does not hold, and the stage itself.
 
     Raises:
-        ConfigError: the config names what there is not; before anything is written.
+        ConfigError: the config names what there is not, or asks for too many workers; before anything is written.
         SourceError: the source is not the release it is said to be; likewise.
         LakeError: an artefact to be reused was made by another version of the lake's layout; likewise.
         QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
@@ -55,6 +55,7 @@ def ensure(stage: str, config: Config) -> Artefacts:
     wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
     lake_care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
+    inputs.check_workers(config, missing)
     cluster.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
     _print_plan(artefacts, wanted, missing)
     for name in wanted:
@@ -183,18 +184,6 @@ def _build_patches(a: Artefacts) -> Built:
 
 
 def _build_trunks(a: Artefacts) -> Built:
-    films = a.images.summary()["images"]
-    if not films["train"]:
-        raise SplitError(
-            f"none of the {films['test']} images is for training: the source holds an official test part only; "
-            "add the training part to --source, or evaluate a model on it with jobs/score.py"
-        )
-    cut = a.patches.summary()["patches"]["train"]
-    if not sum(number for name, number in cut.items() if name != a.config.patches.classes[0]):
-        raise SplitError(
-            "no patch of a lesion is for training: no training film has an outline that can be used; the reasons stand "
-            f"in {a.images.file('quarantine.parquet')}; add the masks to --source"
-        )
     missing = {name: item for name, item in a.trunks.items() if not item.done}
     trained = trunks.train(a.config, a.lake, a.images, a.patches, missing)
     return [(missing[name], figures) for name, figures in trained.items()]

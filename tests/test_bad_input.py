@@ -179,6 +179,8 @@ def test_more_gpus_or_cpus_than_there_are(run: Run, lake: Path, tmp_path: Path) 
     end = run("train_patch", "smoke", "--lake", lake, "--compute.workers", "3", "--compute.cpus-per-worker", "5")
     assert end.code == 1
     assert "asks for 15 CPUs (compute.workers 3 x compute.cpus_per_worker 5), this machine has 4" in end.err
+    end = run("tune_top_layers", "smoke", "--lake", lake, "--compute.workers", "9")
+    assert "compute.workers is 9, but must be at most 8, image_training.batch; raise it, or use fewer" in end.err
     assert not list(lake.iterdir())
 
 

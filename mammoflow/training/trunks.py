@@ -17,7 +17,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
-from mammoflow.training import trials
+from mammoflow.training import inputs, trials
 from mammoflow.training.loop import Workers
 from mammoflow.training.patch_run import PatchRun
 
@@ -90,8 +90,11 @@ def train(
         backbone -> summary of its artefact.
 
     Raises:
+        SplitError, ConfigError: images or patches that can't be trained on (inputs.py); before anything is.
         TrainingError: a run failed; the others' results are kept.
     """
+    inputs.check_images(images, config.compute)
+    inputs.check_patches(images, patches, config.patches)
     tracker = Tracker.open(lake, EXPERIMENT)
     mean_grey = float(images.summary()["mean_grey"])
     jobs = [

@@ -18,7 +18,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers, top_spec, weights
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
-from mammoflow.training import trials
+from mammoflow.training import inputs, trials
 from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
 
 EXPERIMENT = "top-layers"
@@ -40,10 +40,12 @@ def search(
         {"run_id": parent run, "ranking": one row per candidate, best validation AUC first}.
 
     Raises:
+        SplitError, ConfigError: images that can't be trained on (inputs.py); before anything is.
         SpecError: top layers that can't be read or don't fit; before anything is trained.
         TrainingError: a run failed; the others' results are kept.
     """
     candidates = plan(config)
+    inputs.check_images(images, config.compute)
     tracker = Tracker.open(lake, EXPERIMENT)
     runs: dict[str, str] = {}
     stream = _Stream(tracker, runs)
