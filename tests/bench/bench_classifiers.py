@@ -117,11 +117,19 @@ def whole_against_sliding(backbone: str, images: list[NDArray[np.uint16]]) -> No
     show("whole_vs_sliding_difference", statistics.median(differences), "probability", "-", against, **about)
 
 
-def new_step(backbone: str, height: int, width: int, *, checkpointing: bool = False) -> Callable[[], None]:
-    """Return a training step on one image, all layers."""
+def new_step(
+    backbone: str,
+    height: int,
+    width: int,
+    *,
+    checkpointing: bool = False,
+    top_layers: str = "[512-512-1024]x2,[512-512-1024]x2",
+    batch: int = 1,
+) -> Callable[[], int]:
+    """Return a training step on a batch of images, all layers; it says how many weights there are."""
     spec = ImageSpec(
         backbone=backbone,
-        top_layers="[512-512-1024]x2,[512-512-1024]x2",
+        top_layers=top_layers,
         classes=CLASSES,
         side=SIDE,
         mean_grey=50.0,
@@ -132,13 +140,14 @@ def new_step(backbone: str, height: int, width: int, *, checkpointing: bool = Fa
     )
     model = WholeImageClassifier(spec).train().to(memory_format=torch.channels_last)
     model.trunk.checkpointing = checkpointing
-    image = torch.rand(1, 3, height, width).mul(255).contiguous(memory_format=torch.channels_last)
+    image = torch.rand(batch, 3, height, width).mul(255).contiguous(memory_format=torch.channels_last)
 
-    def step() -> None:
+    def step() -> int:
         model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(model(image), torch.tensor([1]))
+            loss = torch.nn.functional.cross_entropy(model(image), torch.ones(batch, dtype=torch.int64))
         torch.autograd.backward(loss)
+        return sum(parameter.numel() for parameter in model.parameters())
 
     return step
 
@@ -150,9 +159,14 @@ def memory_of_step(backbone: str, checkpointing: bool) -> float:
     before = psutil.Process().memory_info().rss
     step()
     step()
+    return most_memory() - before / 2**30
+
+
+def most_memory() -> float:
+    """Return the most memory that this process has held so far [GiB]."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
-    return int(found[1]) / 2**20 - before / 2**30
+    return int(found[1]) / 2**20
 
 
 def checkpointed_against_plain(backbone: str) -> None:
