@@ -128,3 +128,10 @@ def test_every_candidate_has_a_row_and_only_the_papers_own_rows_have_its_figures
     assert paper_tables.find("resnet50", "S10", "256x1,128x1").auc_tta == 0.88
     assert paper_tables.find("resnet50", "S1", "256x1,128x1") is None
     assert paper_tables.find(BACKBONE, "S10", "256x1,128x1") is None
+
+
+def test_a_classifier_of_a_second_round_is_said_to_be_one(inputs):
+    again = replace(inputs, trunks={name: replace(trunk, stage="retrained") for name, trunk in inputs.trunks.items()})
+    first, second = (str(report_tables.tables(one)["patch_accuracy"]) for one in (inputs, again))
+    assert f"{BACKBONE}, on mined patches" in second
+    assert "on mined patches" not in first

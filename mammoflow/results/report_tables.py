@@ -72,10 +72,11 @@ def _patches(inputs: ReportInputs) -> dict[str, Any]:
 def _patch_accuracy(inputs: ReportInputs) -> dict[str, Any]:
     rows = []
     for name, figures in inputs.patch_accuracy.items():
-        trained = inputs.trunks[name].summary()
+        trunk = inputs.trunks[name]
+        trained = trunk.summary()
         rows.append(
             page.cells(
-                name,
+                f"{name}, on mined patches" if trunk.stage == "retrained" else name,
                 "–" if trained["val_accuracy"] is None else f"{float(trained['val_accuracy']):.3f}",
                 trained["best_epoch"] or "–",
                 f"{figures['accuracy']:.3f}",
