@@ -4,6 +4,7 @@ phantoms ─┐                            ┌▶ mined ─▶ retrained ─┐
 source   ─┴▶ images ─▶ patches ─▶ trunks ─────────────────────┴▶ search ─▶ ensemble ─▶ registered
                                                                            └──────▶ evaluation ─▶ report
 
+Where whole-image classifiers of other data are gone on from, there are no trunks, and `search` needs images alone.
 `mined` and `retrained` are there for trunks that train a second time, on patches that the first time gets wrong.
 """
 
@@ -16,6 +17,8 @@ from mammoflow.data import releases
 from mammoflow.data.releases.listing import contents
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
+from mammoflow.results import starts
+from mammoflow.results.starts import Starts
 
 STAGES = (
     "phantoms",
@@ -57,6 +60,8 @@ class Artefacts:
     phantoms: Artefact | None
     images: Artefact
     patches: Artefact
+    starts: Starts | None
+    """Whole-image classifiers to go on from, in the place of trunks."""
     trunks: dict[str, Artefact]
     """By backbone, the patch classifiers of the first round."""
     mined: dict[str, Artefact]
@@ -128,7 +133,9 @@ def locate(config: Config, root: Lake) -> Artefacts:
     found = trunks | retrained
     tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
     name = config.name
-    search = root.artefact("search", name, *found.values(), tops, config.image_training, config.search, seed)
+    begun = starts.find(config, root) if config.start else None
+    on = found.values() if begun is None else (images, begun.identity)
+    search = root.artefact("search", name, *on, tops, config.image_training, config.search, seed)
     chosen = root.artefact("ensemble", name, search, config.ensemble)
     registered = root.artefact("registered", name, chosen, tracking.uri(root))
     evaluated = root.artefact("evaluation", name, chosen)
@@ -138,6 +145,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
         phantoms=phantoms,
         images=images,
         patches=patches,
+        starts=begun,
         trunks=trunks,
         mined=mined,
         retrained=retrained,

@@ -16,7 +16,7 @@ from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, summary
+from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, starts, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.training import inputs, mining, trunks, tuning
 
@@ -88,7 +88,8 @@ def _open(config: Config) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    asked = tuple(replace(each, weights=tracking.weights_of(root, each.weights)) for each in config.trunks)
+    trunks = () if config.start else config.trunks
+    asked = tuple(replace(each, weights=tracking.weights_of(root, each.weights)) for each in trunks)
     dataset = releases.resolve(config.dataset, config.source, config.phantoms.layout)
     config = replace(config, dataset=dataset, trunks=asked)
     tuning.plan(config)
@@ -207,7 +208,8 @@ def _build_retrained(a: Artefacts) -> Built:
 
 
 def _build_search(a: Artefacts) -> Built:
-    return [(a.search, tuning.search(a.config, a.lake, a.images, a.classifiers, a.search))]
+    begun = starts.fetch(a.starts, a.search) if a.starts else None
+    return [(a.search, tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun))]
 
 
 def _build_ensemble(a: Artefacts) -> Built:
@@ -228,6 +230,7 @@ def _build_registered(a: Artefacts) -> Built:
         "config": lake.science(a.config),
         "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in STAGES},
         "phantoms": a.config.source is None,
+        "started_from": a.starts and a.starts.name,
         "intended_use": "research; not a medical device",
     }
     uri = tracking.uri(a.lake)

@@ -130,7 +130,8 @@ def show_scores(summary: Mapping[str, Any]) -> None:
         f"ensemble at cut-off {chosen['cutoff']:.3f} (chosen on validation): "
         f"sensitivity {chosen['sensitivity']:.3f}, specificity {chosen['specificity']:.3f}"
     )
-    print(f"patch classifier, test: accuracy {patch['accuracy']:.3f}, balanced {patch['balanced_accuracy']:.3f}")
+    if patch:
+        print(f"patch classifier, test: accuracy {patch['accuracy']:.3f}, balanced {patch['balanced_accuracy']:.3f}")
 
 
 def show_next(job: str, config: Config, *flags: str) -> None:

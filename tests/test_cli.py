@@ -172,3 +172,14 @@ def test_random_patch_classifiers_train_everything_at_one_rate() -> None:
         (trunk,) = recipes.ALL[name]().trunks
         assert trunk.weights is None
         assert [(s.trained, s.lr, s.epochs) for s in trunk.training.stages] == [("all", 1e-3, epochs)]
+
+
+@pytest.mark.parametrize("patients", [20, 30, 40, 50, 60, 72])
+def test_the_transfer_to_inbreast_is_that_of_table_4(patients: int) -> None:
+    config = recipes.ALL[f"inbreast-{patients}"]()
+    assert (config.dataset, config.splits.protocol, config.splits.patients) == ("inbreast", "70-30", patients)
+    frozen, whole = config.image_training.stages
+    assert frozen.epochs == 0
+    assert (whole.trained, whole.lr, whole.epochs, whole.weight_decay, whole.decay) == ("all", 1e-5, 200, 0.01, "l2")
+    assert config.start == "models:/mammoflow@champion"
+    assert config.ensemble.model_name != "mammoflow", "its own champion is not what it begins from"

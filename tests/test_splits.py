@@ -1,6 +1,7 @@
 import random
 import re
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 from math import ceil
 from typing import get_args, get_type_hints
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from mammoflow import schema
 from mammoflow.config import SplitConfig
 from mammoflow.data import releases, splits
-from mammoflow.errors import SplitError
+from mammoflow.errors import ConfigError, SplitError
 
 
 def exams(patients: dict[str, list[int]], parts: dict[str, str | None] | None = None) -> pa.Table:
@@ -227,3 +228,33 @@ def test_a_limit_keeps_whole_patients_and_both_classes(films, limit):
     groups = {(cancer[p], part) for p, (_, part) in zip(patients, films, strict=True)}
     if len(ids) >= len(groups):
         assert {cancer[p] for p in ids} == set(cancer.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(cancer=st.integers(15, 30), without=st.integers(15, 45), seed=st.integers(0, 99), data=st.data())
+def test_fewer_patients_are_a_subset_of_more_and_test_stays(cancer: int, without: int, seed: int, data) -> None:
+    table = exams({f"P{n}": [int(n < cancer)] for n in range(cancer + without)})
+    config = SplitConfig(protocol="70-30", val=0.4)
+    whole = splits.assign(table, config, seed)
+    test = {patient for patient, found in of_patient(whole).items() if found == {"test"}}
+    most = len(of_patient(whole)) - len(test)
+    before: set[str] = set()
+    for wanted in sorted(data.draw(st.lists(st.integers(min(8, most), most), min_size=1, max_size=4))):
+        used = splits.assign(table, replace(config, patients=wanted), seed)
+        found = of_patient(used)
+        assert {patient for patient, split in found.items() if split == {"test"}} == test
+        own = found.keys() - test
+        assert len(own) == wanted
+        assert before <= own
+        before = own
+        sick = sum(int(patient[1:]) < cancer for patient in own)
+        rest = sum(int(patient[1:]) < cancer for patient in of_patient(whole).keys() - test)
+        assert abs(sick - wanted * rest / most) <= 1, "as many with cancer as among all"
+
+
+def test_more_patients_than_there_are_and_given_splits_are_refused() -> None:
+    table = exams({f"P{n}": [n % 2] for n in range(40)})
+    with pytest.raises(SplitError, match=r"splits.patients is 29, but 28 patients are not in test"):
+        splits.assign(table, SplitConfig(protocol="70-30", patients=29), 0)
+    with pytest.raises(ConfigError, match="left out where splits are given"):
+        SplitConfig(protocol="given", patients=20)

@@ -137,6 +137,10 @@ class Config:
     """Who is in which split."""
     patches: PatchConfig = PatchConfig()
     """From image to patches."""
+    start: str | None = None
+    """Whole-image classifiers of other data to train on, by image labels alone, in the place of `trunks`: all members
+    of a registered ensemble (`models:/mammoflow@champion`, `models:/mammoflow/3`), the candidate of an MLflow run
+    (`runs:/<id>`), or a folder or URL of a model. What it is, not its name, enters fingerprints."""
     trunks: tuple[TrunkConfig, ...] = (TrunkConfig(),)
     """Patch classifiers, and the top layers to try on each."""
     image_training: ImageTrainingConfig = ImageTrainingConfig()
@@ -150,7 +154,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what spans several parts."""
-        require(len(self.trunks) >= 1, "trunks", self.trunks, "one or more", "name a backbone")
+        require(bool(self.start or self.trunks), "trunks", self.trunks, "one or more", "name one, or give --start")
         require(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1", "leave it out for all films")
         smaller = min(self.images.height, self.images.width)
         require(

@@ -100,12 +100,26 @@ class SplitConfig:
     """Share of patients in test under `paper` [0-1]."""
     val: float = 0.10
     """Share of the remaining patients in validation [0-1]."""
+    patients: int | None = None
+    """Most patients in train and val together, stratified on cancer, fewer being a subset of more; the others who are
+    not in test are left out. None takes all of them."""
 
     def __post_init__(self) -> None:
         """Refuse shares that leave a split empty."""
         for name in ("test", "val"):
             share = getattr(self, name)
             require(0 < share < 1, f"splits.{name}", share, "between 0 and 1, both excluded", "it is a share")
+        if self.patients is not None:
+            require(
+                self.patients >= 4, "splits.patients", self.patients, "at least 4", "train and val need both classes"
+            )
+            require(
+                self.protocol != "given" and self.manifest is None,
+                "splits.patients",
+                self.patients,
+                "left out where splits are given",
+                "leave the others out of the source",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

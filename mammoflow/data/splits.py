@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.model_selection import train_test_split
@@ -124,6 +125,7 @@ def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
     never what it is reported on. Patients are stratified on having any malignant
     film. The outcome depends on the set of patients and the seed, never on the order of rows. A source that holds
     only an official test part is all test: good for evaluation, not for training. `given`: the splits are the source's.
+    Where `splits.patients` is set, the other patients who are not in test are left out.
 
     Raises:
         SplitError: too few patients of a class to split, or what `check` finds.
@@ -144,6 +146,9 @@ def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
     else:
         test = _draw(cancer, INBREAST_TEST if splits.protocol == "70-30" else splits.test, "test", seed)
     rest = {patient: has for patient, has in cancer.items() if patient not in test}
+    if splits.patients is not None:
+        rest = _first(rest, splits.patients, seed)
+        used = used.filter(pc.is_in(used["patient_id"], value_set=pa.array(sorted(test.union(rest)), pa.string())))
     val = _draw(rest, splits.val, "val", seed) if rest else set()
     split = ["test" if p in test else "val" if p in val else "train" for p in used["patient_id"].to_pylist()]
     index = used.schema.get_field_index("split")
@@ -196,6 +201,20 @@ def _cancer_by_patient(exams: pa.Table) -> dict[str, bool]:
     return cancer
 
 
+def _first(cancer: dict[str, bool], wanted: int, seed: int) -> dict[str, bool]:
+    """Return so many patients with the classes' shares of all, of one order: fewer are a subset of more."""
+    if wanted > len(cancer):
+        raise SplitError(
+            f"splits.patients is {wanted}, but {len(cancer)} patients are not in test; give at most so many, or None"
+        )
+    rng = np.random.default_rng(int(lake.fingerprint(seed, "splits", "patients"), 16))
+    places: dict[str, float] = {}
+    for kind in (False, True):
+        own = sorted(patient for patient, has in cancer.items() if has == kind)
+        places |= {patient: (2 * n + 1) / len(own) for n, patient in enumerate(rng.permutation(own).tolist())}
+    return {patient: cancer[patient] for patient in sorted(places, key=lambda one: (places[one], one))[:wanted]}
+
+
 def _draw(cancer: dict[str, bool], share: float, split: str, seed: int) -> set[str]:
     """Draw a share of the patients, stratified on cancer; sorted first, so that the order of rows has no say."""
     patients = sorted(cancer)
@@ -206,7 +225,7 @@ def _draw(cancer: dict[str, bool], share: float, split: str, seed: int) -> set[s
     except ValueError as error:
         raise SplitError(
             f"can't draw {share:.0%} of {len(patients)} patients ({sum(strata)} of them with cancer) for {split}: both "
-            "it and the rest need one with cancer and one without; use more patients (a larger --limit, or none) or "
-            "another share in --splits"
+            "it and the rest need one with cancer and one without; use more patients (a larger --limit or "
+            "--splits.patients, or none of these) or another share in --splits"
         ) from error
     return set(drawn)

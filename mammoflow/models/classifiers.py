@@ -8,7 +8,7 @@ heatmap. Images are grey values 0-255, repeated to 3 channels.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from mammoflow.config import ImageConfig
+from mammoflow.errors import ConfigError
 from mammoflow.models import backbones, top_spec, weights
 from mammoflow.models.backbones import Trunk, seeded
 from mammoflow.models.dropout import Dropout
@@ -227,6 +228,35 @@ def candidates(
             top.heatmap.take(patches.top)
         found[name] = assemble(spec, trunk, top)
     return found
+
+
+def adapted(spec: ImageSpec, images: ImageConfig, mean_grey: float) -> ImageSpec:
+    """Return what a whole-image classifier is on images of another data set: their size, fit and mean.
+
+    Raises:
+        ConfigError: images too small for the trunk, or its top layers belong to images of the old size.
+        SpecError: top layers that shrink the map below 1x1.
+
+    Source: paper, 2.4 (fine-tuning on INbreast); the reference subtracts the new data's mean.
+    """
+    new = replace(spec, height=images.height, width=images.width, fit=images.fit, mean_grey=mean_grey)
+    with torch.device("meta"):
+        old_state, new_state = (WholeImageClassifier(one).state_dict() for one in (spec, new))
+    wrong = [name for name, value in new_state.items() if value.shape != old_state[name].shape]
+    if wrong:
+        raise ConfigError(
+            f"{spec.top_layers} was trained on images of {spec.height}x{spec.width}, and {wrong[0]} has no meaning at "
+            f"{images.height}x{images.width}; keep --images.height {spec.height} --images.width {spec.width}"
+        )
+    return new
+
+
+def adapt(model: WholeImageClassifier, images: ImageConfig, mean_grey: float) -> WholeImageClassifier:
+    """Return a whole-image classifier with its own weights on images of another data set; see `adapted`."""
+    with torch.device("meta"):
+        new = WholeImageClassifier(adapted(model.spec, images, mean_grey))
+    new.load_state_dict(model.state_dict(), assign=True)
+    return new.train(model.training)
 
 
 def assemble(spec: ImageSpec, trunk: Trunk, top: TopLayers) -> WholeImageClassifier:

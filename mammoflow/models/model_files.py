@@ -63,12 +63,15 @@ def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
     return one is not None and other is not None and one.shape == other.shape
 
 
-def _from_spec(data: bytes) -> Classifier:
-    """Build the model on the meta device: its weights come from the file."""
+def read_spec(data: bytes) -> PatchSpec | ImageSpec:
+    """Return what `model.json` says of a model.
+
+    Raises:
+        LakeError: it is damaged, or of another version.
+    """
     try:
         about = json.loads(data)
-        kind = about["kind"]
-        form = {"patch": PatchSpec, "image": ImageSpec}[kind]
+        form: type[PatchSpec | ImageSpec] = {"patch": PatchSpec, "image": ImageSpec}[about["kind"]]
         values = {field.name: about[field.name] for field in fields(form)}
     except (ValueError, KeyError, TypeError) as error:
         raise LakeError(f"{SPEC_FILE} is damaged ({error!r}); train the model again or restore the file") from error
@@ -76,6 +79,12 @@ def _from_spec(data: bytes) -> Classifier:
         raise LakeError(
             f"{SPEC_FILE} has format {about.get('format')}; this version reads {_FORMAT}: use a matching version"
         )
+    values["classes"] = tuple(values["classes"])
+    return form(**values)
+
+
+def _from_spec(data: bytes) -> Classifier:
+    """Build the model on the meta device: its weights come from the file."""
+    spec = read_spec(data)
     with torch.device("meta"):
-        values["classes"] = tuple(values["classes"])
-        return PatchClassifier(PatchSpec(**values)) if kind == "patch" else WholeImageClassifier(ImageSpec(**values))
+        return PatchClassifier(spec) if isinstance(spec, PatchSpec) else WholeImageClassifier(spec)

@@ -17,14 +17,17 @@ from typing import Any
 import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 import mammoflow
-from mammoflow import tracking
+from mammoflow import lake, tracking
 from mammoflow.config import ImageConfig
 from mammoflow.errors import TrackingError
+from mammoflow.models.classifiers import ImageSpec
+from mammoflow.models.model_files import SPEC_FILE, read_spec
 from mammoflow.models.timm_trunks import is_timm
 from mammoflow.results import predictor
 from mammoflow.results.ensemble import Ensemble
@@ -203,6 +206,36 @@ def load(tracking_uri: str, uri: str) -> Predictor:
         return _load_pyfunc(_download(client, _find(client, uri), f"data/{_FOLDER}", folder))
 
 
+def member_specs(tracking_uri: str, about: Registered) -> dict[str, ImageSpec]:
+    """Return what each member of a registered version is, by name, without loading its weights.
+
+    Raises:
+        TrackingError: the registry does not answer.
+        LakeError: it was not packed by this version of mammoflow.
+    """
+    found = {}
+    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        version = _find(client, about.uri)
+        for name in about.ensemble.names:
+            path = f"data/{_FOLDER}/members/{name}/{SPEC_FILE}"
+            spec = read_spec(Path(_download(client, version, path, folder)).read_bytes())
+            if isinstance(spec, ImageSpec):
+                found[name] = spec
+    return found
+
+
+def members(tracking_uri: str, uri: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the name and the model folder of each member of a registered version.
+
+    Raises:
+        TrackingError: no such model, version or alias.
+    """
+    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        members = Path(_download(client, _find(client, uri), f"data/{_FOLDER}/members", folder))
+        for member in sorted(members.iterdir()):
+            yield member.name, lake.read_folder(str(member))
+
+
 def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
     """Write the MLflow model folder: code, data, requirements."""
     kinds = {"probability": DataType.double, "malignant": DataType.boolean}
@@ -262,6 +295,7 @@ def _find(client: MlflowClient, uri: str) -> Any:
 
 def _download(client: MlflowClient, version: Any, path: str, folder: str) -> str:
     """Fetch a file or folder of a version's package and return where it lies."""
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call]  # it would draw a bar a file
     source = client.get_model_version_download_uri(version.name, version.version)
     uri = client.tracking_uri
     artifact = f"{source}/{path}"

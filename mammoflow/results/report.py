@@ -43,16 +43,19 @@ def context(inputs: ReportInputs) -> dict[str, Any]:
         if inputs.mark
         else f"{config.dataset} from {config.source}"
     )
-    trunks = ", ".join(inputs.trunks)
+    on = (
+        f"trunks {', '.join(inputs.trunks)}; patches {config.patches.set}"
+        if inputs.trunks
+        else f"begun from {config.start}"
+    )
     return {
         "name": config.name,
-        "subtitle": f"Whole-image cancer classifiers: {origin}; trunks {trunks}; patches {config.patches.set}; "
-        f"seed {config.seed}.",
+        "subtitle": f"Whole-image cancer classifiers: {origin}; {on}; seed {config.seed}.",
         "mark": inputs.mark,
         "size": f"{config.images.height} x {config.images.width}",
         "cards": _cards(inputs),
         "tables": report_tables.tables(inputs),
-        "patch_text": _patch_text(inputs),
+        "patch_text": _patch_text(inputs) if inputs.trunks else "",
         "paper_note": _paper_note(inputs),
         "registered_text": f"Registered as models:/{inputs.registered['name']}/{inputs.registered['version']}.",
         "quarantine_text": report_tables.quarantine_text(inputs),
@@ -72,7 +75,7 @@ def _cards(inputs: ReportInputs) -> list[dict[str, str]]:
     low, high = test["ci95_tta"]
     val_accuracy = {name: item.summary()["val_accuracy"] for name, item in inputs.trunks.items()}
     patch = best_patch_classifier(inputs.patch_accuracy, val_accuracy)
-    return [
+    cards = [
         {
             "what": "Ensemble AUC, test",
             "value": f"{test['auc_tta']:.3f}",
@@ -89,16 +92,16 @@ def _cards(inputs: ReportInputs) -> list[dict[str, str]]:
             "more": f"{point.specificity.hits} of {point.specificity.of} benign films",
         },
         {
-            "what": "Patch accuracy, test",
-            "value": f"{patch['accuracy']:.3f}",
-            "more": f"balanced {patch['balanced_accuracy']:.3f}, chance {1 / len(inputs.config.patches.classes):.2f}",
-        },
-        {
             "what": "Films",
             "value": f"{sum(films['images'].values()):,}",
             "more": f"of {sum(films['patients'].values()):,} patients; {films['quarantined']} quarantined",
         },
     ]
+    if patch:
+        chance = 1 / len(inputs.config.patches.classes)
+        more = f"balanced {patch['balanced_accuracy']:.3f}, chance {chance:.2f}"
+        cards.insert(3, {"what": "Patch accuracy, test", "value": f"{patch['accuracy']:.3f}", "more": more})
+    return cards
 
 
 def _patch_text(inputs: ReportInputs) -> str:

@@ -34,12 +34,17 @@ def pictures(inputs: ReportInputs) -> dict[str, Any]:
     """Return every picture of the report by the name that the template knows."""
     return {
         "films": _films(inputs),
-        "sheets": _sheets(inputs),
+        "sheets": _sheets(inputs) if inputs.trunks else [],
         "trunk_curves": [picture for name in inputs.trunks for picture in _trunk_curves(inputs, name)],
-        "candidate_curves": [picture for name in inputs.trunks for picture in _candidate_curves(inputs, name)],
+        "candidate_curves": [picture for name in _backbones(inputs) for picture in _candidate_curves(inputs, name)],
         "roc": _roc(inputs),
-        "heatmaps": _heatmaps(inputs),
+        "heatmaps": _heatmaps(inputs) if inputs.trunks else [],
     }
+
+
+def _backbones(inputs: ReportInputs) -> list[str]:
+    """Return the candidates' trunks, each once."""
+    return list(dict.fromkeys([*inputs.trunks, *(row["backbone"] for row in inputs.ranking)]))
 
 
 def _films(inputs: ReportInputs) -> list[dict[str, str]]:

@@ -104,7 +104,7 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
     rows = []
     for row in inputs.ranking:
         figures = test.get(row["name"])
-        paper = paper_tables.find(row["backbone"], inputs.config.patches.set, row["top_layers"])
+        paper = inputs.trunks and paper_tables.find(row["backbone"], inputs.config.patches.set, row["top_layers"])
         member = row["name"] in inputs.ensemble.names
         rows.append(
             page.cells(
@@ -130,7 +130,7 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
             *[""] * 6,
             *_aucs(ours),
             page.NONE,
-            f"{paper_tables.ENSEMBLE_AUC:.2f}",
+            f"{paper_tables.ENSEMBLE_AUC:.2f}" if inputs.trunks else page.NONE,
             strong=True,
         )
     )
@@ -176,25 +176,25 @@ def _ensemble(inputs: ReportInputs) -> dict[str, Any]:
     chosen = inputs.ensemble
     test = ensembles.summarise(inputs.test_ensemble)[ENSEMBLE]
     point = ensembles.performance(inputs.test_scores, chosen)
-    paper = paper_tables
+    paper, there = paper_tables, bool(inputs.trunks)  # of models trained on from others it has other figures
     rows = [
         page.cells(
             "A-AUC",
             _interval(chosen.val_auc, *chosen.val_ci95),
             _interval(test["auc_tta"], *test["ci95_tta"]),
-            f"{paper.ENSEMBLE_AUC:.2f}",
+            f"{paper.ENSEMBLE_AUC:.2f}" if there else page.NONE,
         ),
         page.cells(
             "sensitivity",
             f"{chosen.val_sensitivity:.3f}",
             _proportion(point.sensitivity),
-            f"{paper.ENSEMBLE_SENSITIVITY:.3f}",
+            f"{paper.ENSEMBLE_SENSITIVITY:.3f}" if there else page.NONE,
         ),
         page.cells(
             "specificity",
             f"{chosen.val_specificity:.3f}",
             _proportion(point.specificity),
-            f"{paper.ENSEMBLE_SPECIFICITY:.3f}",
+            f"{paper.ENSEMBLE_SPECIFICITY:.3f}" if there else page.NONE,
         ),
         page.cells("cut-off", f"{chosen.cutoff:.4f}", "as chosen on validation", page.NONE),
         page.cells("films", page.count(chosen.val_images), page.count(test["images"]), page.NONE),

@@ -50,8 +50,10 @@ def ensemble_row(val_scores: pa.Table, test_scores: pa.Table, chosen: Ensemble) 
 
 def best_patch_classifier(
     test: Mapping[str, Mapping[str, Any]], val_accuracy: Mapping[str, float | None]
-) -> Mapping[str, Any]:
-    """Return the test figures of the trunk whose patch classifier is best on validation."""
+) -> Mapping[str, Any] | None:
+    """Return the test figures of the trunk whose patch classifier is best on validation; None where there is none."""
+    if not test:
+        return None
     return test[max(test, key=lambda name: val_accuracy[name] or 0.0)]
 
 
@@ -71,18 +73,16 @@ def summarise(
 ) -> dict[str, Any]:
     """Gather the summaries of all stages into the dict of `summary.json`."""
     best = best_patch_classifier(patch_accuracy, patch_val_accuracy)
+    trunks = {
+        name: {key: figures[key] for key in ("accuracy", "balanced_accuracy")}
+        for name, figures in patch_accuracy.items()
+    }
     return {
         "recipe": recipe,
         "images": dict(images["images"]),
         "patches": {split: sum(counts.values()) for split, counts in patches["patches"].items()},
-        "patch": {
-            "accuracy": best["accuracy"],
-            "balanced_accuracy": best["balanced_accuracy"],
-            "trunks": {
-                name: {key: figures[key] for key in ("accuracy", "balanced_accuracy")}
-                for name, figures in patch_accuracy.items()
-            },
-        },
+        "patch": best
+        and {"accuracy": best["accuracy"], "balanced_accuracy": best["balanced_accuracy"], "trunks": trunks},
         "models": model_rows(val_scores, test_scores, {row["name"]: row["kind"] for row in ranking}),
         "ensemble": ensemble_row(val_scores, test_scores, chosen),
         "registered": registered,

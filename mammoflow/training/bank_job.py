@@ -14,7 +14,6 @@ import torch
 from mammoflow import lake
 from mammoflow.config import ImageConfig, ImageTrainingConfig
 from mammoflow.data.batches import ShardBatches
-from mammoflow.errors import LakeError
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
@@ -62,7 +61,9 @@ class BankJob:
     training: ImageTrainingConfig
     images_config: ImageConfig
     images: Artefact
-    trunk: Artefact
+    start: str
+    """Folder of the patch classifier that new candidates are made from, or of the whole-image classifier to go on
+    from, whose top layers the only candidate then has."""
     out: Artefact
     seed: int
 
@@ -101,10 +102,13 @@ class BankJob:
         return run, training, validation
 
     def _new_models(self) -> dict[str, WholeImageClassifier]:
-        patches = model_files.from_files(lake.read_folder(self.trunk.file("best")))
-        if not isinstance(patches, PatchClassifier):
-            raise LakeError(f"{self.trunk.url} holds no patch classifier; remove it and train it again")
-        return classifiers.candidates(patches, [c.top_layers for c in self.candidates], self.images_config, self.seed)
+        model = model_files.from_files(lake.read_folder(self.start))
+        if isinstance(model, PatchClassifier):
+            tops = [candidate.top_layers for candidate in self.candidates]
+            return classifiers.candidates(model, tops, self.images_config, self.seed)
+        (candidate,) = self.candidates
+        mean_grey = float(self.images.summary()["mean_grey"])
+        return {candidate.name: classifiers.adapt(model, self.images_config, mean_grey)}
 
     def _models_of_stage1(self) -> dict[str, WholeImageClassifier]:
         models = {c.name: model_files.from_files(lake.read_folder(c.folder(self.out, "last"))) for c in self.candidates}

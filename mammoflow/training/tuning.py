@@ -9,14 +9,16 @@ K candidate heads.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mammoflow import lake as lakes
 from mammoflow.config import Config
-from mammoflow.errors import ConfigError
+from mammoflow.errors import ConfigError, LakeError
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import backbones, classifiers, top_spec, weights
-from mammoflow.models.model_files import WEIGHTS_FILE
+from mammoflow.models import backbones, classifiers, model_files, top_spec, weights
+from mammoflow.models.classifiers import ImageSpec
+from mammoflow.models.model_files import SPEC_FILE, WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
 from mammoflow.training import inputs, trials
 from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
@@ -25,7 +27,12 @@ EXPERIMENT = "top-layers"
 
 
 def search(
-    config: Config, lake: Lake, images: Artefact, trunks: Mapping[str, Artefact], out: Artefact
+    config: Config,
+    lake: Lake,
+    images: Artefact,
+    trunks: Mapping[str, Artefact],
+    out: Artefact,
+    starts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train every candidate of the config through stage 1 and the survivors through stage 2.
 
@@ -35,6 +42,8 @@ def search(
         images: what is trained and validated on; the test split is never read.
         trunks: backbone -> artefact of its patch classifier.
         out: artefact to write: a folder for each candidate. Candidates that it holds already are not trained again.
+        starts: candidate name -> folder of a whole-image classifier of other data, to go on from; then there are no
+            trunks.
 
     Returns:
         {"run_id": parent run, "ranking": one row per candidate, best validation AUC first}.
@@ -44,27 +53,14 @@ def search(
         SpecError: top layers that can't be read or don't fit; before anything is trained.
         TrainingError: a run failed; the others' results are kept.
     """
-    candidates = plan(config)
+    packs = _continued(config, images, starts, out) if starts else _packs(config, images, trunks, out)
+    candidates = [candidate for pack in packs for candidate in pack.candidates]
     inputs.check_images(images, config.compute)
     tracker = Tracker.open(lake, EXPERIMENT)
     runs: dict[str, str] = {}
     stream = _Stream(tracker, runs)
     with tracker.closing(runs.values()):
         _open_runs(tracker, config, candidates, images, out, runs)
-        packs = [
-            BankJob(
-                name=f"{backbones.slug(trunk.backbone)}-stage1",
-                stage=0,
-                candidates=tuple(c for c in candidates if c.backbone == trunk.backbone),
-                training=config.image_training,
-                images_config=config.images,
-                images=images,
-                trunk=trunks[trunk.backbone],
-                out=out,
-                seed=config.seed,
-            )
-            for trunk in config.trunks
-        ]
         trials.run([job for job in packs if not job.done], config.compute, stream.on_epoch)
         survivors = _survivors(candidates, _results(candidates, out), config.search.survivors)
         singles = [_alone(pack, c) for pack in packs for c in pack.candidates if c.name in survivors]
@@ -72,6 +68,56 @@ def search(
     results = _results(candidates, out)
     ranking = [_row(c, results[c.name], runs[c.name], c.name in survivors) for c in candidates]
     return {"run_id": runs[""], "ranking": sorted(ranking, key=lambda row: (-row["val_auc"], row["name"]))}
+
+
+def _packs(config: Config, images: Artefact, trunks: Mapping[str, Artefact], out: Artefact) -> list[BankJob]:
+    """Return the stage-1 job of each trunk, with all its candidates."""
+    candidates = plan(config)
+    names = [trunk.backbone for trunk in config.trunks]
+    return [
+        _pack(
+            config,
+            images,
+            backbones.slug(backbone),
+            [c for c in candidates if c.backbone == backbone],
+            trunks[backbone].file("best"),
+            out,
+        )
+        for backbone in names
+    ]
+
+
+def _continued(config: Config, images: Artefact, starts: Mapping[str, str], out: Artefact) -> list[BankJob]:
+    """Return the stage-1 job of each whole-image classifier that goes on; each has a trunk of its own."""
+    packs = []
+    for name, folder in starts.items():
+        spec = model_files.read_spec(lakes.read_bytes(lakes.join(folder, SPEC_FILE)))
+        if not isinstance(spec, ImageSpec):
+            raise LakeError(f"{folder} holds a patch classifier, but a whole-image classifier is to go on from there")
+        candidate = Candidate(
+            name=name,
+            backbone=spec.backbone,
+            top_layers=spec.top_layers,
+            kind=classifiers.candidate_kind(spec.backbone, spec.top_layers),
+        )
+        packs.append(_pack(config, images, name, [candidate], folder, out))
+    return packs
+
+
+def _pack(
+    config: Config, images: Artefact, name: str, candidates: Sequence[Candidate], start: str, out: Artefact
+) -> BankJob:
+    return BankJob(
+        name=f"{name}-stage1",
+        stage=0,
+        candidates=tuple(candidates),
+        training=config.image_training,
+        images_config=config.images,
+        images=images,
+        start=start,
+        out=out,
+        seed=config.seed,
+    )
 
 
 def plan(config: Config) -> list[Candidate]:
@@ -140,17 +186,7 @@ class _Stream:
 
 def _alone(pack: BankJob, candidate: Candidate) -> BankJob:
     """Return the stage-2 job of one survivor."""
-    return BankJob(
-        name=f"{candidate.name}-stage2",
-        stage=1,
-        candidates=(candidate,),
-        training=pack.training,
-        images_config=pack.images_config,
-        images=pack.images,
-        trunk=pack.trunk,
-        out=pack.out,
-        seed=pack.seed,
-    )
+    return replace(pack, name=f"{candidate.name}-stage2", stage=1, candidates=(candidate,))
 
 
 def _results(candidates: Sequence[Candidate], out: Artefact) -> dict[str, dict[str, Any]]:

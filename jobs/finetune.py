@@ -1,0 +1,29 @@
+r"""Train whole-image classifiers on for other data, by image labels alone: the paper's transfer to INbreast.
+
+    ray job submit --working-dir . -- python jobs/finetune.py inbreast-72 \
+        --source /data/INbreast --start models:/mammoflow@champion --lake s3://bucket/lake
+
+Reads    images/ of the new data, and the classifiers that --start names; builds what is missing
+Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, one child per classifier
+Next     jobs/select_ensemble.py
+"""
+
+from mammoflow import cli, pipeline, recipes, tables
+from mammoflow.errors import ConfigError
+
+
+def main() -> None:
+    """Print the plan, train, print the ranking and the next command."""
+    config = cli.parse(__doc__, recipes.ALL)
+    if config.start is None:
+        raise ConfigError(
+            f"recipe {config.name!r} begins from nothing; name whole-image classifiers with --start "
+            "(models:/mammoflow@champion), or take a recipe such as inbreast-72"
+        )
+    artefacts = pipeline.ensure("search", config)
+    tables.show_ranking(artefacts.search.summary()["ranking"])
+    tables.show_next("select_ensemble", config)
+
+
+if __name__ == "__main__":
+    cli.run(main)
