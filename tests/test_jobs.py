@@ -115,6 +115,31 @@ def test_the_demo_on_that_lake_writes_its_report_and_summary(lake: Path) -> None
     assert built(again.stdout) == []
 
 
+@pytest.mark.usefixtures("said")
+def test_the_champion_is_trained_on_for_other_data_and_registered_for_it(lake: Path) -> None:
+    site = ["--phantoms.layout", "inbreast", "--splits.protocol", "70-30", "--splits.patients", "14"]
+    words = ["smoke", "--lake", str(lake), *site, "--splits.val", "0.3", "--ensemble.model-name", "site"]
+    refused = job("jobs/finetune.py", *words)
+    assert refused.returncode == 1
+    assert "name whole-image classifiers with --start" in refused.stderr
+    words += ["--start", "models:/mammoflow@champion"]
+    done = job("jobs/finetune.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert built(done.stdout) == ["phantoms", "images", "patches", "search"]
+    ((_, *command),) = following(done.stdout)
+    assert command == words, "the next job goes on with the same flags"
+    done = job("jobs/demo.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert built(done.stdout) == ["ensemble", "registered", "evaluation", "report"]
+    summary = json.loads((lake / "summary.json").read_text())
+    assert summary["registered"] == "models:/site@champion"
+    assert summary["patch"] is None
+    (path,) = re.findall(r"^report: +(/.+)$", done.stdout, flags=re.MULTILINE)
+    report = Path(path).read_text()
+    assert "begun from models:/mammoflow@champion" in report
+    assert "Where the patch classifiers look" not in report
+
+
 def test_real_films_are_scored_by_the_command_that_promote_names(
     said: dict[str, str], real_films: Path, tmp_path: Path
 ) -> None:
