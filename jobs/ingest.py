@@ -25,7 +25,7 @@ def main() -> None:
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
     print(f"qc page:       {pipeline.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
     if artefacts.images.summary()["images"]["train"]:
-        tables.show_next("train_patch", config)
+        tables.show_next("finetune" if config.start else "train_patch", config)
     else:
         tables.show_scoring(config.ensemble.model_name, config.lake)
 

@@ -10,11 +10,17 @@ Next     jobs/tune_top_layers.py
 """
 
 from mammoflow import cli, pipeline, recipes, tables
+from mammoflow.errors import ConfigError
 
 
 def main() -> None:
     """Print the plan, train, print each trunk's validation accuracy."""
     config = cli.parse(__doc__, recipes.ALL)
+    if config.start:
+        raise ConfigError(
+            f"start is {config.start!r}: training goes on from whole-image classifiers, and there is no patch classifier "
+            "to train; run jobs/finetune.py"
+        )
     artefacts = pipeline.ensure("retrained", config)
     tables.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
     tables.show_next("tune_top_layers", config)

@@ -4,7 +4,8 @@ phantoms ─┐                            ┌▶ mined ─▶ retrained ─┐
 source   ─┴▶ images ─▶ patches ─▶ trunks ─────────────────────┴▶ search ─▶ ensemble ─▶ registered
                                                                            └──────▶ evaluation ─▶ report
 
-Where whole-image classifiers of other data are gone on from, there are no trunks, and `search` needs images alone.
+Where whole-image classifiers of other data are gone on from, there are no trunks, and `search` reads images alone;
+patches are cut all the same, to be looked at.
 `mined` and `retrained` are there for trunks that train a second time, on patches that the first time gets wrong.
 """
 
@@ -42,7 +43,7 @@ NEEDS = {
     "trunks": ("patches",),
     "mined": ("images", "trunks"),
     "retrained": ("patches", "mined"),
-    "search": ("trunks", "retrained"),
+    "search": ("images", "trunks", "retrained"),
     "ensemble": ("search",),
     "registered": ("ensemble",),
     "evaluation": ("ensemble",),
@@ -106,35 +107,17 @@ def locate(config: Config, root: Lake) -> Artefacts:
 
     Data and trunks are named by what they are, so that recipes on the same data share them.
     """
-    seed, size = config.seed, f"{config.images.height}x{config.images.width}"
-    layout = config.phantoms.layout
-    phantoms = None if config.source else root.artefact("phantoms", layout, config.phantoms, seed)
-    origin = phantoms or _identity(config, root)
-    data = config.dataset if config.source else f"phantoms-{layout}"
-    splits = replace(config.splits, manifest=None)
-    given = lake.fingerprint(lake.read_bytes(config.splits.manifest).hex()) if config.splits.manifest else None
-    images = root.artefact("images", f"{data}-{size}", origin, config.images, splits, given, config.limit, seed)
-    cut = f"{data}-{size}-{config.patches.set}"
-    # What could not be used is known once the images are there; where some is mended later, other patches follow.
+    name, seed = config.name, config.seed
+    phantoms, images = _images(config, root)
+    # What could not be used is known once the images are there; where some is mended later, all after them follows.
     left_out = images.summary().get("left_out") if images.done else None
-    patches = root.artefact("patches", cut, images, *([left_out] if left_out else []), config.patches, seed)
-
-    def trained(stage: str, trunk: TrunkConfig, on: Artefact) -> Artefact:
-        name = backbones.slug(trunk.backbone)
-        return root.artefact(stage, name, on, trunk.backbone, _weights(trunk), trunk.training, seed)
-
-    trunks = {trunk.backbone: trained("trunks", trunk, patches) for trunk in config.trunks}
-    again = {trunk.backbone: trunk for trunk in config.trunks if trunk.mined}
-    mined = {
-        name: root.artefact("mined", backbones.slug(name), images, trunks[name], trunk.mined)
-        for name, trunk in again.items()
-    }
-    retrained = {name: trained("retrained", trunk, mined[name]) for name, trunk in again.items()}
-    found = trunks | retrained
-    tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
-    name = config.name
+    used = (images, left_out) if left_out else (images,)
+    cut = f"{images.name}-{config.patches.set}"
+    patches = root.artefact("patches", cut, *used, config.patches, seed)
+    trunks, mined, retrained = _trunks(config, root, images, patches)
     begun = starts.find(config, root) if config.start else None
-    on = found.values() if begun is None else (images, begun.identity)
+    on = (trunks | retrained).values() if begun is None else (*used, begun.identity)
+    tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
     search = root.artefact("search", name, *on, tops, config.image_training, config.search, seed)
     chosen = root.artefact("ensemble", name, search, config.ensemble)
     registered = root.artefact("registered", name, chosen, tracking.uri(root))
@@ -155,6 +138,39 @@ def locate(config: Config, root: Lake) -> Artefacts:
         evaluation=evaluated,
         report=root.artefact("report", name, evaluated, registered),
     )
+
+
+def _images(config: Config, root: Lake) -> tuple[Artefact | None, Artefact]:
+    """Return the artefacts of phantoms, where there are any, and of images."""
+    layout, seed = config.phantoms.layout, config.seed
+    phantoms = None if config.source else root.artefact("phantoms", layout, config.phantoms, seed)
+    data = config.dataset if config.source else f"phantoms-{layout}"
+    size = f"{config.images.height}x{config.images.width}"
+    splits = replace(config.splits, manifest=None)
+    given = lake.fingerprint(lake.read_bytes(config.splits.manifest).hex()) if config.splits.manifest else None
+    origin = phantoms or _identity(config, root)
+    return phantoms, root.artefact("images", f"{data}-{size}", origin, config.images, splits, given, config.limit, seed)
+
+
+ByBackbone = dict[str, Artefact]
+
+
+def _trunks(
+    config: Config, root: Lake, images: Artefact, patches: Artefact
+) -> tuple[ByBackbone, ByBackbone, ByBackbone]:
+    """Return the artefacts of the first round's classifiers, of the second's patches, and of its classifiers."""
+
+    def trained(stage: str, trunk: TrunkConfig, on: Artefact) -> Artefact:
+        name = backbones.slug(trunk.backbone)
+        return root.artefact(stage, name, on, trunk.backbone, _weights(trunk), trunk.training, config.seed)
+
+    trunks = {trunk.backbone: trained("trunks", trunk, patches) for trunk in config.trunks}
+    again = {trunk.backbone: trunk for trunk in config.trunks if trunk.mined}
+    mined = {
+        name: root.artefact("mined", backbones.slug(name), images, trunks[name], trunk.mined)
+        for name, trunk in again.items()
+    }
+    return trunks, mined, {name: trained("retrained", trunk, mined[name]) for name, trunk in again.items()}
 
 
 def _weights(trunk: TrunkConfig) -> str | None:

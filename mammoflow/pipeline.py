@@ -49,10 +49,10 @@ def ensure(stage: str, config: Config) -> Artefacts:
         QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
         MammoflowError: any other error of a stage, which names its remedy.
     """
-    artefacts = _open(config)
+    wanted = _wanted(stage)
+    artefacts = _open(config, wanted)
     if config.compute.retry_quarantined:
         artefacts = _retry(artefacts)
-    wanted = _wanted(stage)
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
     lake_care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
     inputs.check_workers(config, missing)
@@ -73,7 +73,7 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
     Raises:
         LakeError: a stage has not been run on this lake, or by another version of the lake's layout.
     """
-    artefacts = _open(config)
+    artefacts = _open(config, stages)
     for stage in stages:
         for item in artefacts.of(stage):
             if not item.done:
@@ -82,16 +82,23 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
     return artefacts
 
 
-def _open(config: Config) -> Artefacts:
-    """Say which lake is used and locate a config's artefacts in it, once all that the config names is known to be."""
+_BEFORE_START = frozenset(("phantoms", "images", "patches"))
+
+
+def _open(config: Config, wanted: Sequence[str]) -> Artefacts:
+    """Say which lake is used and locate a config's artefacts in it, once what the wanted stages need is known to be.
+
+    A champion to start from is one version from here on, whatever is promoted meanwhile.
+    """
     root = Lake(lake.resolve_root(config.lake))
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    trunks = () if config.start else config.trunks
+    start = None if _BEFORE_START.issuperset(wanted) or not config.start else starts.find(config, root).name
+    trunks = () if start else config.trunks
     asked = tuple(replace(each, weights=tracking.weights_of(root, each.weights)) for each in trunks)
     dataset = releases.resolve(config.dataset, config.source, config.phantoms.layout)
-    config = replace(config, dataset=dataset, trunks=asked)
+    config = replace(config, dataset=dataset, start=start, trunks=asked)
     tuning.plan(config)
     return locate(config, root)
 

@@ -136,7 +136,7 @@ def test_the_champion_is_trained_on_for_other_data_and_registered_for_it(lake: P
     assert summary["patch"] is None
     (path,) = re.findall(r"^report: +(/.+)$", done.stdout, flags=re.MULTILINE)
     report = Path(path).read_text()
-    assert "begun from models:/mammoflow@champion" in report
+    assert "begun from models:/mammoflow/1" in report, "the version that was champion when it began"
     assert "Where the patch classifiers look" not in report
 
 

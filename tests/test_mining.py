@@ -104,12 +104,31 @@ def test_a_scan_has_the_heatmaps_scores_at_the_heatmaps_positions(backbone: str)
     assert (found.corners >= 0).all()
     assert (found.corners + 40 <= pixels.shape).all()
     assert len({*map(tuple, found.corners.tolist())}) == len(found.corners)
-    whole = classifiers.heatmap(model, torch.from_numpy(pixels))
-    shifted = classifiers.heatmap(model, torch.from_numpy(pixels[16:].copy()))
+    whole = classifiers.heatmap(model, torch.from_numpy(pixels[:128, :128].copy()))
+    shifted = classifiers.heatmap(model, torch.from_numpy(pixels[16:144, :128].copy()))
     at = {tuple(corner): scores for corner, scores in zip(found.corners.tolist(), found.scores, strict=True)}
     np.testing.assert_array_equal(at[64, 32], whole[2, 1])
     np.testing.assert_array_equal(at[48, 64], shifted[1, 2])
     assert found.scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow", "timm:tf_efficientnet_lite0"])
+def test_a_scan_names_the_place_that_it_scored(backbone: str) -> None:
+    """What moves with the image by 16 px has its scores 16 px on, far from the borders."""
+    spec = PatchSpec(backbone=backbone, classes=CONFIG.classes, mean_grey=128.0, side=64, weights=None)
+    model = classifiers.patch_classifier(spec, seed=0)
+    pixels = np.random.default_rng(0).integers(0, 65536, (448, 448)).astype(np.uint16)
+    model.train()(classifiers.to_input(torch.from_numpy(pixels[None, :192, :192])))  # BatchNorm sees something
+    model.eval()
+
+    def at(image: np.ndarray, row: int, column: int) -> np.ndarray:
+        found = mining.scan(model, image, "fp32")
+        (place,) = np.flatnonzero((found.corners == (row, column)).all(axis=1))
+        return found.scores[place]
+
+    here, there = at(pixels, 192, 192), at(np.roll(pixels, (16, 16), axis=(0, 1)), 208, 208)
+    elsewhere = at(pixels, 208, 208)
+    assert np.abs(here - there).max() < 0.5 * np.abs(here - elsewhere).max()
 
 
 def test_a_second_round_trains_on_as_many_patches_and_is_not_mined_twice(tmp_path, ray_cluster) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from made_lake import make
 
-from mammoflow import lake, recipes
-from mammoflow.config import ComputeConfig, Config, ImageConfig, ImageTrainingConfig, StageConfig
+from mammoflow import graph, lake, pipeline, recipes
+from mammoflow.config import ComputeConfig, Config, EnsembleConfig, ImageConfig, ImageTrainingConfig, StageConfig
 from mammoflow.errors import ConfigError, LakeError, SpecError, TrackingError
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
@@ -67,7 +67,9 @@ def test_the_members_of_the_champion_are_found_and_copied_once(made, store, tmp_
 def test_a_folder_is_known_by_its_contents(made, tmp_path) -> None:
     (name, folder), *_ = made.folders.items()
     found = starts.find(asking(made, folder), Lake(str(tmp_path)))
-    assert starts.fetch(found, made.search) == {name: folder}
+    (copied,) = starts.fetch(found, Lake(str(tmp_path)).artefact("search", "made")).values()
+    assert lake.read_folder(copied) == lake.read_folder(folder)
+    assert list(found.specs) == [name]
     same, other = tmp_path / "same", tmp_path / "other"
     lake.write_folder(str(same), lake.read_folder(folder))
     lake.write_folder(str(other), lake.read_folder(list(made.folders.values())[1]))
@@ -79,6 +81,7 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
     (folder, *_) = made.folders.values()
     for start, images, error, reason in (
         (made.trunk.file("best"), {}, ConfigError, "is a patch classifier, but start wants whole-image classifiers"),
+        ("models:/mammoflow@champion", {}, ConfigError, "would begin from itself; give --ensemble.model-name another"),
         (f"models:/{NAME}@nobody", {}, TrackingError, "is not registered"),
         (f"models:/{NAME}/7", {}, TrackingError, "register one with jobs/select_ensemble.py"),
         (str(tmp_path), {}, LakeError, "model.json"),
@@ -86,6 +89,9 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
     ):
         with pytest.raises(error, match=reason):
             starts.find(asking(made, start, **images), store)
+    assert starts.find(
+        replace(asking(made, f"models:/{NAME}/1"), ensemble=EnsembleConfig(model_name=NAME)), store
+    ).specs
     with pytest.raises(TrackingError, match="no model is registered"):
         starts.find(asking(made, f"models:/{NAME}@champion"), Lake(str(tmp_path)))
 
@@ -147,3 +153,24 @@ def test_each_goes_on_with_all_its_layers_and_a_frozen_trunk_where_asked(made, s
             if not torch.equal(value, after.state_dict()[name])
         }
         assert moved == {"trunk", "top"}
+
+
+def test_a_search_follows_what_could_not_be_used_and_names_its_images(made, store, tmp_path) -> None:
+    config = replace(asking(made, f"models:/{NAME}/1"), trunks=())
+    images = graph.locate(config, store).images
+    summary = made.images.summary()
+    found = []
+    for left_out in (None, "a", "b", "a"):
+        images.finish(summary | {"left_out": left_out})
+        artefacts = graph.locate(config, store)
+        found.append((artefacts.search.fingerprint, artefacts.evaluation.fingerprint))
+    assert found[1] == found[3]
+    assert len({*found}) == 3
+    assert "images" in graph.NEEDS["search"]
+
+
+def test_ingest_asks_for_no_classifier_to_start_from(tmp_path, monkeypatch) -> None:
+    config = replace(recipes.smoke(), lake=str(tmp_path), start="models:/nobody@champion")
+    monkeypatch.setattr(starts, "find", None)
+    artefacts = pipeline._open(config, ["phantoms", "images", "patches"])
+    assert artefacts.starts is None

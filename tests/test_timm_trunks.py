@@ -18,7 +18,7 @@ from mammoflow.lake import Lake
 from mammoflow.models import backbones, checkpointing, classifiers, model_files, timm_trunks, weights
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, feature_size, seeded
 from mammoflow.models.classifiers import PatchSpec, WholeImageClassifier
-from mammoflow.training import loop, tuning
+from mammoflow.training import batch_norm, loop, tuning
 
 timm = pytest.importorskip("timm", reason="the package timm is not installed")
 
@@ -145,6 +145,16 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(name: str) -> No
     assert all("forward" not in vars(layer) for layer in anew.modules()), "the net is as it was"
 
 
+def test_sync_batch_norm_keeps_the_activation_that_timm_s_batch_norm_holds() -> None:
+    trunk = seeded(0, lambda: Trunk(backbones.find("timm:tf_efficientnet_lite0"), 50.0, 100.0))
+    images = 255 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before, names = trunk.eval()(images), list(trunk.state_dict())
+    loop.prepare(trunk, trunk, torch.device("cpu"), loop.Workers(sync_batch_norm=True))
+    assert any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in trunk.modules())
+    torch.testing.assert_close(trunk.eval()(images), before, rtol=1e-4, atol=1e-4)
+    assert list(trunk.state_dict()) == names
+
+
 def test_checkpointing_keeps_less() -> None:
     def kept(checkpointed: bool) -> int:
         trunk = a_trunk("timm:resnet10t").train()
@@ -191,7 +201,7 @@ def test_batchnorm_averages_slowly_and_settles() -> None:
     norms = [layer for layer in trunk.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {backbones.BN_MOMENTUM}
     batch = images()
-    loop.settle(trunk, trunk, iter([batch, batch]))
+    batch_norm.settle(trunk, trunk, iter([batch, batch]))
     trained = trunk(batch)
     norm = norms[0]
     seen = nn.functional.conv2d((batch - 50) / trunk.scale, trunk.layers.conv1[0].weight, stride=2, padding=1)

@@ -62,7 +62,11 @@ class EnsembleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeConfig:
-    """What a run may use; none of it changes results beyond rounding."""
+    """What a run may use; none of it enters fingerprints.
+
+    Results change by rounding alone, but for BatchNorm: each worker's sees its own share of a step, or with `parts` one
+    part of it.
+    """
 
     workers: int = how(1)
     """Ray Train workers of one training run."""
@@ -73,7 +77,7 @@ class ComputeConfig:
     compile: bool = how(False)
     """Run trunks as torch.compile makes them: some minutes to begin with, then faster on most GPUs."""
     sync_batch_norm: bool = how(False)
-    """BatchNorm over the whole step of all workers, as one worker would see it, not each one's share; GPUs only."""
+    """BatchNorm over the shares (or parts) of all workers, as one worker would see them; GPUs only."""
     gpu: bool = how(False)
     """Ask for one GPU per training worker."""
     cpus_per_worker: int = how(1)

@@ -4,6 +4,7 @@ Plain PyTorch and timm, which is imported where it is first needed; no Ray, no f
 """
 
 import difflib
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +50,11 @@ class Facts:
 def is_timm(backbone: str) -> bool:
     """Tell whether a backbone's name is one of timm's."""
     return backbone.startswith(PREFIX)
+
+
+def sync_batch_norm(layers: nn.Module) -> None:
+    """Replace every BatchNorm, in place, by one over all workers; timm's own holds the activation after it."""
+    importlib.import_module("timm.layers").convert_sync_batchnorm(layers)
 
 
 def look_up(backbone: str) -> Facts:

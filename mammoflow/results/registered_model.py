@@ -25,7 +25,7 @@ from mlflow.types import ColSpec, DataType, Schema
 import mammoflow
 from mammoflow import lake, tracking
 from mammoflow.config import ImageConfig
-from mammoflow.errors import TrackingError
+from mammoflow.errors import LakeError, TrackingError
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE, read_spec
 from mammoflow.models.timm_trunks import is_timm
@@ -219,8 +219,9 @@ def member_specs(tracking_uri: str, about: Registered) -> dict[str, ImageSpec]:
         for name in about.ensemble.names:
             path = f"data/{_FOLDER}/members/{name}/{SPEC_FILE}"
             spec = read_spec(Path(_download(client, version, path, folder)).read_bytes())
-            if isinstance(spec, ImageSpec):
-                found[name] = spec
+            if not isinstance(spec, ImageSpec):
+                raise LakeError(f"{about.uri}: member {name} is a patch classifier; register an ensemble anew")
+            found[name] = spec
     return found
 
 

@@ -4,7 +4,7 @@ They are members of a registered ensemble, the candidate of an MLflow run, or a 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mammoflow import lake, tracking
@@ -46,6 +46,12 @@ def find(config: Config, root: Lake) -> Starts:
         ConfigError: it is a patch classifier, or does not fit the images.
     """
     start = str(config.start)
+    named = start.removeprefix(_REGISTRY).partition("@")
+    if start.startswith(_REGISTRY) and named[1] and named[0] == config.ensemble.model_name:
+        raise ConfigError(
+            f"start is {start}, and what comes of it is registered as {named[0]} too: once promoted, it would begin "
+            f"from itself; give --ensemble.model-name another name, or name a version, such as {_REGISTRY}{named[0]}/1"
+        )
     found = _registered(root, start) if start.startswith(_REGISTRY) else _in_folder(root, start)
     for spec in found.specs.values():
         classifiers.adapted(spec, config.images, spec.mean_grey)
@@ -53,16 +59,21 @@ def find(config: Config, root: Lake) -> Starts:
 
 
 def fetch(starts: Starts, out: Artefact) -> dict[str, str]:
-    """Return candidate name -> folder that every worker can read; what a registry holds is copied to `out` once."""
-    if starts.tracking_uri is None:
-        return dict.fromkeys(starts.specs, starts.name)
-    folders = {name: out.file("start", name) for name in starts.specs}
+    """Copy the classifiers to where every worker can read them, once; return candidate name -> folder."""
+    folders = {name: out.file("work", "start", name) for name in starts.specs}
     if not all(
         lake.exists(lake.join(folder, each)) for folder in folders.values() for each in (SPEC_FILE, WEIGHTS_FILE)
     ):
-        for name, files in registered_model.members(starts.tracking_uri, starts.name):
+        for name, files in _files(starts):
             lake.write_folder(folders[name], files)
     return folders
+
+
+def _files(starts: Starts) -> Iterator[tuple[str, dict[str, bytes]]]:
+    if starts.tracking_uri is not None:
+        return registered_model.members(starts.tracking_uri, starts.name)
+    (name,) = starts.specs
+    return iter([(name, lake.read_folder(starts.name))])
 
 
 def _registered(root: Lake, uri: str) -> Starts:

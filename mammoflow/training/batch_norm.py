@@ -31,7 +31,7 @@ def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Itera
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for the plain mean
-    with torch.no_grad():
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # a plain mean would be compiled anew
         for batch in batches:
             forward(batch)
     for norm, momentum in zip(norms, momenta, strict=True):

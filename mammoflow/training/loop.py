@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import TrainingError
-from mammoflow.models import augment, top_layers
+from mammoflow.models import augment, timm_trunks, top_layers
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import to_grey, to_input
+from mammoflow.models.timm_trunks import is_timm
 
 STATE_FILE = "run.pt"
 _CHECK_EVERY = 16  # steps between two looks at the losses; each look waits for the device
@@ -152,7 +154,8 @@ def prepare(layers: nn.Module, trunk: Trunk, device: torch.device, workers: Work
         workers: this worker among all.
     """
     if workers.sync_batch_norm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(layers)  # type: ignore[no-untyped-call]
+        convert = timm_trunks.sync_batch_norm if is_timm(trunk.backbone.name) else SyncBatchNorm.convert_sync_batchnorm
+        convert(layers)
     layers.to(device).to(memory_format=torch.channels_last)
     trunk.checkpointing = workers.checkpointing
     if workers.compiled:

@@ -81,7 +81,7 @@ def _mine_shard(
     return ingest.cut_shard(job, choose, config, seed, out)
 
 
-@functools.lru_cache(maxsize=1)  # a process does many shards
+@functools.lru_cache(maxsize=1)  # on CPUs a process does many shards; on a GPU Ray starts one for each
 def _classifier(folder: str) -> PatchClassifier:
     model = model_files.from_files(lake.read_folder(folder))
     if not isinstance(model, PatchClassifier):
@@ -101,7 +101,9 @@ def scan(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: str) 
     corners, scores = [], []
     for top in range(0, STRIDE, STEP):
         for left in range(0, STRIDE, STEP):
-            part_HW = pixels_HW[top:, left:]
+            # Whole strides alone: nets of timm may pad other sizes so that their cells lie elsewhere.
+            height, width = (size // STRIDE * STRIDE for size in pixels_HW[top:, left:].shape)
+            part_HW = pixels_HW[top : top + height, left : left + width]
             if min(part_HW.shape) < side:
                 continue
             with loop.autocast(next(model.parameters()).device, precision):
