@@ -18,8 +18,8 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     if config.start:
         raise ConfigError(
-            f"start is {config.start!r}: training goes on from whole-image classifiers, and there is no patch classifier "
-            "to train; run jobs/finetune.py"
+            f"start is {config.start!r}: training goes on from whole-image classifiers, there is no patch "
+            "classifier to train; run jobs/finetune.py"
         )
     artefacts = pipeline.ensure("retrained", config)
     tables.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
