@@ -99,7 +99,7 @@ def show_ranking(ranking: Sequence[Mapping[str, Any]]) -> None:
             f"{r['parameters'] / 1e6:.2f} M",
             "-" if r["epoch_seconds"] is None else f"{r['epoch_seconds']:.1f} s",
             "-" if r["memory_gib"] is None else f"{r['memory_gib']:.1f} GiB",
-            "stage 2" if r["survived"] else "stage 1",
+            f"stage {2 if r['survived'] else 1}, epoch {r['epochs']}",
         ]
         for r in ranking
     ]

@@ -124,6 +124,9 @@ def check_registry(tracking_uri: str) -> None:
 WEIGHTS_TAG = "weights"
 """Tag of a run: the file in the lake where its best weights are, once it is over."""
 
+STATE_TAG = "state"
+"""Tag of a candidate's run: pruned at which epoch."""
+
 _RUN = "runs:/"
 
 
@@ -217,6 +220,12 @@ class Tracker:
         rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
         with _answering(self.tracking_uri):
             self.client.log_batch(run_id, metrics=rows)
+
+    def drop(self, run_id: str, epoch: int) -> None:
+        """Close the run of a candidate that a search goes on without."""
+        with _answering(self.tracking_uri):
+            self.client.set_tag(run_id, STATE_TAG, f"pruned at epoch {epoch}")
+            self.client.set_terminated(run_id, status="FINISHED")
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, FAILED or KILLED."""

@@ -138,13 +138,3 @@ def test_fewer_workers_than_wanted_are_enough_where_so_many_are_allowed(job):
     alone = []
     distributed.train(changed(PatchJob, job, "alone"), ComputeConfig(cpus_per_worker=cpus), alone.append)
     assert losses(lake.read_json(job.out.file("history.json"))) == losses(alone)
-
-
-def test_a_history_ahead_of_its_state_is_cut(job):
-    alone = []
-    distributed.train(job, ComputeConfig(), alone.append)
-    history = f"{job.folder}/history.json"
-    lake.write_json(history, [*lake.read_json(history), {"epoch": EPOCHS + 1}])
-    distributed.train(job, ComputeConfig(), alone.append)
-    assert len(alone) == EPOCHS
-    assert losses(lake.read_json(job.out.file("history.json"))) == losses(alone)

@@ -93,7 +93,12 @@ def bank_run(
 
 
 def go(run: PatchRun | BankRun, data: TensorBatches, validation: TensorBatches, epochs: int) -> list[loop.Figures]:
-    return [run.train_epoch(data) | run.validate(validation) for _ in range(epochs)]
+    """Train some epochs, as distributed.py does."""
+    rows = []
+    for _ in range(epochs):
+        rows.append(run.train_epoch(data) | run.validate(validation))
+        run.record(rows[-1])
+    return rows
 
 
 SMALL = TensorBatches(*blobs(36, 32, 32, 3, seed=0), 16)
@@ -212,6 +217,12 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
+def timeless_state(run: PatchRun | BankRun) -> dict[str, loop.State]:
+    """Return what a run's files hold, but for the times in its history."""
+    states = {name: loop.unpack(file) for name, file in run.state().items()}
+    return {name: state | {"history": timeless(state["history"])} for name, state in states.items()}
+
+
 def timeless(figures: list[loop.Figures]) -> list[loop.Figures]:
     return [{key: row[key] for key in row if key not in ("images_per_s", "data_wait")} for row in figures]
 
@@ -227,7 +238,7 @@ def test_a_patch_run_continues_as_if_never_stopped() -> None:
         run.restore(stopped)
         figures += go(run, SMALL, SMALL_VAL, 1)
     assert timeless(figures) == timeless(expected)
-    assert same(loop.unpack(run.state()), loop.unpack(whole.state()))
+    assert same(timeless_state(run), timeless_state(whole))
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -245,7 +256,7 @@ def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
         run.restore(stopped)
         figures += go(run, WHOLES, WHOLES_VAL, 1)
     assert timeless(figures) == timeless(expected)
-    assert same(loop.unpack(run.state()), loop.unpack(whole.state()))
+    assert same(timeless_state(run), timeless_state(whole))
     for name in run.best:
         assert run.best_files(name) == whole.best_files(name)
 
@@ -366,10 +377,36 @@ def test_what_cannot_train_is_refused() -> None:
     run = bank_run(image_config(), one, WHOLE_LABELS)
     with pytest.raises(TrainingError, match="4 validation images are all of class 1"):
         run.validate(TensorBatches(WHOLE[:4], [1] * 4, 2))
-    with pytest.raises(TrainingError, match=r"run\.pt is missing or damaged"):
-        run.restore({"run.pt": b"PK no torch file"})
-    with pytest.raises(TrainingError, match="the checkpoint is of"):
+    with pytest.raises(TrainingError, match=r"a checkpoint is damaged"):
+        run.restore({next(iter(one)): b"PK no torch file"})
+    with pytest.raises(TrainingError, match="the checkpoints are of"):
         run.restore(bank_run(image_config(), two, WHOLE_LABELS).state())
+
+
+def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
+    def bank(names: Sequence[str], until: int | None = None) -> BankRun:
+        models = {name: model for name, model in whole_models().items() if name in names}
+        counts = np.bincount(WHOLE_LABELS)
+        return BankRun(image_config(3, 3), 0, models, counts, CPU, Workers(), 2, until=until)
+
+    def whole_models() -> dict[str, WholeImageClassifier]:
+        return classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
+
+    names = list(whole_models())
+    first = bank(names, until=2)
+    assert (first.epochs, first.scheduled) == (2, 3)
+    go(first, WHOLES, WHOLES_VAL, 2)
+    kept = first.state()
+    for pack in (names[:1], names[1:]):
+        run, alone = bank(pack), bank(pack)
+        run.restore({name: kept[name] for name in pack})
+        go(run, WHOLES, WHOLES_VAL, 1)
+        go(alone, WHOLES, WHOLES_VAL, 3)
+        assert same(timeless_state(run), timeless_state(alone))
+    ahead = bank(names[:1])
+    go(ahead, WHOLES, WHOLES_VAL, 1)
+    with pytest.raises(TrainingError, match=r"after \[1, 2\] epochs"):
+        bank(names).restore({**kept, **ahead.state()})
 
 
 def train_as_one_of_two(rank: int, folder: str) -> None:

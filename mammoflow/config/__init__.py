@@ -48,6 +48,16 @@ class SearchConfig:
 
     survivors: Literal["best_of_each_kind", "all"] = "best_of_each_kind"
     """Who goes on from stage 1 to stage 2: per kind (Resnet-VGG, ...) the best by validation AUC, or everyone."""
+    rungs: tuple[int, ...] = ()
+    """Epochs, counted over both stages, after which all living candidates are ranked and the lower part is dropped."""
+    keep: float = 0.5
+    """Share of the candidates that goes on from each rung [0-1]; the best of each kind does, where those are wanted."""
+
+    def __post_init__(self) -> None:
+        """Refuse rungs that are none."""
+        ascending = self.rungs == tuple(sorted({*self.rungs})) and all(rung >= 1 for rung in self.rungs)
+        require(ascending, "search.rungs", self.rungs, "epochs from 1, ascending", "such as 3 9")
+        require(0 < self.keep <= 1, "search.keep", self.keep, "above 0, at most 1", "0.5 drops half")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +92,8 @@ class ComputeConfig:
     """Ask for one GPU per training worker."""
     cpus_per_worker: int = how(1)
     """CPUs of one training worker."""
+    pack: int | None = how(None)
+    """Most candidates that train together on one pass through their frozen trunk; None: all of a trunk's."""
     concurrent_trials: int = how(2)
     """Most training runs at the same time."""
     forgiven_failures: int = how(3)
@@ -98,6 +110,7 @@ class ComputeConfig:
         for name in ("workers", "cpus_per_worker", "concurrent_trials", "images_per_shard"):
             value = getattr(self, name)
             require(value >= 1, f"compute.{name}", value, "at least 1", "give it more")
+        require(self.pack is None or self.pack >= 1, "compute.pack", self.pack, "at least 1", "or leave it out")
         least = self.workers if self.least_workers is None else self.least_workers
         require(1 <= least <= self.workers, "compute.least_workers", least, f"1 to {self.workers}", "or leave it out")
         require(

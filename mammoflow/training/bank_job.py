@@ -1,11 +1,12 @@
 """One pack of candidates as a job for distributed.py: what to load, and what to leave in the lake. No Ray here.
 
 A candidate's folder holds `best/`, `last/` (model folders), `history.json` and `result.json`, written in this order
-once a stage is over.
+once a stage is over, and all but `last/` where candidates are ranked in the middle of one. While it trains, its
+checkpoints lie in `work/states/`, each by itself: packs can be cut anew at any epoch.
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,20 +67,26 @@ class BankJob:
     from, whose top layers the only candidate then has."""
     out: Artefact
     seed: int
+    until: int | None = None
+    """Epochs of the stage after which it stops, for the candidates to be ranked; None: at the stage's end."""
 
     @property
     def folder(self) -> str:
-        """Return where its checkpoints are kept while it runs."""
+        """Return where Ray keeps what it knows of the run."""
         return self.out.file("work", self.name)
 
     @property
     def done(self) -> bool:
-        """Tell whether every candidate of the pack has been through this stage."""
-        return all(self._stages_done(candidate) > self.stage for candidate in self.candidates)
+        """Tell whether every candidate of the pack has come as far as this job takes it."""
+        return all(self._has_done(candidate) for candidate in self.candidates)
 
-    def _stages_done(self, candidate: Candidate) -> int:
+    def _has_done(self, candidate: Candidate) -> bool:
         url = candidate.result(self.out)
-        return int(lake.read_json(url)["stages"]) if lake.exists(url) else 0
+        if not lake.exists(url):
+            return False
+        result = lake.read_json(url)
+        before = sum(stage.epochs for stage in self.training.stages[: self.stage])
+        return result["stages"] > self.stage or (self.until is not None and result["epochs"] >= before + self.until)
 
     def open(self, workers: Workers, device: torch.device) -> tuple[BankRun, ShardBatches, ShardBatches]:
         """Build the run and its batches on one worker."""
@@ -98,7 +105,9 @@ class BankJob:
         counts = training.class_counts(_CLASSES)
         models = self._new_models() if self.stage == 0 else self._models_of_stage1()
         best = {} if self.stage == 0 else self._best_of_stage1()
-        run = BankRun(self.training, self.stage, models, counts, device, workers, self.seed, best=best)
+        run = BankRun(
+            self.training, self.stage, models, counts, device, workers, self.seed, best=best, until=self.until
+        )
         return run, training, validation
 
     def _new_models(self) -> dict[str, WholeImageClassifier]:
@@ -122,34 +131,54 @@ class BankJob:
             if result["best_epoch"]
         }
 
-    def close(self, run: BankRun, history: list[dict[str, Any]]) -> None:
-        """Write each candidate's best and last weights, curves, and last of all its result."""
+    def keep(self, run: BankRun) -> None:
+        """Write a checkpoint of each candidate; the one before stays until all of the next are there."""
+        for name, file in run.state().items():
+            lake.write_bytes(self._state(name, run.epoch), file)
+        for name in run.history:
+            lake.remove(self._state(name, run.epoch - 2))
+
+    def resume(self) -> dict[str, bytes]:
+        """Return each candidate's checkpoint after the last epoch that all of the pack have done, whoever with."""
+        common = self.common_epochs(self.candidates)
+        return {c.name: lake.read_bytes(self._state(c.name, max(common))) for c in self.candidates} if common else {}
+
+    def common_epochs(self, candidates: Sequence[Candidate]) -> set[int]:
+        """Return the epochs of this stage after which each of these candidates has a checkpoint."""
+        return set.intersection(*({*self._epochs(candidate)} for candidate in candidates))
+
+    def _epochs(self, candidate: Candidate) -> list[int]:
+        folder = self._state(candidate.name, 0).rpartition("/")[0]
+        return [int(url.rpartition("/")[2].partition(".")[0]) for url in lake.list_files(folder, ".pt")]
+
+    def _state(self, name: str, epoch: int) -> str:
+        return self.out.file("work", "states", f"{name}-stage{self.stage + 1}", f"{epoch}.pt")
+
+    def close(self, run: BankRun) -> None:
+        """Write each candidate's best weights, at the stage's end its last ones, curves, and last of all its result."""
+        over = run.epoch >= run.scheduled
         for candidate in self.candidates:
-            for which, files in (("best", run.best_files(candidate.name)), ("last", run.last_files(candidate.name))):
+            name = candidate.name
+            kinds = {"best": run.best_files(name)} | ({"last": run.last_files(name)} if over else {})
+            for which, files in kinds.items():
                 lake.write_folder(candidate.folder(self.out, which), files)
             earlier = lake.read_json(candidate.folder(self.out, "history.json")) if self.stage else []
-            own = [row for row in earlier if row["stage"] <= self.stage]
-            rows = [*own, *(of_candidate(figures, candidate.name) for figures in history)]
+            rows = [*(row for row in earlier if row["stage"] <= self.stage), *run.history[name]]
             lake.write_json(candidate.folder(self.out, "history.json"), rows)
-            lake.write_json(candidate.result(self.out), self._result(run, candidate, rows))
-
-    def _result(self, run: BankRun, candidate: Candidate, history: list[dict[str, Any]]) -> dict[str, Any]:
-        best = run.best.get(candidate.name)
-        first = [row["val_auc"] for row in history if row["stage"] == 1]
-        alone = [row for row in history if row["stage"] == 2]  # in stage 1 it shared its pack's time and memory
-        return {
-            "stages": self.stage + 1,
-            "val_auc": best.value if best else 0.5,
-            "best_epoch": best.epoch if best else 0,
-            "stage1_val_auc": max(first, default=0.5),
-            "epochs": len(history),
-            "parameters": run.parameters(candidate.name),
-            "epoch_seconds": statistics.median(row["seconds"] for row in alone) if alone else None,
-            "memory_gib": max(row["memory_gib"] for row in alone) if alone else None,
-        }
+            stages = self.stage + (1 if over else 0)
+            lake.write_json(candidate.result(self.out), _result(run, name, rows) | {"stages": stages})
 
 
-def of_candidate(figures: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return one candidate's figures of an epoch: its own, and those that the pack shares."""
-    own = {key: value[name] for key, value in figures.items() if isinstance(value, dict) and name in value}
-    return {**figures, **own}
+def _result(run: BankRun, name: str, history: list[dict[str, Any]]) -> dict[str, Any]:
+    best = run.best.get(name)
+    first = [row["val_auc"] for row in history if row["stage"] == 1]
+    alone = [row for row in history if row["stage"] == 2]  # in stage 1 it shared its pack's time and memory
+    return {
+        "val_auc": best.value if best else 0.5,
+        "best_epoch": best.epoch if best else 0,
+        "stage1_val_auc": max(first, default=0.5),
+        "epochs": len(history),
+        "parameters": run.parameters(name),
+        "epoch_seconds": statistics.median(row["seconds"] for row in alone) if alone else None,
+        "memory_gib": max(row["memory_gib"] for row in alone) if alone else None,
+    }

@@ -9,6 +9,7 @@ Shape letters: K candidates, N rows of a batch. Source: paper, methods (2-stage 
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class BankRun:
         seed: int,
         *,
         best: Mapping[str, Best] | None = None,
+        until: int | None = None,
     ) -> None:
         """Move the candidates to the device; nothing is trained yet.
 
@@ -54,6 +56,7 @@ class BankRun:
             workers: this worker among all.
             seed: of the augmentations.
             best: what stage 0 kept (`kept`), to be beaten in stage 1.
+            until: stop after so many epochs of this stage, where it has more.
 
         Raises:
             TrainingError: candidates on different trunks, several in stage 1, or a class without images.
@@ -67,6 +70,8 @@ class BankRun:
         self.epoch = 0
         self.improved: tuple[str, ...] = ()
         self.best: dict[str, Best] = dict(best or {})
+        self.history: dict[str, list[Figures]] = {name: [] for name in candidates}
+        self._until = until
         self._config, self._number, self._device = config, stage, device
         self._workers, self._seed = workers, seed
         self._stage = config.stages[stage]
@@ -87,6 +92,11 @@ class BankRun:
 
     @property
     def epochs(self) -> int:
+        """Return the epochs that this run goes to."""
+        return self.scheduled if self._until is None else min(self._until, self.scheduled)
+
+    @property
+    def scheduled(self) -> int:
         """Return the epochs of this stage; in stage 2 they grow while a model has not converged.
 
         Source: paper, methods (resumed for up to 200 more epochs where not converged).
@@ -222,35 +232,53 @@ class BankRun:
         """Return the model folder of a candidate as it is now: where stage 2 goes on from."""
         return to_files(self._models[name])
 
+    def record(self, figures: Figures) -> None:
+        """Add the figures of the epoch just judged to each candidate's history."""
+        for name, rows in self.history.items():
+            rows.append(of_candidate(figures, name))
+
     def state(self) -> dict[str, bytes]:
-        """Return all that is needed to continue, as files; without the trunk where it is frozen."""
-        return loop.pack(
-            {
-                "epoch": self.epoch,
-                "weights": {name: self._trained_weights(name) for name in self._models},
-                "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
-                "best": {name: best.to_state() for name, best in self.best.items()},
-            }
-        )
+        """Return all that is needed to continue, a file for each candidate; without the trunk where it is frozen."""
+        return {
+            name: loop.pack(
+                {
+                    "epoch": self.epoch,
+                    "history": self.history[name],
+                    "weights": self._trained_weights(name),
+                    "optimiser": optimiser.state_dict(),
+                    "best": self.best[name].to_state() if name in self.best else None,
+                }
+            )
+            for name, optimiser in zip(self._models, self._optimisers, strict=True)
+        }
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         """Continue from files of `state`: on the CPU, the numbers are those of a run that was never stopped.
 
+        Candidates may come from different packs, so long as they have done the same epochs.
+
         Raises:
-            TrainingError: the files are damaged, or of other candidates.
+            TrainingError: the files are damaged, or of other candidates or different epochs.
         """
-        state = loop.unpack(files)
-        if list(state["weights"]) != list(self._models):
+        states = {name: loop.unpack(file) for name, file in files.items()}
+        epochs = {state["epoch"] for state in states.values()}
+        if list(states) != list(self._models) or len(epochs) != 1:
             raise TrainingError(
-                f"the checkpoint is of {list(state['weights'])}, this run trains {list(self._models)}; "
-                "delete it to start afresh"
+                f"the checkpoints are of {list(states)} after {sorted(epochs)} epochs, this run trains "
+                f"{list(self._models)} together; delete them to start afresh"
             )
-        for name, weights in state["weights"].items():
-            self._models[name].load_state_dict(weights, strict=self._number == 1)
-        for optimiser, values in zip(self._optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
-        self.epoch = state["epoch"]
-        self.best = {name: Best(**values) for name, values in state["best"].items()}
+        for (name, state), optimiser in zip(states.items(), self._optimisers, strict=True):
+            self._models[name].load_state_dict(state["weights"], strict=self._number == 1)
+            optimiser.load_state_dict(state["optimiser"])
+            self.history[name] = state["history"]
+        (self.epoch,) = epochs
+        self.best = {name: Best(**state["best"]) for name, state in states.items() if state["best"]}
+
+
+def of_candidate(figures: Mapping[str, Any], name: str) -> Figures:
+    """Return one candidate's figures of an epoch: its own, and those that the pack shares."""
+    own = {key: value[name] for key, value in figures.items() if isinstance(value, dict) and name in value}
+    return {**figures, **own}
 
 
 def kept(files: Mapping[str, bytes], value: float, epoch: int) -> Best:

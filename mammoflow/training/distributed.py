@@ -23,9 +23,8 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from mammoflow import lake
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
-from mammoflow.training.loop import STATE_FILE, Figures, Run, Workers
+from mammoflow.training.loop import Figures, Run, Workers
 
-_HISTORY = "history.json"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 R = TypeVar("R", bound=Run)
@@ -40,12 +39,18 @@ class Job(Protocol[R]):
 
     @property
     def folder(self) -> str:
-        """Return the folder or URL where its checkpoints are kept while it runs."""
+        """Return the folder or URL where Ray keeps what it knows of the run."""
 
     def open(self, workers: Workers, device: torch.device) -> tuple[R, ShardBatches, ShardBatches]:
         """Build the run, its training batches and its validation batches on one worker."""
 
-    def close(self, run: R, history: list[Figures]) -> None:
+    def keep(self, run: R) -> None:
+        """Write a checkpoint over the last one; called on the first worker after every epoch."""
+
+    def resume(self) -> dict[str, bytes]:
+        """Return the files of the last checkpoint, none where there is none; called on every worker."""
+
+    def close(self, run: R) -> None:
         """Write what was trained to the lake; called on the first worker, once, at the end."""
 
 
@@ -121,18 +126,19 @@ def _train(
     if device.type == "cpu":
         keep_freed_memory()
     run, training, validation = job.open(workers, device)
-    history = _resume(job, run)
+    if files := job.resume():
+        run.restore(files)
     while run.epoch < run.epochs:
         started = time.perf_counter()
         figures = run.train_epoch(training)
         figures |= run.validate(validation)
         figures |= {"seconds": time.perf_counter() - started, "memory_gib": _memory(device)}
-        history.append(figures)
+        run.record(figures)
         if workers.rank == 0:
-            _keep(job, run, history)
+            job.keep(run)
         report(figures)
     if workers.rank == 0:
-        job.close(run, history)
+        job.close(run)
 
 
 def keep_freed_memory() -> None:
@@ -152,22 +158,6 @@ def _memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _keep(job: Job[R], run: R, history: list[Figures]) -> None:
-    """Write a checkpoint over the last one: first the history, then the state that says how much of it counts."""
-    lake.write_json(lake.join(job.folder, _HISTORY), history)
-    lake.write_folder(job.folder, run.state())
-
-
-def _resume(job: Job[R], run: R) -> list[Figures]:
-    """Continue from the checkpoint, if there is one, and return the epochs so far."""
-    state = lake.join(job.folder, STATE_FILE)
-    if not lake.exists(state):
-        return []
-    run.restore({STATE_FILE: lake.read_bytes(state)})
-    history = lake.read_json(lake.join(job.folder, _HISTORY))
-    return list(history)[: run.epoch]  # a kill between the two files leaves an epoch more in the history
 
 
 def _wrap(model: torch.nn.Module) -> torch.nn.Module:

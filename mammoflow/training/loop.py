@@ -27,7 +27,6 @@ from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import to_grey, to_input
 from mammoflow.models.timm_trunks import is_timm
 
-STATE_FILE = "run.pt"
 _CHECK_EVERY = 16  # steps between two looks at the losses; each look waits for the device
 
 Figures = dict[str, Any]
@@ -57,8 +56,11 @@ class Run(Protocol):
     def validate(self, batches: Batches) -> Figures:
         """Judge the epoch just trained and keep the weights if they are the best so far; returns its figures."""
 
+    def record(self, figures: Figures) -> None:
+        """Add the figures of the epoch just judged to the run's history."""
+
     def state(self) -> dict[str, bytes]:
-        """Return all that is needed to continue, as files."""
+        """Return all that is needed to continue, history included, as files."""
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         """Continue from files of `state`."""
@@ -317,23 +319,21 @@ class EpochLosses:
         )
 
 
-def pack(state: State) -> dict[str, bytes]:
-    """Return a run's state, tensors and plain values only, as files."""
+def pack(state: State) -> bytes:
+    """Return a run's state, tensors and plain values only, as a file."""
     stream = io.BytesIO()
     torch.save(state, stream)
-    return {STATE_FILE: stream.getvalue()}
+    return stream.getvalue()
 
 
-def unpack(files: Mapping[str, bytes]) -> State:
-    """Read files of `pack`; nothing but tensors and plain values is ever built from them.
+def unpack(file: bytes) -> State:
+    """Read a file of `pack`; nothing but tensors and plain values is ever built from it.
 
     Raises:
         TrainingError: missing or damaged.
     """
     try:
-        state: State = torch.load(io.BytesIO(files[STATE_FILE]), map_location="cpu", weights_only=True)
-    except (KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"checkpoint {STATE_FILE} is missing or damaged ({error!r}); delete it to start afresh"
-        ) from error
+        state: State = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"a checkpoint is damaged ({error!r}); delete it to start afresh") from error
     return state

@@ -19,6 +19,8 @@ from mammoflow.models.model_files import to_files
 from mammoflow.training import batch_norm, loop
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
 
+STATE_FILE = "run.pt"
+
 
 class PatchRun:
     """Trains a patch classifier epoch by epoch and keeps the weights of the best validation accuracy."""
@@ -38,6 +40,7 @@ class PatchRun:
         self.epoch = 0
         self.improved = False
         self.best: Best | None = None
+        self.history: list[Figures] = []
         self._config, self._device, self._workers, self._seed = config, device, workers, seed
         loop.prepare(model, model.trunk, device, workers)
         self._model = model
@@ -148,17 +151,23 @@ class PatchRun:
         """Return the model folder of the best epoch; before the first validation, of the model as it is."""
         return to_files(self._model, None if self.best is None else self.best.weights)
 
+    def record(self, figures: Figures) -> None:
+        """Add the figures of the epoch just judged to the history."""
+        self.history.append(figures)
+
     def state(self) -> dict[str, bytes]:
         """Return all that is needed to continue, as files."""
-        return loop.pack(
+        state = loop.pack(
             {
                 "epoch": self.epoch,
+                "history": self.history,
                 "stage": self._stage,
                 "model": self._model.state_dict(),
                 "optimiser": None if self._optimiser is None else self._optimiser.state_dict(),
                 "best": None if self.best is None else self.best.to_state(),
             }
         )
+        return {STATE_FILE: state}
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         """Continue from files of `state`: on the CPU, the numbers are those of a run that was never stopped.
@@ -166,7 +175,8 @@ class PatchRun:
         Raises:
             TrainingError: the files are damaged.
         """
-        state = loop.unpack(files)
+        state = loop.unpack(files[STATE_FILE])
+        self.history = state["history"]
         self._model.load_state_dict(state["model"])
         self.epoch = state["epoch"]
         self.best = None if state["best"] is None else Best(**state["best"])

@@ -19,7 +19,7 @@ from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
 from mammoflow.training import inputs, trials
 from mammoflow.training.loop import Workers
-from mammoflow.training.patch_run import PatchRun
+from mammoflow.training.patch_run import STATE_FILE, PatchRun
 
 EXPERIMENT = "patch-classifiers"
 
@@ -40,7 +40,7 @@ class PatchJob:
 
     @property
     def folder(self) -> str:
-        """Return where its checkpoints are kept while it runs."""
+        """Return where its checkpoint is kept while it runs."""
         return self.out.file("work")
 
     def open(self, workers: Workers, device: torch.device) -> tuple[PatchRun, ShardBatches, ShardBatches]:
@@ -61,10 +61,19 @@ class PatchJob:
         )
         return run, training, validation
 
-    def close(self, run: PatchRun, history: list[dict[str, Any]]) -> None:
+    def keep(self, run: PatchRun) -> None:
+        """Write the checkpoint over the last one."""
+        lakes.write_folder(self.folder, run.state())
+
+    def resume(self) -> dict[str, bytes]:
+        """Return the files of the checkpoint."""
+        url = lakes.join(self.folder, STATE_FILE)
+        return {STATE_FILE: lakes.read_bytes(url)} if lakes.exists(url) else {}
+
+    def close(self, run: PatchRun) -> None:
         """Write the best model and the curves to the lake."""
         lakes.write_folder(self.out.file("best"), run.best_files())
-        lakes.write_json(self.out.file("history.json"), history)
+        lakes.write_json(self.out.file("history.json"), run.history)
 
 
 def train(

@@ -9,7 +9,6 @@ K candidate heads.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mammoflow import lake as lakes
@@ -20,8 +19,10 @@ from mammoflow.models import backbones, classifiers, model_files, top_spec, weig
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE, WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
-from mammoflow.training import inputs, trials
-from mammoflow.training.bank_job import BankJob, Candidate, of_candidate
+from mammoflow.training import inputs, rounds, trials
+from mammoflow.training.bank_job import BankJob, Candidate
+from mammoflow.training.bank_run import of_candidate
+from mammoflow.training.rounds import Leg
 
 EXPERIMENT = "top-layers"
 
@@ -61,12 +62,23 @@ def search(
     stream = _Stream(tracker, runs)
     with tracker.closing(runs.values()):
         _open_runs(tracker, config, candidates, images, out, runs)
-        trials.run([job for job in packs if not job.done], config.compute, stream.on_epoch)
-        survivors = _survivors(candidates, _results(candidates, out), config.search.survivors)
-        singles = [_alone(pack, c) for pack in packs for c in pack.candidates if c.name in survivors]
-        trials.run([job for job in singles if not job.done], config.compute, stream.on_epoch)
-    results = _results(candidates, out)
-    ranking = [_row(c, results[c.name], runs[c.name], c.name in survivors) for c in candidates]
+        living = candidates
+        dropped: dict[str, int] = {}
+        for leg in rounds.legs(config):
+            jobs = rounds.packs(packs, living, leg, config.compute.pack)
+            trials.run([job for job in jobs if not job.done], config.compute, stream.on_epoch)
+            before = living
+            if leg.rung is not None:
+                living = rounds.go_on(living, out, leg.rung, config)
+            if leg.stage == 0 and leg.until is None:
+                living = rounds.survivors(living, out, config)
+            for candidate in before:
+                if candidate not in living:
+                    dropped[candidate.name] = _epochs(candidate, out)
+                    tracker.drop(runs[candidate.name], dropped[candidate.name])
+            stream.dropped(len(before) - len(living), len(living), leg)
+    results = {c.name: lakes.read_json(c.result(out)) for c in candidates}
+    ranking = [_row(c, results[c.name], runs[c.name], c.name not in dropped) for c in candidates]
     return {"run_id": runs[""], "ranking": sorted(ranking, key=lambda row: (-row["val_auc"], row["name"]))}
 
 
@@ -171,6 +183,12 @@ class _Stream:
         self._tracker, self._runs = tracker, runs
         self._started = time.monotonic()
 
+    def dropped(self, number: int, living: int, leg: Leg) -> None:
+        """Say how many candidates stop after a leg."""
+        if number:
+            where = "stage 1" if leg.rung is None else f"epoch {leg.rung}"
+            print(f"  after {where}: {living} go on, {number} stop", flush=True)
+
     def on_epoch(self, job: str, figures: dict[str, Any]) -> None:
         """Take the figures of one epoch: shared ones, and per candidate `loss`, `val_loss`, `val_auc`."""
         for name in figures["val_auc"]:
@@ -184,23 +202,8 @@ class _Stream:
         )
 
 
-def _alone(pack: BankJob, candidate: Candidate) -> BankJob:
-    """Return the stage-2 job of one survivor."""
-    return replace(pack, name=f"{candidate.name}-stage2", stage=1, candidates=(candidate,))
-
-
-def _results(candidates: Sequence[Candidate], out: Artefact) -> dict[str, dict[str, Any]]:
-    return {c.name: lakes.read_json(c.result(out)) for c in candidates}
-
-
-def _survivors(candidates: Sequence[Candidate], results: Mapping[str, Mapping[str, Any]], rule: str) -> frozenset[str]:
-    """Return who goes on to stage 2, by stage-1 validation AUC; of equals the first by name."""
-    if rule == "all":
-        return frozenset(c.name for c in candidates)
-    best: dict[str, str] = {}
-    for c in sorted(candidates, key=lambda c: (-results[c.name]["stage1_val_auc"], c.name)):
-        best.setdefault(c.kind, c.name)
-    return frozenset(best.values())
+def _epochs(candidate: Candidate, out: Artefact) -> int:
+    return int(lakes.read_json(candidate.result(out))["epochs"])
 
 
 def _row(candidate: Candidate, result: Mapping[str, Any], run_id: str, survived: bool) -> dict[str, Any]:
