@@ -11,7 +11,8 @@
     ├── SplitError           a split that leaks, or one without enough of a class
     ├── LakeError            an artefact that is missing, damaged or can't be written
     ├── TrackingError        the tracking server or registry can't be reached or lacks what is asked
-    ├── TrainingError        a training run that can't start or went wrong (non-finite loss)
+    ├── TrainingError        a training run that can't start or went wrong
+    │   └── ModelError       one of the models trained together can't go on (non-finite loss); the others can
     └── PreflightError       what the job needs is not here: disk, GPUs, versions
 
 Every message names the value, the limit and the remedy.
@@ -64,6 +65,19 @@ class TrackingError(MammoflowError):
 
 class TrainingError(MammoflowError):
     """A training run can't start, or went wrong."""
+
+
+class ModelError(TrainingError):
+    """A model can't go on; those that train beside it can."""
+
+    def __init__(self, message: str, model: str) -> None:
+        """Name the model, as the run that trains it does."""
+        super().__init__(message, model)  # both, so that it can be pickled
+        self.model = model
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return str(self.args[0])
 
 
 class PreflightError(MammoflowError):

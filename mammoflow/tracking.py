@@ -125,7 +125,9 @@ WEIGHTS_TAG = "weights"
 """Tag of a run: the file in the lake where its best weights are, once it is over."""
 
 STATE_TAG = "state"
-"""Tag of a candidate's run: pruned at which epoch."""
+"""Tag of a candidate's run: finished, pruned at which epoch, or failed and why."""
+
+_LONGEST_TAG = 5000
 
 _RUN = "runs:/"
 
@@ -221,11 +223,11 @@ class Tracker:
         with _answering(self.tracking_uri):
             self.client.log_batch(run_id, metrics=rows)
 
-    def drop(self, run_id: str, epoch: int) -> None:
-        """Close the run of a candidate that a search goes on without."""
+    def mark(self, run_id: str, state: str, status: str = "FINISHED") -> None:
+        """Close a run, and say in a word or two how it ended."""
         with _answering(self.tracking_uri):
-            self.client.set_tag(run_id, STATE_TAG, f"pruned at epoch {epoch}")
-            self.client.set_terminated(run_id, status="FINISHED")
+            self.client.set_tag(run_id, STATE_TAG, state[:_LONGEST_TAG])
+            self.client.set_terminated(run_id, status=status)
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, FAILED or KILLED."""

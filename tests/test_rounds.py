@@ -1,11 +1,15 @@
 """How a search goes: legs, packs, who is dropped; and a search killed in the middle drops the same."""
 
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_lake import make
+from mlflow import MlflowClient
+from ray import cloudpickle
 
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, ImageTrainingConfig, SearchConfig, StageConfig
@@ -111,6 +115,21 @@ def test_rungs_and_shares_that_are_none_are_refused() -> None:
         ComputeConfig(pack=0)
 
 
+POISONED = "resnet10_narrow-16x1-8x1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poisoned(BankJob):
+    """A job of which one candidate has a weight that is no number."""
+
+    def open(self, workers, device):
+        run, training, validation = BankJob.open(self, workers, device)
+        if POISONED in run.history:
+            with torch.no_grad():
+                next(run._models[POISONED].top.parameters()).fill_(float("nan"))
+        return run, training, validation
+
+
 class Killed(BaseException):
     """The driver is gone."""
 
@@ -148,3 +167,34 @@ def test_a_search_in_rounds_killed_and_packed_otherwise_ends_as_one_that_was_not
     assert [[row[key] for key in figures] for row in found["ranking"]] == [
         [row[key] for key in figures] for row in undisturbed["ranking"]
     ]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_candidate_that_fails_is_set_aside_and_the_others_end_as_without_it(tmp_path, monkeypatch) -> None:
+    made = make(tmp_path)
+    store = Lake(str(tmp_path / "lake"))
+    stages = (StageConfig(trained="last", lr=1e-3, epochs=2), StageConfig(trained="all", lr=1e-4, epochs=1))
+    whole = replace(made.config, image_training=ImageTrainingConfig(stages=stages, batch=4, precision="fp32"))
+    (trunk,) = whole.trunks
+    trunks = {trunk.backbone: made.trunk}
+    out = store.artefact("search", "bad")
+    (name, *others) = [candidate.name for candidate in tuning.plan(whole)]
+    assert name == POISONED
+    good = replace(whole, trunks=(replace(trunk, top_layers=trunk.top_layers[1:]),))
+    expected = tuning.search(good, store, made.images, trunks, store.artefact("search", "good"))
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test's module
+    monkeypatch.setattr(tuning, "BankJob", Poisoned)
+    found = tuning.search(whole, store, made.images, trunks, out)
+    assert list(found["failed"]) == [name]
+    assert "loss of" in found["failed"][name]
+    figures = ("name", "val_auc", "epochs", "survived")
+    assert [[row[key] for key in figures] for row in found["ranking"]] == [
+        [row[key] for key in figures] for row in expected["ranking"]
+    ]
+    client = MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("top-layers")
+    runs = client.search_runs([experiment.experiment_id], f"tags.artefact = '{out.fingerprint}'")
+    states = {run.info.run_name: (run.info.status, run.data.tags.get("state", "")) for run in runs}
+    assert states[name][0] == "FAILED"
+    assert states[name][1].startswith("failed: loss of")
+    assert {states[other] for other in others} <= {("FINISHED", "finished"), ("FINISHED", "pruned at epoch 2")}

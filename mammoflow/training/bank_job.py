@@ -51,6 +51,10 @@ class Candidate:
         """Return the file that says how far it came."""
         return self.folder(out, "result.json")
 
+    def failure(self, out: Artefact) -> str:
+        """Return the file that says why it can't go on, if it can't."""
+        return self.folder(out, "failed.json")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankJob:

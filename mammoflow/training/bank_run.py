@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from mammoflow.config import ImageTrainingConfig
 from mammoflow.data.batches import Batch
-from mammoflow.errors import TrainingError
+from mammoflow.errors import ModelError, TrainingError
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.models.model_files import from_files, to_files
 from mammoflow.models.top_layers import TopLayerBank
@@ -208,8 +208,8 @@ class BankRun:
                 f"the {len(label_N)} validation images are all of class {label_N[0]:.0f}; an AUC needs both: use more"
             )
         if not np.isfinite(score_N).all():
-            raise TrainingError(
-                f"{name} gives scores that are not finite in epoch {self._before + self.epoch}; lower its lr"
+            raise ModelError(
+                f"{name} gives scores that are not finite in epoch {self._before + self.epoch}; lower its lr", name
             )
         return float(roc_auc_score(label_N, score_N))
 

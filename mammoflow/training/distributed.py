@@ -23,9 +23,12 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from mammoflow import lake
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
+from mammoflow.errors import MammoflowError, ModelError, TrainingError
 from mammoflow.training.loop import Figures, Run, Workers
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
+
+_REFUSED = "refused.json"
 
 R = TypeVar("R", bound=Run)
 
@@ -78,8 +81,10 @@ def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
         callbacks: told of every epoch in Ray Train's controller process.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed more often than is forgiven, or on bad input.
+        MammoflowError: bad input, or a loss that is not finite.
+        ray.train.TrainingFailedError: a worker failed more often than is forgiven.
     """
+    lake.remove(lake.join(job.folder, _REFUSED))
     filesystem, path = lake.filesystem(job.folder)
     workers: Any = (compute.least_workers, compute.workers) if compute.least_workers else compute.workers
     trainer = TorchTrainer(
@@ -94,7 +99,19 @@ def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
             callbacks=callbacks,
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError:
+        _raise_refusal(job)
+        raise
+
+
+def _raise_refusal(job: Job[Any]) -> None:
+    """Raise what a worker refused to go on with, which Ray hands on as text alone."""
+    url = lake.join(job.folder, _REFUSED)
+    if lake.exists(url):
+        said = lake.read_json(url)
+        raise ModelError(said["reason"], said["model"]) if said["model"] else TrainingError(said["reason"])
 
 
 def resources(compute: ComputeConfig) -> dict[str, float]:
@@ -115,7 +132,14 @@ def _work(settings: dict[str, Any]) -> None:
         compiled=compute.compile,
         sync_batch_norm=compute.sync_batch_norm,
     )
-    _train(settings["job"], compute, workers, get_device(), ray.train.report)
+    job = settings["job"]
+    _raise_refusal(job)  # of a try before: this one would end the same way
+    try:
+        _train(job, compute, workers, get_device(), ray.train.report)
+    except MammoflowError as error:
+        about = {"reason": str(error), "model": error.model if isinstance(error, ModelError) else ""}
+        lake.write_json(lake.join(job.folder, _REFUSED), about)
+        raise
 
 
 def _train(

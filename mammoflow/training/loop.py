@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, StageConfig
 from mammoflow.data.batches import Batch
-from mammoflow.errors import TrainingError
+from mammoflow.errors import ModelError, TrainingError
 from mammoflow.models import augment, timm_trunks, top_layers
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import to_grey, to_input
@@ -299,7 +299,7 @@ class EpochLosses:
         """Look at the losses taken since the last look.
 
         Raises:
-            TrainingError: names model, epoch, step and ids of the rows.
+            ModelError: names model, epoch, step and ids of the rows.
         """
         for losses_KN, weights_N, ids in self._waiting:
             self._step += 1
@@ -312,10 +312,11 @@ class EpochLosses:
 
     def _fail(self, losses: NDArray[np.float64], ids: list[str]) -> None:
         model, row = np.argwhere(~np.isfinite(losses))[0]
-        raise TrainingError(
+        raise ModelError(
             f"loss of {self._names[model]} is {losses[model, row]} in epoch {self._epoch}, step {self._step}, "
             f"at {ids[row]} (rows of the step: {', '.join(ids)}); "
-            "look at these images, lower the learning rate, or use fp32"
+            "look at these images, lower the learning rate, or use fp32",
+            self._names[model],
         )
 
 

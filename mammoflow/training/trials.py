@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from mammoflow import cli, lake
 from mammoflow.config import ComputeConfig
-from mammoflow.errors import MammoflowError, TrainingError
+from mammoflow.errors import MammoflowError, ModelError, TrainingError
 from mammoflow.training import distributed
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -22,6 +22,9 @@ _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 
 _REFUSED = "refused"
 """What a trial reports instead of an epoch where its input or its loss stops it for good."""
+
+_MODEL = "model"
+"""Beside it, which of the job's models is the cause; empty where none is."""
 
 OnEpoch = Callable[[str, dict[str, Any]], None]
 
@@ -54,7 +57,7 @@ class _Stream(tune.Callback):
             self._on_epoch(self._jobs[trial.config["job"]].name, result)
 
 
-def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: OnEpoch) -> None:
+def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: OnEpoch) -> dict[str, str]:
     """Train all jobs, as many at a time as the cluster and `compute.concurrent_trials` allow.
 
     Args:
@@ -62,11 +65,14 @@ def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: 
         compute: resources of each.
         on_epoch: called in this process as `on_epoch(job name, figures)` after every epoch of every job.
 
+    Returns:
+        Model -> why it can't go on, of the jobs that one of their models ended; without it, the job can be run again.
+
     Raises:
-        TrainingError: a job failed; names it and the cause. The others' results are kept.
+        TrainingError: a job failed otherwise; names it and the cause. The others' results are kept.
     """
     if not jobs:
-        return
+        return {}
 
     filesystem, path = lake.filesystem(lake.join(jobs[0].folder, "tune"))
     tuner = tune.Tuner(
@@ -86,10 +92,13 @@ def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: 
         ),
     )
     results = tuner.fit()
-    failed = {}
+    failed, lost = {}, {}
     for number, job in enumerate(jobs):
-        said = (results[number].metrics or {}).get(_REFUSED)
-        if results[number].error is not None or said:
+        metrics = results[number].metrics or {}
+        said = metrics.get(_REFUSED)
+        if said and metrics.get(_MODEL):
+            lost[metrics[_MODEL]] = said
+        elif results[number].error is not None or said:
             failed[job.name] = said or str(results[number].error)
     if failed:
         causes = "; ".join(f"{name}: {cause.strip().splitlines()[-1]}" for name, cause in failed.items())
@@ -97,18 +106,19 @@ def run(jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig, on_epoch: 
             f"{len(failed)} of {len(jobs)} training runs failed ({causes}); "
             "the same command goes on from their last epoch"
         )
+    return lost
 
 
 def _trial(settings: dict[str, Any], jobs: Sequence[distributed.Job[Any]], compute: ComputeConfig) -> None:
     """Train one job; runs in a process of its own."""
     job = jobs[settings["job"]]
-    if compute.workers == 1:
-        try:
+    try:
+        if compute.workers == 1:
             distributed.train(job, compute, tune.report)
-        except MammoflowError as error:  # another try would end the same way
-            tune.report({_REFUSED: str(error)})
-    else:
-        distributed.fit(job, compute, [TuneReportCallback()])
+        else:
+            distributed.fit(job, compute, [TuneReportCallback()])
+    except MammoflowError as error:  # another try would end the same way
+        tune.report({_REFUSED: str(error), _MODEL: error.model if isinstance(error, ModelError) else ""})
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:

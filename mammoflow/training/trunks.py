@@ -13,6 +13,7 @@ import torch
 from mammoflow import lake as lakes
 from mammoflow.config import Config, PatchTrainingConfig, TrunkConfig
 from mammoflow.data.batches import ShardBatches
+from mammoflow.errors import TrainingError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers
 from mammoflow.models.model_files import WEIGHTS_FILE
@@ -116,7 +117,8 @@ def train(
     with tracker.closing(runs.values()):
         for job in jobs:
             runs[job.name] = _open_run(tracker, config, job)
-        trials.run(jobs, config.compute, stream.on_epoch)
+        if lost := trials.run(jobs, config.compute, stream.on_epoch):
+            raise TrainingError("; ".join(lost.values()))
     return {job.spec.backbone: _summary(job, runs[job.name]) for job in jobs}
 
 

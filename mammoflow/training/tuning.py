@@ -13,7 +13,7 @@ from typing import Any
 
 from mammoflow import lake as lakes
 from mammoflow.config import Config
-from mammoflow.errors import ConfigError, LakeError
+from mammoflow.errors import ConfigError, LakeError, TrainingError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers, model_files, top_spec, weights
 from mammoflow.models.classifiers import ImageSpec
@@ -47,7 +47,8 @@ def search(
             trunks.
 
     Returns:
-        {"run_id": parent run, "ranking": one row per candidate, best validation AUC first}.
+        {"run_id": parent run, "ranking": one row per candidate, best validation AUC first, "failed": candidate -> why
+        it could not go on}.
 
     Raises:
         SplitError, ConfigError: images that can't be trained on (inputs.py); before anything is.
@@ -65,9 +66,7 @@ def search(
         living = candidates
         dropped: dict[str, int] = {}
         for leg in rounds.legs(config):
-            jobs = rounds.packs(packs, living, leg, config.compute.pack)
-            trials.run([job for job in jobs if not job.done], config.compute, stream.on_epoch)
-            before = living
+            living = before = _leg(config, packs, living, leg, out, stream)
             if leg.rung is not None:
                 living = rounds.go_on(living, out, leg.rung, config)
             if leg.stage == 0 and leg.until is None:
@@ -75,11 +74,35 @@ def search(
             for candidate in before:
                 if candidate not in living:
                     dropped[candidate.name] = _epochs(candidate, out)
-                    tracker.drop(runs[candidate.name], dropped[candidate.name])
+                    tracker.mark(runs[candidate.name], f"pruned at epoch {dropped[candidate.name]}")
             stream.dropped(len(before) - len(living), len(living), leg)
-    results = {c.name: lakes.read_json(c.result(out)) for c in candidates}
-    ranking = [_row(c, results[c.name], runs[c.name], c.name not in dropped) for c in candidates]
-    return {"run_id": runs[""], "ranking": sorted(ranking, key=lambda row: (-row["val_auc"], row["name"]))}
+        for candidate in living:
+            tracker.mark(runs[candidate.name], "finished")
+    failed = {c.name: lakes.read_json(c.failure(out))["reason"] for c in candidates if lakes.exists(c.failure(out))}
+    if len(failed) == len(candidates):
+        raise TrainingError(f"every candidate failed, the first so: {next(iter(failed.values()))}")
+    ranking = [_row(c, out, runs[c.name], c.name not in dropped) for c in candidates if c.name not in failed]
+    ranking.sort(key=lambda row: (-row["val_auc"], row["name"]))
+    return {"run_id": runs[""], "ranking": ranking, "failed": failed}
+
+
+def _leg(
+    config: Config, packs: Sequence[BankJob], living: Sequence[Candidate], leg: Leg, out: Artefact, stream: "_Stream"
+) -> list[Candidate]:
+    """Take all living candidates to the end of a leg, and return those who got there.
+
+    A candidate that can't go on is set aside for good, and the rest of its pack goes on without it.
+    """
+    while True:
+        living = [candidate for candidate in living if not lakes.exists(candidate.failure(out))]
+        jobs = rounds.packs(packs, living, leg, config.compute.pack)
+        lost = trials.run([job for job in jobs if not job.done], config.compute, stream.on_epoch)
+        if not lost:
+            return living
+        for candidate in living:
+            if candidate.name in lost:
+                lakes.write_json(candidate.failure(out), {"reason": lost[candidate.name]})
+                stream.failed(candidate.name, lost[candidate.name])
 
 
 def _packs(config: Config, images: Artefact, trunks: Mapping[str, Artefact], out: Artefact) -> list[BankJob]:
@@ -189,6 +212,11 @@ class _Stream:
             where = "stage 1" if leg.rung is None else f"epoch {leg.rung}"
             print(f"  after {where}: {living} go on, {number} stop", flush=True)
 
+    def failed(self, name: str, reason: str) -> None:
+        """Close the run of a candidate that can't go on, and say why."""
+        self._tracker.mark(self._runs[name], f"failed: {reason}", "FAILED")
+        print(f"  {reason}; the search goes on without {name}", flush=True)
+
     def on_epoch(self, job: str, figures: dict[str, Any]) -> None:
         """Take the figures of one epoch: shared ones, and per candidate `loss`, `val_loss`, `val_auc`."""
         for name in figures["val_auc"]:
@@ -206,7 +234,8 @@ def _epochs(candidate: Candidate, out: Artefact) -> int:
     return int(lakes.read_json(candidate.result(out))["epochs"])
 
 
-def _row(candidate: Candidate, result: Mapping[str, Any], run_id: str, survived: bool) -> dict[str, Any]:
+def _row(candidate: Candidate, out: Artefact, run_id: str, survived: bool) -> dict[str, Any]:
+    result = lakes.read_json(candidate.result(out))
     return {
         "name": candidate.name,
         "backbone": candidate.backbone,
