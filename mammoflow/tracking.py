@@ -14,18 +14,21 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import git
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+import mammoflow
 from mammoflow.errors import TrackingError
-from mammoflow.lake import Lake, exists, read_json, write_json
+from mammoflow.lake import Lake, exists, fingerprint, read_json, write_json
 
 _REACH_S = 5.0
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -156,6 +159,23 @@ def weights_of(lake: Lake, weights: str | None) -> str | None:
     return str(tags[WEIGHTS_TAG])
 
 
+PLACE_TAG = "place"
+"""Tag of a run: the artefact that it writes, by its URL."""
+
+
+@cache
+def code_tags() -> dict[str, str]:
+    """Return which code runs: mammoflow's version, a hash of its source, and the commit where it lies in a checkout."""
+    package = Path(mammoflow.__file__).parent
+    sources = [(str(path.relative_to(package)), path.read_text()) for path in sorted(package.rglob("*.py"))]
+    tags = {"mammoflow": mammoflow.__version__, "source": fingerprint(sources)}
+    with suppress(
+        git.InvalidGitRepositoryError, git.NoSuchPathError, ValueError
+    ):  # installed; ValueError: no commit yet
+        tags["mlflow.source.git.commit"] = git.Repo(package.parent).head.commit.hexsha
+    return tags
+
+
 @dataclass(frozen=True, slots=True)
 class Tracker:
     """Writes runs of one experiment."""
@@ -193,11 +213,26 @@ class Tracker:
     def start(self, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open a run, as a child of `parent` where given, and return its id."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
+        nested |= code_tags()
         with _answering(self.tracking_uri):
             run = self.client.create_run(self.experiment_id, run_name=name, tags={**nested, **tags})
             run_id = str(run.info.run_id)
             self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
         return run_id
+
+    def close_others(self, place: str, ours: Collection[str]) -> None:
+        """End as KILLED what earlier starts of the same work left open.
+
+        Args:
+            place: what their runs carry as PLACE_TAG; whoever calls holds the lock of that artefact, so that nobody
+                else can be at work there.
+            ours: runs that go on.
+        """
+        with _answering(self.tracking_uri):
+            wanted = f"attributes.status = 'RUNNING' and tags.{PLACE_TAG} = '{place}'"
+            for run in self.client.search_runs([self.experiment_id], wanted):
+                if run.info.run_id not in ours:
+                    self.end(str(run.info.run_id), "KILLED")
 
     def reopen(
         self, record: str, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]

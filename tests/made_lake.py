@@ -103,6 +103,8 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
                 _write_rows(images, f"{split}-{start:012x}", rows, fields)
     bad = [{"image_id": "film-99", "path": "film-99.dcm", "stage": "decode", "reason": "<cut off>", "fatal": True}]
     lake.write_table(images.file("quarantine.parquet"), pa.Table.from_pylist(bad, schema=schema.QUARANTINE))
+    who = "".join(f"{row['patient_id']},{row['split']}\n" for row in films)
+    lake.write_bytes(images.file("splits.csv"), f"patient_id,split\n{who}".encode())
     per_split = {s: sum(row["split"] == s for row in films) for s in schema.SPLITS}
     malignant = {s: sum(row["split"] == s and row["label"] for row in films) for s in schema.SPLITS}
     summary = {"images": per_split, "malignant": malignant, "patients": per_split, "mean_grey": 60.0, "quarantined": 1}

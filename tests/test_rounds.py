@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_lake import make
-from mlflow import MlflowClient
 from ray import cloudpickle
 
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, ImageTrainingConfig, SearchConfig, StageConfig
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
+from mammoflow.tracking import PLACE_TAG, Tracker
 from mammoflow.training import rounds, trials, tuning
 from mammoflow.training.bank_job import BankJob, Candidate
 from mammoflow.training.rounds import Leg
@@ -178,6 +178,9 @@ def test_a_candidate_that_fails_is_set_aside_and_the_others_end_as_without_it(tm
     (trunk,) = whole.trunks
     trunks = {trunk.backbone: made.trunk}
     out = store.artefact("search", "bad")
+    tracker = Tracker.open(store, "top-layers")
+    left_open = tracker.start("left", params={}, tags={PLACE_TAG: out.url})
+    elsewhere = tracker.start("elsewhere", params={}, tags={PLACE_TAG: f"{out.url}-other"})
     (name, *others) = [candidate.name for candidate in tuning.plan(whole)]
     assert name == POISONED
     good = replace(whole, trunks=(replace(trunk, top_layers=trunk.top_layers[1:]),))
@@ -191,10 +194,15 @@ def test_a_candidate_that_fails_is_set_aside_and_the_others_end_as_without_it(tm
     assert [[row[key] for key in figures] for row in found["ranking"]] == [
         [row[key] for key in figures] for row in expected["ranking"]
     ]
-    client = MlflowClient(tracking_uri=f"sqlite:///{store.root}/mlflow/mlflow.db")
-    experiment = client.get_experiment_by_name("top-layers")
-    runs = client.search_runs([experiment.experiment_id], f"tags.artefact = '{out.fingerprint}'")
+    client = tracker.client
+    assert client.get_run(left_open).info.status == "KILLED"
+    assert client.get_run(elsewhere).info.status == "RUNNING"
+    runs = client.search_runs([tracker.experiment_id], f"tags.artefact = '{out.fingerprint}'")
     states = {run.info.run_name: (run.info.status, run.data.tags.get("state", "")) for run in runs}
     assert states[name][0] == "FAILED"
     assert states[name][1].startswith("failed: loss of")
+    for run in runs:
+        assert run.data.tags["source"]
+        assert run.data.params["splits"]
+        assert run.data.tags.get("trunk_run", "none") == "none", "as the made lake has it"
     assert {states[other] for other in others} <= {("FINISHED", "finished"), ("FINISHED", "pruned at epoch 2")}

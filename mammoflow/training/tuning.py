@@ -18,7 +18,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers, model_files, top_spec, weights
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE, WEIGHTS_FILE
-from mammoflow.tracking import WEIGHTS_TAG, Tracker
+from mammoflow.tracking import PLACE_TAG, WEIGHTS_TAG, Tracker
 from mammoflow.training import inputs, rounds, trials
 from mammoflow.training.bank_job import BankJob, Candidate
 from mammoflow.training.bank_run import of_candidate
@@ -62,7 +62,8 @@ def search(
     runs: dict[str, str] = {}
     stream = _Stream(tracker, runs)
     with tracker.closing(runs.values()):
-        _open_runs(tracker, config, candidates, images, out, runs)
+        trunk_runs = {name: str(trunk.summary()["run_id"]) for name, trunk in trunks.items()}
+        _open_runs(tracker, config, packs, trunk_runs, runs)
         living = candidates
         dropped: dict[str, int] = {}
         for leg in rounds.legs(config):
@@ -180,22 +181,27 @@ def plan(config: Config) -> list[Candidate]:
 def _open_runs(
     tracker: Tracker,
     config: Config,
-    candidates: Sequence[Candidate],
-    images: Artefact,
-    out: Artefact,
+    packs: Sequence[BankJob],
+    trunk_runs: Mapping[str, str],
     runs: dict[str, str],
 ) -> None:
     """Fill in candidate name -> run id, and the parent's under ""; an interrupted search goes on with its runs."""
-    shared = {"recipe": config.name, "seed": config.seed, "images": images.fingerprint}
-    tags = {"artefact": out.fingerprint, "phantoms": str(config.source is None)}
-    training = {"image_training": lakes.science(config.image_training)}
+    images, out = packs[0].images, packs[0].out
+    splits = lakes.fingerprint(lakes.read_bytes(images.file("splits.csv")).hex())
+    shared = {"recipe": config.name, "seed": config.seed, "images": images.fingerprint, "splits": splits}
+    tags = {"artefact": out.fingerprint, "phantoms": str(config.source is None), PLACE_TAG: out.url}
+    training = {"image_training": lakes.science(config.image_training), "search": lakes.science(config.search)}
     record = out.file("work", "runs", "parent.json")
     runs[""] = tracker.reopen(record, config.name, params=shared | training, tags=tags)
-    for c in candidates:
-        own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
-        record = out.file("work", "runs", f"{c.name}.json")
-        named = tags | own | {WEIGHTS_TAG: c.folder(out, "best", WEIGHTS_FILE)}
-        runs[c.name] = tracker.reopen(record, c.name, parent=runs[""], params=shared | own, tags=named)
+    for pack in packs:
+        for c in pack.candidates:
+            own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
+            record = out.file("work", "runs", f"{c.name}.json")
+            named = tags | own | {WEIGHTS_TAG: c.folder(out, "best", WEIGHTS_FILE), "start": pack.start}
+            if c.backbone in trunk_runs:
+                named["trunk_run"] = trunk_runs[c.backbone]
+            runs[c.name] = tracker.reopen(record, c.name, parent=runs[""], params=shared | own, tags=named)
+    tracker.close_others(out.url, runs.values())
 
 
 class _Stream:
