@@ -21,7 +21,7 @@ def main() -> None:
             "(models:/mammoflow@champion), or take a recipe such as inbreast-72"
         )
     artefacts = pipeline.ensure("search", config)
-    tables.show_ranking(artefacts.search.summary()["ranking"])
+    tables.show_ranking(artefacts.search.summary())
     tables.show_next("select_ensemble", config)
 
 

@@ -17,7 +17,7 @@ def main() -> None:
     """Print the plan, train, print the ranking."""
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("search", replace(config, search=SearchConfig(survivors="all")))
-    tables.show_ranking(artefacts.search.summary()["ranking"])
+    tables.show_ranking(artefacts.search.summary())
     tables.show_next("select_ensemble", config, "--search.survivors", "all")
 
 

@@ -16,7 +16,7 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("search", config)
     summary = artefacts.search.summary()
-    tables.show_ranking(summary["ranking"])
+    tables.show_ranking(summary)
     print(f"MLflow parent run: {summary['run_id']}")
     tables.show_next("select_ensemble", config)
 

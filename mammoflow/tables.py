@@ -88,8 +88,8 @@ def show_trunks(summaries: Mapping[str, Mapping[str, Any]]) -> None:
     show("Patch classifiers (validation)", ["trunk", "accuracy", "best epoch", "MLflow run"], rows)
 
 
-def show_ranking(ranking: Sequence[Mapping[str, Any]]) -> None:
-    """Print the candidates of a search, best first."""
+def show_ranking(search: Mapping[str, Any]) -> None:
+    """Print the candidates of a search, best first, and those that could not go on."""
     rows = [
         [
             r["name"],
@@ -101,13 +101,15 @@ def show_ranking(ranking: Sequence[Mapping[str, Any]]) -> None:
             "-" if r["memory_gib"] is None else f"{r['memory_gib']:.1f} GiB",
             f"stage {2 if r['survived'] else 1}, epoch {r['epochs']}",
         ]
-        for r in ranking
+        for r in search["ranking"]
     ]
     show(
         "Whole-image candidates, by validation AUC",
         ["candidate", "kind", "AUC", "best epoch", "parameters", "an epoch of stage 2", "memory", "trained to"],
         rows,
     )
+    for name, reason in search["failed"].items():
+        print(f"set aside: {name}: {reason}")
 
 
 def show_scores(summary: Mapping[str, Any]) -> None:
