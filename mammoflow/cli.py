@@ -64,6 +64,8 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
 SHORT: Mapping[str, list[str]] = {
     "--max-bad": ["--compute.max-bad"],
     "--retry-quarantined": ["--compute.retry-quarantined", "True"],
+    "--max-hours": ["--search.max-hours"],
+    "--max-trials": ["--search.max-trials"],
 }
 """Flags that stand for longer ones."""
 

@@ -49,6 +49,7 @@ def start(num_cpus: int | None = None) -> None:
         runtime_env={"env_vars": _QUIET},
     )
     cli.on_sigterm()
+    ray.data.DataContext.get_current().enable_progress_bars = False  # its variable was read when ray.data was imported
     # Ray Data logs each step of each stage; the stages print lines of their own, the whole log is in Ray's folder.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

@@ -12,7 +12,8 @@
     ├── LakeError            an artefact that is missing, damaged or can't be written
     ├── TrackingError        the tracking server or registry can't be reached or lacks what is asked
     ├── TrainingError        a training run that can't start or went wrong
-    │   └── ModelError       one of the models trained together can't go on (non-finite loss); the others can
+    │   ├── ModelError       one of the models trained together can't go on (non-finite loss); the others can
+    │   └── DeviceMemoryError   what trains together does not fit in the device's memory
     └── PreflightError       what the job needs is not here: disk, GPUs, versions
 
 Every message names the value, the limit and the remedy.
@@ -78,6 +79,10 @@ class ModelError(TrainingError):
     def __str__(self) -> str:
         """Return the message alone."""
         return str(self.args[0])
+
+
+class DeviceMemoryError(TrainingError):
+    """What trains together does not fit in the device's memory."""
 
 
 class PreflightError(MammoflowError):

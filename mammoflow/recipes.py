@@ -135,6 +135,7 @@ def _cbis(
     *,
     patch_set: Literal["S1", "S10"] = "S10",
     weights: str | None = "imagenet",
+    search: SearchConfig | None = None,
 ) -> Config:
     """Return the paper's settings for CBIS-DDSM: the top layers of each backbone, on patch classifiers of one set.
 
@@ -153,7 +154,7 @@ def _cbis(
             TrunkConfig(backbone=backbone, weights=weights, training=training, top_layers=tops)
             for backbone, tops in top_layers.items()
         ),
-        search=SearchConfig(survivors="all"),
+        search=search or SearchConfig(survivors="all"),
         image_training=ImageTrainingConfig(resume=200),
         compute=ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8),
     )
@@ -172,6 +173,23 @@ def cbis_s10_vgg16() -> Config:
 def cbis_s10() -> Config:
     """CBIS-DDSM, S10, both trunks: the four kinds of classifier, and the ensemble of them. Wants --source."""
     return _cbis("cbis-s10", {"resnet50": RESNET50_TOP_LAYERS, "vgg16": VGG16_TOP_LAYERS})
+
+
+def cbis_s10_tables() -> Config:
+    """CBIS-DDSM, S10, both trunks: every S10 row of tables 2 and 3, heatmaps and FC layers too. Wants --source."""
+    return _cbis(
+        "cbis-s10-tables",
+        {
+            "resnet50": (*RESNET50_TOP_LAYERS, *HEATMAP_TOP_LAYERS, *FC_TOP_LAYERS),
+            "vgg16": (*VGG16_TOP_LAYERS, *FC_TOP_LAYERS),
+        },
+    )
+
+
+def cbis_s10_free() -> Config:
+    """CBIS-DDSM, S10, both trunks: 32 top layers drawn on each, halved at 5, 10 and 20 epochs. Wants --source."""
+    search = SearchConfig(drawn=32, rungs=(5, 10, 20))
+    return _cbis("cbis-s10-free", {"resnet50": (), "vgg16": ()}, search=search)
 
 
 def cbis_s1_resnet50() -> Config:
@@ -251,6 +269,8 @@ ALL: Mapping[str, Callable[[], Config]] = {
     "cbis-s10": cbis_s10,
     "cbis-s10-resnet50": cbis_s10_resnet50,
     "cbis-s10-vgg16": cbis_s10_vgg16,
+    "cbis-s10-tables": cbis_s10_tables,
+    "cbis-s10-free": cbis_s10_free,
     "cbis-s10-resnet50-random": cbis_s10_resnet50_random,
     "cbis-s1-resnet50": cbis_s1_resnet50,
     "cbis-s1-resnet50-random": cbis_s1_resnet50_random,

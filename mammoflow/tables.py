@@ -16,6 +16,7 @@ from mammoflow.schema import SPLITS
 
 _WIDTH = 110
 _FIRST = 20
+_FIRST_COLUMN = 36  # characters of what a row is about that stay on one line
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -23,7 +24,9 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        longest = max((len(str(row[index])) for row in rows), default=0)
+        least = min(longest, _FIRST_COLUMN) if index == 0 else None
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
@@ -110,6 +113,11 @@ def show_ranking(search: Mapping[str, Any]) -> None:
     )
     for name, reason in search["failed"].items():
         print(f"set aside: {name}: {reason}")
+    if search["out_of_time"]:
+        print(
+            f"time is up: {len(search['out_of_time'])} candidate(s) were not trained to their end; "
+            "give --max-hours more for a search of its own"
+        )
 
 
 def show_scores(summary: Mapping[str, Any]) -> None:

@@ -158,7 +158,14 @@ def _write_models(made: MadeLake) -> None:
         history = [_epoch(n, val_auc=0.5 + 0.05 * n) for n in range(4 if survived else 2)]
         lake.write_json(made.search.file("candidates", name, "history.json"), history)
         kind = classifiers.candidate_kind(BACKBONE, top)
-        row = {"name": name, "backbone": BACKBONE, "top_layers": top, "kind": kind, "val_auc": 0.65 - 0.01 * index}
+        row = {
+            "name": name,
+            "backbone": BACKBONE,
+            "top_layers": top,
+            "kind": kind,
+            "changes": "",
+            "val_auc": 0.65 - 0.01 * index,
+        }
         parameters = sum(p.numel() for p in model.parameters())
         cost = {"epoch_seconds": 2.5, "memory_gib": 1.25} if survived else {"epoch_seconds": None, "memory_gib": None}
         ranking.append(row | cost | {"best_epoch": 3, "epochs": 4, "parameters": parameters, "survived": survived})

@@ -16,7 +16,8 @@ from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.tracking import PLACE_TAG, Tracker
 from mammoflow.training import rounds, trials, tuning
-from mammoflow.training.bank_job import BankJob, Candidate
+from mammoflow.training.bank_job import BankJob
+from mammoflow.training.candidates import Candidate
 from mammoflow.training.rounds import Leg
 
 STAGES = (StageConfig(trained="last", lr=1e-3, epochs=4), StageConfig(trained="all", lr=1e-4, epochs=3))
@@ -41,6 +42,7 @@ def candidates(number: int, kinds: int = 2) -> list[Candidate]:
 def trunk_job(out: Artefact, own: list[Candidate]) -> BankJob:
     return BankJob(
         name="trunk-stage1",
+        backbone="resnet10_narrow",
         stage=0,
         candidates=tuple(own),
         training=config().image_training,
@@ -67,14 +69,16 @@ def test_legs_end_at_rungs_and_stages() -> None:
 def test_packs_hold_everyone_once_and_none_too_many(number: int, most: int | None) -> None:
     out = Lake("/nowhere").artefact("search", "x")
     own = candidates(number)
-    jobs = rounds.packs([trunk_job(out, own)], own, Leg(stage=0, until=2, rung=2), most)
+    jobs = rounds.packs(
+        [trunk_job(out, own)], own, Leg(stage=0, until=2, rung=2), {"trunk-stage1": most} if most else {}
+    )
     assert [candidate for job in jobs for candidate in job.candidates] == own
     sizes = [len(job.candidates) for job in jobs]
     assert max(sizes) <= (most or number)
     assert max(sizes) - min(sizes) <= max(1, len(sizes) - 1)
     assert len({job.name for job in jobs}) == len(jobs)
     assert {(job.stage, job.until) for job in jobs} == {(0, 2)}
-    alone = rounds.packs([trunk_job(out, own)], own[:3], Leg(stage=1, until=None, rung=None), most)
+    alone = rounds.packs([trunk_job(out, own)], own[:3], Leg(stage=1, until=None, rung=None), {})
     assert [job.candidates for job in alone] == [(candidate,) for candidate in own[:3]]
 
 
@@ -84,9 +88,9 @@ def test_candidates_whom_a_kill_left_apart_are_not_packed_together(tmp_path) -> 
         for epoch in epochs:
             lake.write_bytes(out.file("work", "states", f"{candidate.name}-stage1", f"{epoch}.pt"), b"")
     leg = Leg(stage=0, until=None, rung=None)
-    names = [[c.name for c in job.candidates] for job in rounds.packs([trunk_job(out, own)], own, leg, None)]
+    names = [[c.name for c in job.candidates] for job in rounds.packs([trunk_job(out, own)], own, leg, {})]
     assert sorted(names) == [["c0"], ["c1"], ["c2", "c3"]]
-    together = rounds.packs([trunk_job(out, own)], [own[0], own[1]], leg, None)
+    together = rounds.packs([trunk_job(out, own)], [own[0], own[1]], leg, {})
     assert [len(job.candidates) for job in together] == [2], "both have their third epoch"
 
 

@@ -1,6 +1,6 @@
 """Every setting of mammoflow, as frozen dataclasses; one `Config` object per run. Imports only errors.
 
-The parts stand in data.py and training.py; all are taken from here.
+The parts stand in data.py, training.py and search.py; all are taken from here.
 
 A recipe (recipes.py) is a function that returns a `Config`; the command line (cli.py) shows and overrides
 every field. What comes out of a run is decided by *science* fields, which enter the fingerprints of
@@ -14,6 +14,7 @@ from typing import Literal
 
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
 from mammoflow.config.fields import how, require
+from mammoflow.config.search import SearchConfig, SpaceConfig
 from mammoflow.config.training import (
     AugmentConfig,
     ImageTrainingConfig,
@@ -34,30 +35,13 @@ __all__ = [
     "PatchTrainingConfig",
     "PhantomConfig",
     "SearchConfig",
+    "SpaceConfig",
     "SplitConfig",
     "StageConfig",
     "TrunkConfig",
     "how",
     "require",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchConfig:
-    """The search over top layers. Candidates stand in each trunk's `top_layers`."""
-
-    survivors: Literal["best_of_each_kind", "all"] = "best_of_each_kind"
-    """Who goes on from stage 1 to stage 2: per kind (Resnet-VGG, ...) the best by validation AUC, or everyone."""
-    rungs: tuple[int, ...] = ()
-    """Epochs, counted over both stages, after which all living candidates are ranked and the lower part is dropped."""
-    keep: float = 0.5
-    """Share of the candidates that goes on from each rung [0-1]; the best of each kind does, where those are wanted."""
-
-    def __post_init__(self) -> None:
-        """Refuse rungs that are none."""
-        ascending = self.rungs == tuple(sorted({*self.rungs})) and all(rung >= 1 for rung in self.rungs)
-        require(ascending, "search.rungs", self.rungs, "epochs from 1, ascending", "such as 3 9")
-        require(0 < self.keep <= 1, "search.keep", self.keep, "above 0, at most 1", "0.5 drops half")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +164,15 @@ class Config:
             self.patches.side,
             f"at most the image's smaller side, {smaller} px",
             "cut smaller patches or keep larger images",
+        )
+        empty = [] if self.start or self.search.drawn else [t.backbone for t in self.trunks if not t.top_layers]
+        require(not empty, "top_layers", empty, "one or more for each trunk", "or draw some with --search.drawn")
+        require(
+            not (self.start and self.search.drawn),
+            "search.drawn",
+            self.search.drawn,
+            "0 with --start, which goes on from top layers that are there",
+            "leave one of the two out",
         )
         mined = any(trunk.mined for trunk in self.trunks)
         require(

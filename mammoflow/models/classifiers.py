@@ -198,19 +198,24 @@ def whole_image(patches: PatchClassifier, top_spec: str, images: ImageConfig, se
 
 
 def candidates(
-    patches: PatchClassifier, top_specs: Sequence[str], images: ImageConfig, seed: int
+    patches: PatchClassifier,
+    top_specs: Sequence[str],
+    images: ImageConfig,
+    seed: int,
+    names: Sequence[str] | None = None,
 ) -> dict[str, WholeImageClassifier]:
     """Return new whole-image classifiers by name that share the patch classifier's own trunk.
 
-    Each one's top layers are seeded from (seed, its name), whoever else is in the list.
+    Each one's top layers are seeded from (seed, its name), whoever else is in the list. Without `names` they are
+    `candidate_name`'s.
 
     Raises:
         SpecError: one of the specs can't be read, or shrinks the map below 1x1.
     """
     trunk, about = patches.trunk, patches.spec
     found = {}
-    for text in top_specs:
-        name = candidate_name(about.backbone, text)
+    names = names or [candidate_name(about.backbone, text) for text in top_specs]
+    for name, text in zip(names, top_specs, strict=True):
         own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
         spec = ImageSpec(
             backbone=about.backbone,

@@ -51,6 +51,11 @@ class ReportInputs:
         """Return the candidates as the search ranked them."""
         return list(self.search.summary()["ranking"])
 
+    @staticmethod
+    def written(row: Mapping[str, Any]) -> str:
+        """Return the top layers of a row of the ranking, with what was changed in their training."""
+        return f"{row['top_layers']} {row['changes']}".strip()
+
     @property
     def test_ensemble(self) -> pa.Table:
         """Return the ensemble's own scores on test."""

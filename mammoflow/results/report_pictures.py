@@ -141,13 +141,13 @@ def _candidate_curves(inputs: ReportInputs, backbone: str) -> list[dict[str, str
         history = lake.read_json(inputs.search.file("candidates", row["name"], "history.json"))
         rates |= figures.stage_rates(history)
         colour = figures.COLOURS[index] if index < len(figures.COLOURS) else _GREY
-        top, member = row["top_layers"], row["name"] in inputs.ensemble.names
+        top, member = inputs.written(row), row["name"] in inputs.ensemble.names
         auc, val_loss, loss = ([epoch[key] for epoch in history] for key in ("val_auc", "val_loss", "loss"))
         aucs.append(figures.Line(name=top, values=auc, colour=colour, strong=member))
         losses.append(figures.Line(name=top, values=val_loss, colour=colour, strong=member))
         losses.append(figures.Line(name=f"{top}, training", values=loss, colour=colour, dashed=True, strong=False))
     best = max(rows, key=lambda row: float(row["val_auc"]))
-    reached = f"the best, {best['top_layers']}, reaches {best['val_auc']:.3f}"
+    reached = f"the best, {inputs.written(best)}, reaches {best['val_auc']:.3f}"
     return [
         page.picture(
             figures.curves(f"{backbone} trunk: validation AUC", aucs, rates, inputs.mark),

@@ -104,13 +104,14 @@ def _models(inputs: ReportInputs) -> dict[str, Any]:
     rows = []
     for row in inputs.ranking:
         figures = test.get(row["name"])
-        paper = inputs.trunks and paper_tables.find(row["backbone"], inputs.config.patches.set, row["top_layers"])
+        named = inputs.trunks and not row["changes"]
+        paper = named and paper_tables.find(row["backbone"], inputs.config.patches.set, row["top_layers"])
         member = row["name"] in inputs.ensemble.names
         rows.append(
             page.cells(
                 row["kind"],
                 row["backbone"],
-                row["top_layers"].replace(",", ",\n"),
+                inputs.written(row).replace(",", ",\n"),
                 f"{row['parameters'] / 1e6:.2f} M",
                 page.NONE if row["epoch_seconds"] is None else f"{row['epoch_seconds']:.1f} s",
                 page.NONE if row["memory_gib"] is None else f"{row['memory_gib']:.1f} GiB",

@@ -5,6 +5,7 @@ once a stage is over, and all but `last/` where candidates are ranked in the mid
 checkpoints lie in `work/states/`, each by itself: packs can be cut anew at any epoch.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,41 +20,10 @@ from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
 from mammoflow.training.bank_run import BankRun, kept
+from mammoflow.training.candidates import Candidate
 from mammoflow.training.loop import Workers
 
 _CLASSES = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """Top layers to be tried on a trunk."""
-
-    name: str
-    backbone: str
-    top_layers: str
-    kind: str
-
-    @classmethod
-    def of(cls, backbone: str, top_layers: str) -> "Candidate":
-        """Name a candidate after its trunk and top layers."""
-        return cls(
-            name=classifiers.candidate_name(backbone, top_layers),
-            backbone=backbone,
-            top_layers=top_layers,
-            kind=classifiers.candidate_kind(backbone, top_layers),
-        )
-
-    def folder(self, out: Artefact, *parts: str) -> str:
-        """Return its folder in the search's artefact."""
-        return out.file("candidates", self.name, *parts)
-
-    def result(self, out: Artefact) -> str:
-        """Return the file that says how far it came."""
-        return self.folder(out, "result.json")
-
-    def failure(self, out: Artefact) -> str:
-        """Return the file that says why it can't go on, if it can't."""
-        return self.folder(out, "failed.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +31,8 @@ class BankJob:
     """One stage of a pack of candidates on one trunk; stage 2 (number 1) takes a single one."""
 
     name: str
+    backbone: str
+    """The trunk that all candidates share."""
     stage: int
     candidates: tuple[Candidate, ...]
     training: ImageTrainingConfig
@@ -73,6 +45,8 @@ class BankJob:
     seed: int
     until: int | None = None
     """Epochs of the stage after which it stops, for the candidates to be ranked; None: at the stage's end."""
+    deadline: float = math.inf
+    """When it ends after the epoch then under way [s since 1970]."""
 
     @property
     def folder(self) -> str:
@@ -110,7 +84,16 @@ class BankJob:
         models = self._new_models() if self.stage == 0 else self._models_of_stage1()
         best = {} if self.stage == 0 else self._best_of_stage1()
         run = BankRun(
-            self.training, self.stage, models, counts, device, workers, self.seed, best=best, until=self.until
+            self.training,
+            self.stage,
+            models,
+            counts,
+            device,
+            workers,
+            self.seed,
+            changes={candidate.name: candidate.changes for candidate in self.candidates},
+            best=best,
+            until=self.until,
         )
         return run, training, validation
 
@@ -118,7 +101,8 @@ class BankJob:
         model = model_files.from_files(lake.read_folder(self.start))
         if isinstance(model, PatchClassifier):
             tops = [candidate.top_layers for candidate in self.candidates]
-            return classifiers.candidates(model, tops, self.images_config, self.seed)
+            names = [candidate.name for candidate in self.candidates]
+            return classifiers.candidates(model, tops, self.images_config, self.seed, names)
         (candidate,) = self.candidates
         mean_grey = float(self.images.summary()["mean_grey"])
         return {candidate.name: classifiers.adapt(model, self.images_config, mean_grey)}

@@ -25,6 +25,7 @@ from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.models.model_files import from_files, to_files
 from mammoflow.models.top_layers import TopLayerBank
 from mammoflow.training import batch_norm, loop
+from mammoflow.training.candidates import NONE, Changes
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
 
 
@@ -41,6 +42,7 @@ class BankRun:
         workers: Workers,
         seed: int,
         *,
+        changes: Mapping[str, Changes] | None = None,
         best: Mapping[str, Best] | None = None,
         until: int | None = None,
     ) -> None:
@@ -55,6 +57,7 @@ class BankRun:
             device: of this worker.
             workers: this worker among all.
             seed: of the augmentations.
+            changes: how candidates differ from the config's stage, by name; others are trained as it says.
             best: what stage 0 kept (`kept`), to be beaten in stage 1.
             until: stop after so many epochs of this stage, where it has more.
 
@@ -75,6 +78,7 @@ class BankRun:
         self._config, self._number, self._device = config, stage, device
         self._workers, self._seed = workers, seed
         self._stage = config.stages[stage]
+        self._stages = {name: (changes or {}).get(name, NONE).of(self._stage) for name in candidates}
         self._before = sum(earlier.epochs for earlier in config.stages[:stage])
         self._total = sum(one.epochs for one in config.stages)
         self._models = dict(candidates)
@@ -88,7 +92,9 @@ class BankRun:
         for model in candidates.values():
             model.top.set_trained(heatmap=self._stage.trained == "all")
         self._net = workers.wrap(self._layers)
-        self._optimisers = [loop.optimiser(self._stage, model.top, self._trunk) for model in self._models.values()]
+        self._optimisers = [
+            loop.optimiser(self._stages[name], model.top, self._trunk) for name, model in self._models.items()
+        ]
 
     @property
     def epochs(self) -> int:
@@ -114,8 +120,8 @@ class BankRun:
         """Train one epoch of all candidates.
 
         Returns:
-            `epoch` (from 1) and `epochs` over both stages, `stage` (from 1), `lr`, `images_per_s`, `data_wait`;
-            `loss` by candidate: mean cross-entropy of the augmented images without class weights, to compare with
+            `epoch` (from 1) and `epochs` over both stages, `stage` (from 1), `images_per_s`, `data_wait`; by candidate
+            `lr` and `loss`: mean cross-entropy of the augmented images without class weights, to compare with
             `val_loss`.
 
         Raises:
@@ -123,9 +129,9 @@ class BankRun:
         """
         self._layers.train()
         epoch = self._before + self.epoch
-        lr = loop.learning_rate(self._stage, self.epoch)
-        for optimiser in self._optimisers:
-            loop.set_learning_rate(optimiser, lr)
+        lr = {name: loop.learning_rate(stage, self.epoch) for name, stage in self._stages.items()}
+        for optimiser, own in zip(self._optimisers, lr.values(), strict=True):
+            loop.set_learning_rate(optimiser, own)
         losses = EpochLosses(list(self._models), epoch + 1)
         feed = Feed(batches.epoch(epoch), self._workers.world_size)
         for batch in feed:
@@ -144,7 +150,9 @@ class BankRun:
         epoch = self._before + self.epoch
         images = loop.augmented(batch, self._config.augment, self._seed, epoch, self._number, self._device)
         for name, model in self._models.items():
-            model.top.prepare_dropout(self._stage.dropout, [f"{self._seed}/{name}/{epoch}/{one}" for one in batch.ids])
+            model.top.prepare_dropout(
+                self._stages[name].dropout, [f"{self._seed}/{name}/{epoch}/{one}" for one in batch.ids]
+            )
         with loop.autocast(self._device, self._config.precision):
             judged: tuple[Tensor, Tensor] = self._net(images)
         return judged

@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from mammoflow import lake
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
-from mammoflow.errors import MammoflowError, ModelError, TrainingError
+from mammoflow.errors import MammoflowError, DeviceMemoryError, ModelError, TrainingError
 from mammoflow.training.loop import Figures, Run, Workers
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
@@ -43,6 +43,10 @@ class Job(Protocol[R]):
     @property
     def folder(self) -> str:
         """Return the folder or URL where Ray keeps what it knows of the run."""
+
+    @property
+    def deadline(self) -> float:
+        """Return when it is to end after the epoch then under way [s since 1970]; infinite: at its own end."""
 
     def open(self, workers: Workers, device: torch.device) -> tuple[R, ShardBatches, ShardBatches]:
         """Build the run, its training batches and its validation batches on one worker."""
@@ -67,6 +71,7 @@ def train(job: Job[Any], compute: ComputeConfig, report: Callable[[Figures], Non
 
     Raises:
         TrainingError: bad input, or a loss that is not finite.
+        DeviceMemoryError: it does not fit in the device's memory.
     """
     workers = Workers(checkpointing=compute.checkpointing, compiled=compute.compile)
     _train(job, compute, workers, torch.device("cuda" if compute.gpu else "cpu"), report)
@@ -111,6 +116,8 @@ def _raise_refusal(job: Job[Any]) -> None:
     url = lake.join(job.folder, _REFUSED)
     if lake.exists(url):
         said = lake.read_json(url)
+        if said["memory"]:
+            raise DeviceMemoryError(said["reason"])
         raise ModelError(said["reason"], said["model"]) if said["model"] else TrainingError(said["reason"])
 
 
@@ -137,7 +144,8 @@ def _work(settings: dict[str, Any]) -> None:
     try:
         _train(job, compute, workers, get_device(), ray.train.report)
     except MammoflowError as error:
-        about = {"reason": str(error), "model": error.model if isinstance(error, ModelError) else ""}
+        model = error.model if isinstance(error, ModelError) else ""
+        about = {"reason": str(error), "model": model, "memory": isinstance(error, DeviceMemoryError)}
         lake.write_json(lake.join(job.folder, _REFUSED), about)
         raise
 
@@ -145,14 +153,25 @@ def _work(settings: dict[str, Any]) -> None:
 def _train(
     job: Job[R], compute: ComputeConfig, workers: Workers, device: torch.device, report: Callable[[Figures], None]
 ) -> None:
-    """Run epochs until the schedule ends, with a checkpoint and a report after each."""
+    """Run epochs until the schedule or the time ends, with a checkpoint and a report after each."""
     torch.set_num_threads(compute.cpus_per_worker)
     if device.type == "cpu":
         keep_freed_memory()
+    try:
+        _epochs(job, workers, device, report)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{job.name} does not fit in the device's memory ({str(error).partition('.')[0]}); give "
+            "--compute.checkpointing True, more parts, smaller images, or a larger GPU"
+        ) from error
+
+
+def _epochs(job: Job[R], workers: Workers, device: torch.device, report: Callable[[Figures], None]) -> None:
     run, training, validation = job.open(workers, device)
     if files := job.resume():
         run.restore(files)
-    while run.epoch < run.epochs:
+    over = False
+    while run.epoch < run.epochs and not over:
         started = time.perf_counter()
         figures = run.train_epoch(training)
         figures |= run.validate(validation)
@@ -161,6 +180,7 @@ def _train(
         if workers.rank == 0:
             job.keep(run)
         report(figures)
+        over = bool(workers.gather(np.array([time.time() >= job.deadline]))[0])  # one clock decides for all
     if workers.rank == 0:
         job.close(run)
 

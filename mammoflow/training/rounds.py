@@ -1,20 +1,22 @@
 """How a search goes: its legs, what is trained together in each, and who goes on. No Ray, no MLflow.
 
 A leg takes all living candidates to an epoch, a rung; there they are ranked over all trunks and packs, and the lower
-part is dropped (synchronous successive halving). Everything follows from what the candidates' folders hold, so that an
-interrupted search, run again, drops the same.
+part is dropped (successive halving; asynchronously, each pack as soon as it comes). Everything follows from what the
+candidates' folders hold, so that an interrupted search, run again, drops the same.
 
-Source: Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization".
+Source: Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization"; Li et
+al. 2020, "A system for massively parallel hyperparameter tuning" (ASHA).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mammoflow import lake
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
-from mammoflow.training.bank_job import BankJob, Candidate
+from mammoflow.training.bank_job import BankJob
+from mammoflow.training.candidates import Candidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +44,14 @@ def legs(config: Config) -> list[Leg]:
     return found
 
 
-def packs(trunks: Sequence[BankJob], living: Iterable[Candidate], leg: Leg, most: int | None) -> list[BankJob]:
+def packs(trunks: Sequence[BankJob], living: Iterable[Candidate], leg: Leg, most: Mapping[str, int]) -> list[BankJob]:
     """Return the jobs of a leg: in stage 1 packs of the candidates of each trunk, in stage 2 one for each candidate.
 
     Args:
         trunks: the stage-1 job of each trunk, with all its candidates.
         living: who goes on.
         leg: the part of the schedule.
-        most: K, most candidates in a pack; None: any number.
+        most: K by the name of a trunk's job, most candidates in a pack; any number where there is none.
     """
     alive = frozenset(living)
     jobs = []
@@ -59,7 +61,7 @@ def packs(trunks: Sequence[BankJob], living: Iterable[Candidate], leg: Leg, most
         if leg.stage == 1:
             jobs += [replace(job, name=f"{candidate.name}-stage2", candidates=(candidate,)) for candidate in own]
             continue
-        cut = [pack for group in _together(job, own) for pack in _cut(group, most)]
+        cut = [pack for group in _together(job, own) for pack in _cut(group, most.get(trunk.name))]
         for number, pack in enumerate(cut, start=1):
             name = trunk.name if len(cut) == 1 else f"{trunk.name}-pack{number}"
             jobs.append(replace(job, name=name, candidates=tuple(pack)))
@@ -91,7 +93,7 @@ def go_on(living: Sequence[Candidate], out: Artefact, rung: int, config: Config)
 
     Where the best of each kind is wanted at the end, it is not dropped on the way.
     """
-    best = {candidate: _best(candidate, out, rung) for candidate in living}
+    best = {candidate: best_so_far(candidate, out, rung) for candidate in living}
     ranked = sorted(living, key=lambda candidate: (-best[candidate], candidate.name))
     kept = {*ranked[: math.ceil(config.search.keep * len(ranked))]}
     if config.search.survivors == "best_of_each_kind":
@@ -112,11 +114,17 @@ def survivors(living: Sequence[Candidate], out: Artefact, config: Config) -> lis
     if config.search.survivors == "all":
         return list(living)
     rung = config.image_training.stages[0].epochs
-    best = {candidate: _best(candidate, out, rung) for candidate in living}
+    best = {candidate: best_so_far(candidate, out, rung) for candidate in living}
     return best_of_each_kind(sorted(living, key=lambda candidate: (-best[candidate], candidate.name)))
 
 
-def _best(candidate: Candidate, out: Artefact, rung: int) -> float:
-    """Return the best validation AUC up to an epoch."""
+def arrived(candidates: Iterable[Candidate], out: Artefact, rung: int) -> list[Candidate]:
+    """Return those that have come to a rung, whether they went on from there or not."""
+    found = [c for c in candidates if lake.exists(c.folder(out, "history.json"))]
+    return [c for c in found if any(row["epoch"] >= rung for row in lake.read_json(c.folder(out, "history.json")))]
+
+
+def best_so_far(candidate: Candidate, out: Artefact, rung: int) -> float:
+    """Return the best validation AUC up to an epoch; .5 where there is none."""
     history = lake.read_json(candidate.folder(out, "history.json"))
     return max((row["val_auc"] for row in history if row["epoch"] <= rung), default=0.5)

@@ -3,6 +3,7 @@
 The model kept is the one of best validation accuracy. Source: paper, methods.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import torch
 from mammoflow import lake as lakes
 from mammoflow.config import Config, PatchTrainingConfig, TrunkConfig
 from mammoflow.data.batches import ShardBatches
-from mammoflow.errors import TrainingError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers
 from mammoflow.models.model_files import WEIGHTS_FILE
@@ -38,6 +38,7 @@ class PatchJob:
     """The same, or mined patches."""
     out: Artefact
     seed: int
+    deadline: float = math.inf
 
     @property
     def folder(self) -> str:
@@ -117,8 +118,7 @@ def train(
     with tracker.closing(runs.values()):
         for job in jobs:
             runs[job.name] = _open_run(tracker, config, job)
-        if lost := trials.run(jobs, config.compute, stream.on_epoch):
-            raise TrainingError("; ".join(lost.values()))
+        trials.run(jobs, config.compute, stream.on_epoch)
     return {job.spec.backbone: _summary(job, runs[job.name]) for job in jobs}
 
 

@@ -1,0 +1,201 @@
+"""What a person sees while a search runs: a live table in a terminal, plain lines in a job's log. Rich; no Ray."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from types import TracebackType
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+_AROUND = 6  # lines of the view that are no candidate's: headline, head of the table, "and more"
+_ORDER = ("training", "waiting", "done", "stopped", "failed")
+
+
+@dataclass(slots=True)
+class _Row:
+    """A candidate."""
+
+    name: str
+    kind: str
+    state: str = "waiting"
+    detail: str = ""
+    epoch: int = 0
+    last: float | None = None
+    best: float | None = None
+
+
+@dataclass(slots=True)
+class _Pack:
+    """Candidates that train together."""
+
+    names: Sequence[str]
+    until: int
+    epoch: int = 0
+    """0 before its first one: a resumed pack begins in the middle."""
+    images_per_s: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+
+
+class SearchProgress:
+    """Hears of everything that happens in a search, and shows it."""
+
+    def __init__(
+        self, epochs: int, concurrent: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            epochs: of both stages.
+            concurrent: packs that train at a time, at most.
+            console: where to write; standard output by default.
+            clock: seconds.
+        """
+        self._epochs, self._concurrent, self._clock = epochs, concurrent, clock
+        self._console = console or Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+        self._started = clock()
+        self._rows: dict[str, _Row] = {}
+        self._packs: dict[str, _Pack] = {}
+        self._live = Live(
+            console=self._console, get_renderable=self.view, refresh_per_second=2, transient=True, screen=False
+        )
+
+    def __enter__(self) -> "SearchProgress":
+        """Show the table, where there is a terminal."""
+        if self._console.is_terminal:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take it away: what was found stands in the ranking."""
+        self._live.stop()
+
+    def add(self, candidates: Iterable[tuple[str, str]]) -> None:
+        """Take in candidates, by name and kind."""
+        self._rows |= {name: _Row(name=name, kind=kind) for name, kind in candidates}
+
+    def begin(self, stage: int, until: int, packs: Mapping[str, Sequence[str]]) -> None:
+        """Hear of packs that train next, or wait for room.
+
+        Args:
+            stage: from 1.
+            until: the epoch, over both stages, that they go to.
+            packs: the names of each one's candidates.
+        """
+        self._packs |= {name: _Pack(names=names, until=until) for name, names in packs.items()}
+        names = [name for own in packs.values() for name in own]
+        for name in names:
+            self._rows[name].state = "waiting"
+        self._line(
+            f"stage {stage}, to epoch {until} of {self._epochs}: {len(names)} candidate(s) in {len(packs)} pack(s)"
+        )
+
+    def epoch(self, pack: str, figures: Mapping[str, Any]) -> None:
+        """Take the figures of a pack's epoch: shared ones, and `val_auc` by candidate."""
+        own = self._packs[pack]
+        own.epoch, own.images_per_s = int(figures["epoch"]), float(figures["images_per_s"])
+        own.seconds.append(float(figures["seconds"]))
+        aucs: Mapping[str, float] = figures["val_auc"]
+        for name, auc in aucs.items():
+            row = self._rows[name]
+            row.state = "training" if own.epoch < own.until else "waiting"
+            row.epoch, row.last, row.best = own.epoch, auc, auc if row.best is None else max(auc, row.best)
+        best = max(aucs, key=lambda name: aucs[name])
+        self._line(
+            f"{pack} epoch {own.epoch}/{own.until}: {len(aucs)} candidate(s), best validation AUC {aucs[best]:.3f} "
+            f"({best}), {own.images_per_s:.0f} images/s, {spoken(self._clock() - self._started)}{self._left_in_words()}"
+        )
+
+    def stopped(self, names: Sequence[str], epoch: int) -> None:
+        """Hear that candidates were dropped."""
+        self._end(names, "stopped", f"at epoch {epoch}")
+        self._line(f"stopped at epoch {epoch}: {', '.join(names)}")
+
+    def failed(self, name: str, reason: str) -> None:
+        """Hear that a candidate can't go on."""
+        self._end([name], "failed", reason)
+        self.say(f"{reason}; the search goes on without {name}")
+
+    def finished(self, names: Sequence[str]) -> None:
+        """Hear that candidates came to their end."""
+        self._end(names, "done", "")
+
+    def say(self, line: str) -> None:
+        """Write a line, above the table where there is one."""
+        self._console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+    def _end(self, names: Sequence[str], state: str, detail: str) -> None:
+        for name in names:
+            self._rows[name].state, self._rows[name].detail = state, detail
+
+    def _line(self, line: str) -> None:
+        """Write a line of a log; in a terminal the table says it."""
+        if not self._console.is_terminal:
+            self.say(line)
+
+    def seconds_left(self) -> float | None:
+        """Return how long the packs that have begun or wait will take, by the epochs so far [s]; None: not known yet.
+
+        Packs that had no epoch yet are taken to be as fast as the others.
+        """
+        known = [second for pack in self._packs.values() for second in pack.seconds]
+        if not known:
+            return None
+        spans = []
+        for pack in self._packs.values():
+            done = max(self._rows[name].epoch for name in pack.names)
+            spans.append((pack.until - done) * median(pack.seconds or known))
+        return max(sum(spans) / self._concurrent, max(spans))
+
+    def _left_in_words(self) -> str:
+        left = self.seconds_left()
+        return "" if not left else f", about {spoken(left)} left of these packs"
+
+    def view(self) -> Group:
+        """Return the headline and the table, at most as high as the terminal."""
+        rows = sorted(self._rows.values(), key=lambda row: (_ORDER.index(row.state), -(row.best or 0), row.name))
+        room = max(self._console.height - _AROUND, 3)
+        table = Table(box=SIMPLE_HEAD)
+        table.add_column("candidate", overflow="ellipsis", no_wrap=True)
+        table.add_column("kind", min_width=13, no_wrap=True)
+        for name in ("epoch", "AUC", "best"):
+            table.add_column(name, justify="right", min_width=5, no_wrap=True)
+        table.add_column("state", min_width=12, overflow="ellipsis", no_wrap=True)
+        for row in rows[:room]:
+            epoch, last, best = (f"{row.epoch}/{self._epochs}" if row.epoch else "", _auc(row.last), _auc(row.best))
+            state = f"{row.state} {row.detail}".strip()
+            table.add_row(escape(row.name), row.kind, epoch, last, best, escape(state))
+        more = [Text(f"and {len(rows) - room} more")] if len(rows) > room else []
+        return Group(Text(self.headline(), no_wrap=True, overflow="ellipsis"), table, *more)
+
+    def headline(self) -> str:
+        """Return how the search stands in one line."""
+        counts = {state: sum(row.state == state for row in self._rows.values()) for state in _ORDER}
+        living = counts["training"] + counts["waiting"] + counts["done"]
+        best = max((row.best for row in self._rows.values() if row.best is not None), default=None)
+        running = [pack for pack in self._packs.values() if 0 < pack.epoch < pack.until]
+        speed = sum(pack.images_per_s for pack in running)
+        parts = [f"{living} living, {counts['stopped']} stopped, {counts['failed']} failed"]
+        parts += [f"best AUC {best:.3f}"] if best is not None else []
+        parts += [f"{speed:.0f} images/s"] if running else []
+        return ", ".join(parts) + f", {spoken(self._clock() - self._started)}{self._left_in_words()}"
+
+
+def _auc(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def spoken(seconds: float) -> str:
+    """Return a duration for a person: `42 s`, `7 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
