@@ -20,6 +20,9 @@ def main() -> None:
             f"recipe {config.name!r} begins from nothing; name whole-image classifiers with --start "
             "(models:/mammoflow@champion), or take a recipe such as inbreast-72"
         )
+    if config.compute.dry_run:
+        pipeline.preview(config)
+        return
     artefacts = pipeline.ensure("search", config)
     tables.show_ranking(artefacts.search.summary())
     tables.show_next("select_ensemble", config)

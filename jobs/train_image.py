@@ -4,21 +4,24 @@
 
 Reads    images/ and the patch classifiers of the recipe; builds what is missing
 Writes   search/ in the lake; MLflow experiment "top-layers"
-Next     jobs/select_ensemble.py with the same flags and --search.survivors all
+Next     jobs/select_ensemble.py with the same flags, and those that make it drop and draw nothing
 """
 
 from dataclasses import replace
 
 from mammoflow import cli, pipeline, recipes, tables
-from mammoflow.config import SearchConfig
 
 
 def main() -> None:
     """Print the plan, train, print the ranking."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("search", replace(config, search=SearchConfig(survivors="all")))
+    config = replace(config, search=replace(config.search, survivors="all", rungs=(), drawn=0))
+    if config.compute.dry_run:
+        pipeline.preview(config)
+        return
+    artefacts = pipeline.ensure("search", config)
     tables.show_ranking(artefacts.search.summary())
-    tables.show_next("select_ensemble", config, "--search.survivors", "all")
+    tables.show_next("select_ensemble", config, "--search.survivors", "all", "--search.rungs", "--search.drawn", "0")
 
 
 if __name__ == "__main__":

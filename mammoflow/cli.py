@@ -64,6 +64,7 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
 SHORT: Mapping[str, list[str]] = {
     "--max-bad": ["--compute.max-bad"],
     "--retry-quarantined": ["--compute.retry-quarantined", "True"],
+    "--dry-run": ["--compute.dry-run", "True"],
     "--max-hours": ["--search.max-hours"],
     "--max-trials": ["--search.max-trials"],
 }

@@ -77,6 +77,15 @@ def preflight(config: Config, lake: Lake, *, models: bool) -> None:
             raise PreflightError(
                 f"{free:.1f} GiB free at {lake.root}, at least {_LEAST_FREE_GIB} are needed; free some, or give --lake"
             )
+    join(config, lake, models=models)
+
+
+def join(config: Config, lake: Lake, *, models: bool = True) -> None:
+    """Join the cluster and check that it has what the config asks for; writes nothing.
+
+    Raises:
+        PreflightError: as in `preflight`, but for packages and disk.
+    """
     start()
     if models:
         check_gpus(config.compute)

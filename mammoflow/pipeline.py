@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from mammoflow import cluster, lake, lake_care, locks, tables, tracking
+from mammoflow import cluster, dry_run, lake, lake_care, locks, tables, tracking
 from mammoflow.config import Config
 from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
@@ -65,6 +65,22 @@ def ensure(stage: str, config: Config) -> Artefacts:
             _check_quarantine(artefacts)
             artefacts = locate(artefacts.config, artefacts.lake)  # what could not be used decides what follows
     return artefacts
+
+
+def preview(config: Config) -> None:
+    """Print what a search would build, train and cost, and write nothing.
+
+    Raises:
+        ConfigError, SourceError, LakeError: as in `ensure`.
+        PreflightError: this cluster has no room for a candidate.
+    """
+    wanted = _wanted("search")
+    artefacts = _open(config, wanted)
+    missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
+    inputs.check_workers(config, missing)
+    _print_plan(artefacts, wanted, missing)
+    cluster.join(artefacts.config, artefacts.lake)
+    dry_run.show(artefacts)
 
 
 def find(stages: Sequence[str], config: Config) -> Artefacts:

@@ -14,22 +14,23 @@ from mammoflow.lake import Artefact
 from mammoflow.results import quarantine
 from mammoflow.schema import SPLITS
 
-_WIDTH = 110
+_WIDTH = 130
 _FIRST = 20
 _FIRST_COLUMN = 36  # characters of what a row is about that stay on one line
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; numbers stand right, text left."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
         longest = max((len(str(row[index])) for row in rows), default=0)
-        least = min(longest, _FIRST_COLUMN) if index == 0 else None
+        least = min(longest, _FIRST_COLUMN) if index == 0 and console.width >= _WIDTH else None
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    console.print(table)
 
 
 def show_data(images: Artefact, patches: Artefact) -> None:

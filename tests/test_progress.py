@@ -91,6 +91,6 @@ def test_an_error_gives_the_terminal_back() -> None:
 
 
 def test_durations_are_spoken() -> None:
-    assert [spoken(seconds) for seconds in (0.4, 99, 100, 5999, 6000, 86400)] == [
-        *("0 s", "99 s", "2 min", "100 min", "1.7 h", "24.0 h")
+    assert [spoken(seconds) for seconds in (0, 0.42, 42, 99, 100, 5999, 6000, 86400)] == [
+        *("0 s", "0.4 s", "42 s", "99 s", "2 min", "100 min", "1.7 h", "24.0 h")
     ]

@@ -88,6 +88,8 @@ class ComputeConfig:
     """Largest share of images that may go to quarantine before a job ends non-zero [0-1]."""
     retry_quarantined: bool = how(False)
     """Try again, before anything else, what an earlier ingest could not decode."""
+    dry_run: bool = how(False)
+    """Of a search, print what would be trained, with estimates of memory and time, and do nothing."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be scheduled."""

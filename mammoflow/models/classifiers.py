@@ -102,7 +102,7 @@ class WholeImageClassifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.trunk = _trunk(spec)
-        self.top = TopLayers(spec.top_layers, _ground(spec))
+        self.top = TopLayers(spec.top_layers, ground_of(spec))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W), float 0-255, to logits (N, 2): benign, malignant."""
@@ -135,7 +135,8 @@ def ground(backbone: str, images: ImageConfig, side: int, classes: int) -> Groun
     )
 
 
-def _ground(spec: ImageSpec) -> Ground:
+def ground_of(spec: ImageSpec) -> Ground:
+    """Return what the top layers of a whole-image classifier stand on."""
     images = ImageConfig(height=spec.height, width=spec.width)
     return ground(spec.backbone, images, spec.side, len(spec.classes))
 
@@ -228,7 +229,7 @@ def candidates(
             fit=images.fit,
             weights=about.weights,
         )
-        top = seeded(own_seed, partial(TopLayers, text, _ground(spec)))
+        top = seeded(own_seed, partial(TopLayers, text, ground_of(spec)))
         if top.heatmap is not None:
             top.heatmap.take(patches.top)
         found[name] = assemble(spec, trunk, top)

@@ -167,6 +167,7 @@ def _result(run: BankRun, name: str, history: list[dict[str, Any]]) -> dict[str,
         "stage1_val_auc": max(first, default=0.5),
         "epochs": len(history),
         "parameters": run.parameters(name),
+        "gflops": run.flops(name) / 1e9,
         "epoch_seconds": statistics.median(row["seconds"] for row in alone) if alone else None,
         "memory_gib": max(row["memory_gib"] for row in alone) if alone else None,
     }

@@ -21,10 +21,11 @@ from torch.nn.functional import cross_entropy
 from mammoflow.config import ImageTrainingConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import ModelError, TrainingError
+from mammoflow.models import classifiers
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.models.model_files import from_files, to_files
 from mammoflow.models.top_layers import TopLayerBank
-from mammoflow.training import batch_norm, loop
+from mammoflow.training import batch_norm, cost, loop
 from mammoflow.training.candidates import NONE, Changes
 from mammoflow.training.loop import Batches, Best, EpochLosses, Feed, Figures, Workers
 
@@ -229,6 +230,12 @@ class BankRun:
     def parameters(self, name: str) -> int:
         """Return how many weights a candidate has, its trunk's included."""
         return sum(parameter.numel() for parameter in self._models[name].parameters())
+
+    def flops(self, name: str) -> int:
+        """Return the operations of a candidate's forward pass of one image [FLOP], its trunk's included."""
+        spec = self._models[name].spec
+        trunk = cost.of_trunk(spec.backbone, spec.height, spec.width, torch.float32)
+        return trunk.flops + cost.of_top(spec.top_layers, classifiers.ground_of(spec), torch.float32).flops
 
     def best_files(self, name: str) -> dict[str, bytes]:
         """Return the model folder of a candidate's best epoch; before any validation, of the model as it is."""

@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from mammoflow import lake
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
-from mammoflow.errors import MammoflowError, DeviceMemoryError, ModelError, TrainingError
+from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
 from mammoflow.training.loop import Figures, Run, Workers
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h

@@ -197,5 +197,5 @@ def _auc(value: float | None) -> str:
 def spoken(seconds: float) -> str:
     """Return a duration for a person: `42 s`, `7 min`, `3.5 h`."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 10 or not seconds else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -61,14 +61,14 @@ def packs(trunks: Sequence[BankJob], living: Iterable[Candidate], leg: Leg, most
         if leg.stage == 1:
             jobs += [replace(job, name=f"{candidate.name}-stage2", candidates=(candidate,)) for candidate in own]
             continue
-        cut = [pack for group in _together(job, own) for pack in _cut(group, most.get(trunk.name))]
-        for number, pack in enumerate(cut, start=1):
-            name = trunk.name if len(cut) == 1 else f"{trunk.name}-pack{number}"
+        made = [pack for group in _together(job, own) for pack in cut(group, most.get(trunk.name))]
+        for number, pack in enumerate(made, start=1):
+            name = trunk.name if len(made) == 1 else f"{trunk.name}-pack{number}"
             jobs.append(replace(job, name=name, candidates=tuple(pack)))
     return jobs
 
 
-def _cut(group: Sequence[Candidate], most: int | None) -> list[Sequence[Candidate]]:
+def cut(group: Sequence[Candidate], most: int | None) -> list[Sequence[Candidate]]:
     """Cut a group into packs of nearly equal size, none above `most`."""
     number = 1 if most is None else math.ceil(len(group) / most)
     size = math.ceil(len(group) / number)

@@ -82,7 +82,7 @@ class SearchRecord:
         """Return a candidate's row of the ranking."""
         result = lake.read_json(candidate.result(self._out))
         stage = candidate.changes.of(self._config.image_training.stages[0])
-        figures = ("val_auc", "stage1_val_auc", "best_epoch", "epochs", "parameters", "epoch_seconds", "memory_gib")
+        figures = ("val_auc", "stage1_val_auc", "best_epoch", "epochs", "parameters", "gflops", "epoch_seconds")
         return {
             "name": candidate.name,
             "backbone": candidate.backbone,
@@ -93,6 +93,7 @@ class SearchRecord:
             "weight_decay": stage.weight_decay,
             "dropout": stage.dropout,
             **{name: result[name] for name in figures},
+            "memory_gib": result["memory_gib"],
             "run_id": self.runs[candidate.name],
             "survived": survived,
         }

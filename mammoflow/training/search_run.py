@@ -11,7 +11,7 @@ from typing import Any
 from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import TrainingError
-from mammoflow.training import rounds, trials
+from mammoflow.training import placing, rounds, trials
 from mammoflow.training.bank_job import BankJob
 from mammoflow.training.budget import Budget
 from mammoflow.training.candidates import Candidate
@@ -43,8 +43,8 @@ class SearchRun:
         self._record, self._progress, self._budget = record, progress, budget
         self._legs = rounds.legs(config)
         self._pruned: dict[str, int] = {}
-        pack = config.compute.pack
-        self._most = {} if pack is None else {job.name: pack for job in jobs}
+        self._halved: dict[str, int] = {}
+        self._memory = placing.worker(config, timed=False).memory if config.compute.pack is None else 0
         self._draws = Draws(config, self._out)
 
     @property
@@ -82,10 +82,18 @@ class SearchRun:
     def _train(self, candidates: Sequence[Candidate], leg: Leg) -> None:
         """Take candidates to the end of a leg, and asynchronously beyond it."""
         alive = {*self._living()}
-        packs = rounds.packs(self._jobs, [c for c in candidates if c in alive], leg, self._most)
+        packs = rounds.packs(self._jobs, [c for c in candidates if c in alive], leg, self._most())
         jobs = [job for pack in packs for job in self._undone(pack)]
         self._begin(jobs)
         trials.run(jobs, self._config.compute, self._on_epoch, self._on_end, self._budget.over)
+
+    def _most(self) -> dict[str, int]:
+        """Return K of each trunk: by flag or from a worker's memory, less where that proved too much."""
+        pack = self._config.compute.pack
+        most = {
+            job.name: pack or placing.most_together(self._config, job.candidates, self._memory) for job in self._jobs
+        }
+        return {name: min(number, self._halved.get(name, number)) for name, number in most.items()}
 
     def _begin(self, jobs: Sequence[BankJob]) -> None:
         """Tell the progress of jobs that are about to run, or wait for room."""
@@ -121,7 +129,7 @@ class SearchRun:
         if refusal.memory and len(own) > 1:
             half = math.ceil(len(own) / 2)
             self._progress.say(f"{job.name} does not fit in memory: its {len(own)} candidates train in two packs")
-            self._most |= {trunk.name: half for trunk in self._jobs if own[0] in trunk.candidates}
+            self._halved |= {trunk.name: half for trunk in self._jobs if own[0] in trunk.candidates}
             halves = enumerate((own[:half], own[half:]), start=1)
             return [replace(job, name=f"{job.name}-{number}", candidates=part) for number, part in halves]
         name = refusal.model or own[0].name

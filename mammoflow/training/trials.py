@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from mammoflow import cli, lake
 from mammoflow.config import ComputeConfig
-from mammoflow.errors import MammoflowError, DeviceMemoryError, ModelError, TrainingError
+from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
 from mammoflow.training import distributed
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}

@@ -1,0 +1,124 @@
+"""What training will cost: counted on the meta device, held against what a real pass keeps; packs that fit; dry runs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from made_lake import make
+from torch.autograd.graph import saved_tensors_hooks
+
+from mammoflow import cli, dry_run, lake, pipeline, recipes
+from mammoflow.config import ComputeConfig, ImageConfig
+from mammoflow.errors import PreflightError
+from mammoflow.models import classifiers
+from mammoflow.models.backbones import Trunk, find
+from mammoflow.models.top_layers import TopLayers
+from mammoflow.training import cost, placing, tuning
+from mammoflow.training.cost import Shape
+from mammoflow.training.placing import Worker
+
+GROUND = classifiers.ground("resnet10_narrow", ImageConfig(height=160, width=128), 64, 5)
+TOPS = ("16x2,8x1", "[8-8-16]x2,[8-8-16]x1", "heatmap,8x1", "fc-pool2-8-4", "attention-4")
+
+
+def really_kept(net: torch.nn.Module, inputs: torch.Tensor) -> int:
+    """Count the bytes that a pass on the CPU keeps for its backward pass, the net's own weights aside."""
+    weights = {tensor.data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        net(inputs)
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_what_top_layers_keep_is_what_a_real_pass_keeps(top: str) -> None:
+    counted = cost.of_top(top, GROUND, torch.float32)
+    net = TopLayers(top, GROUND)
+    assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
+    real = really_kept(net, torch.rand(1, GROUND.channels, *GROUND.features))
+    assert counted.kept == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
+def test_what_a_trunk_keeps_is_what_a_real_pass_keeps(backbone: str) -> None:
+    counted = cost.of_trunk(backbone, 160, 128, torch.float32)
+    real = really_kept(Trunk(find(backbone), 0.0, 1.0), torch.rand(1, 3, 160, 128))
+    assert counted.kept == pytest.approx(real, rel=0.02)
+    assert counted.kept_checkpointed < 0.8 * counted.kept
+    assert cost.of_trunk(backbone, 320, 256, torch.float32).kept == pytest.approx(4 * counted.kept, rel=0.01)
+    halved = cost.of_trunk(backbone, 160, 128, torch.bfloat16).kept
+    assert counted.kept / 2 <= halved < 0.65 * counted.kept, "where a pooling found its maxima is kept as it is"
+
+
+def test_operations_are_those_that_are_published() -> None:
+    assert cost.of_trunk("resnet50", 224, 224, torch.float32).flops / 2 == pytest.approx(4.09e9, rel=0.01)
+    assert cost.of_trunk("vgg16", 224, 224, torch.float32).flops / 2 == pytest.approx(15.35e9, rel=0.01)
+
+
+def test_a_pack_costs_its_trunk_and_the_sum_of_its_top_layers() -> None:
+    shape = Shape(height=160, width=128, rows=4, precision="fp32")
+    trunk = cost.of_trunk("resnet10_narrow", 160, 128, torch.float32)
+    tops = [cost.of_top(top, GROUND, torch.float32) for top in TOPS]
+    sizes = [cost.pack_memory(shape, trunk, tops[:k], 1000) for k in range(1, len(tops) + 1)]
+    assert sizes == sorted(sizes)
+    more = 16 * tops[1].parameters + shape.rows * tops[1].kept
+    assert sizes[1] - sizes[0] == pytest.approx(more, rel=0.3)
+    alone = cost.epoch_flops(trunk, tops[:1], trunk_trained=False, train=10, val=5)
+    assert alone == 15 * trunk.flops + 35 * tops[0].flops
+    both = cost.epoch_flops(trunk, tops[:2], trunk_trained=False, train=10, val=5)
+    assert both - alone == 35 * tops[1].flops
+    assert cost.epoch_flops(trunk, tops[:1], trunk_trained=True, train=10, val=5) - alone == 20 * trunk.flops
+
+
+def test_as_many_fit_as_memory_has_room_for() -> None:
+    config = recipes.cbis_s10()
+    own = [candidate for candidate in tuning.plan(config) if candidate.backbone == "resnet50"]
+    most = [placing.most_together(config, own, int(gib * 2**30)) for gib in (0, 1.2, 2, 80)]
+    assert most == sorted(most)
+    assert (most[0], most[-1]) == (1, 6)
+    assert 1 < most[1] < 6
+    assert placing.pack_memory(config, own[: most[1]]) < 1.2 * 2**30
+
+
+def args(*words: str):
+    return cli.parse(None, recipes.ALL, ["smoke", *words, "--compute.cpus-per-worker", "1"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_dry_run_says_what_a_search_would_cost_and_writes_nothing(tmp_path, capsys, monkeypatch) -> None:
+    root = tmp_path / "lake"
+    tops = ["--trunks.0.top-layers", "16x1,8x1", "8x1,8x1 lr*2", "[8-8-16]x1,[8-8-16]x1"]
+    config = args("--dry-run", "--compute.pack", "2", "--lake", str(root), "--search.drawn", "3", *tops)
+    assert config.compute.dry_run
+    pipeline.preview(config)
+    said = capsys.readouterr().out
+    for words in ("build  search", "resnet10_narrow-8x1-8x1-lr2", "pack 2", "measured here", "1,000 training images"):
+        assert words in said
+    assert "beside these, 3 candidate(s) are drawn" in said
+    assert not root.exists()
+    monkeypatch.setattr(placing, "worker", lambda *_args, **_more: Worker(memory=1000, flops=1e9))
+    with pytest.raises(PreflightError, match=r"takes about 0.1 GiB, a worker here has 0.0; give --compute.checkpoint"):
+        pipeline.preview(config)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_dry_run_on_decoded_images_counts_them(tmp_path, capsys) -> None:
+    made = make(tmp_path)
+    smoke = recipes.smoke()
+    config = replace(made.config, image_training=smoke.image_training, compute=ComputeConfig())
+
+    class Found:
+        images, starts = made.images, None
+
+    Found.config = config
+    dry_run.show(Found)
+    said = capsys.readouterr().out
+    assert "1,000" not in said
+    assert "resnet10_narrow, pack 1  │          3" in said
+    assert lake.exists(made.images.file("done.json"))
