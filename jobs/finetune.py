@@ -24,7 +24,7 @@ def main() -> None:
         pipeline.preview(config)
         return
     artefacts = pipeline.ensure("search", config)
-    tables.show_ranking(artefacts.search.summary())
+    tables.show_ranking(artefacts.search)
     tables.show_next("select_ensemble", config)
 
 

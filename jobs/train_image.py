@@ -20,7 +20,7 @@ def main() -> None:
         pipeline.preview(config)
         return
     artefacts = pipeline.ensure("search", config)
-    tables.show_ranking(artefacts.search.summary())
+    tables.show_ranking(artefacts.search)
     tables.show_next("select_ensemble", config, "--search.survivors", "all", "--search.rungs", "--search.drawn", "0")
 
 

@@ -22,7 +22,7 @@ def main() -> None:
         return
     artefacts = pipeline.ensure("search", config)
     summary = artefacts.search.summary()
-    tables.show_ranking(summary)
+    tables.show_ranking(artefacts.search)
     print(f"MLflow parent run: {summary['run_id']}")
     tables.show_next("select_ensemble", config)
 

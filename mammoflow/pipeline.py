@@ -16,8 +16,18 @@ from mammoflow.data import ingest, releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, starts, summary
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.results import (
+    contact_sheet,
+    ensemble,
+    evaluation,
+    qc,
+    registered_model,
+    report,
+    search_figures,
+    starts,
+    summary,
+)
+from mammoflow.results.report_inputs import PHANTOM_MARK, SEARCH_PICTURE
 from mammoflow.training import inputs, mining, trunks, tuning
 
 _ON_MODELS = frozenset(("trunks", "mined", "retrained", "search", "ensemble", "evaluation"))
@@ -232,7 +242,11 @@ def _build_retrained(a: Artefacts) -> Built:
 
 def _build_search(a: Artefacts) -> Built:
     begun = starts.fetch(a.starts, a.search) if a.starts else None
-    return [(a.search, tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun))]
+    found = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
+    picture = search_figures.search(found["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
+    lake.write_bytes(a.search.file(SEARCH_PICTURE), picture)
+    tracking.Tracker.open(a.lake, tuning.EXPERIMENT).attach(found["run_id"], SEARCH_PICTURE, picture)
+    return [(a.search, found)]
 
 
 def _build_ensemble(a: Artefacts) -> Built:

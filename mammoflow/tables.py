@@ -12,6 +12,7 @@ from rich.table import Table
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
 from mammoflow.results import quarantine
+from mammoflow.results.report_inputs import SEARCH_PICTURE
 from mammoflow.schema import SPLITS
 
 _WIDTH = 130
@@ -92,8 +93,13 @@ def show_trunks(summaries: Mapping[str, Mapping[str, Any]]) -> None:
     show("Patch classifiers (validation)", ["trunk", "accuracy", "best epoch", "MLflow run"], rows)
 
 
-def show_ranking(search: Mapping[str, Any]) -> None:
-    """Print the candidates of a search, best first, and those that could not go on."""
+def show_ranking(artefact: Artefact) -> None:
+    """Print the candidates of a finished search, best first, those that could not go on, and where their picture is.
+
+    Raises:
+        LakeError: the search is not complete.
+    """
+    search = artefact.summary()
     rows = [
         [
             r["name"],
@@ -119,6 +125,7 @@ def show_ranking(search: Mapping[str, Any]) -> None:
             f"time is up: {len(search['out_of_time'])} candidate(s) were not trained to their end; "
             "give --max-hours more for a search of its own"
         )
+    print(f"picture: {artefact.file(SEARCH_PICTURE)}")
 
 
 def show_scores(summary: Mapping[str, Any]) -> None:

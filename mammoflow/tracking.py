@@ -9,6 +9,7 @@ import math
 import os
 import socket
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -257,6 +258,13 @@ class Tracker:
         rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
         with _answering(self.tracking_uri):
             self.client.log_batch(run_id, metrics=rows)
+
+    def attach(self, run_id: str, name: str, data: bytes) -> None:
+        """Keep a file with a run, which may be closed."""
+        with _answering(self.tracking_uri), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, name)
+            file.write_bytes(data)
+            self.client.log_artifact(run_id, str(file))
 
     def mark(self, run_id: str, state: str, status: str = "FINISHED") -> None:
         """Close a run, and say in a word or two how it ended."""

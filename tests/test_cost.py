@@ -1,4 +1,4 @@
-"""What training will cost: counted on the meta device, held against what a real pass keeps; packs that fit; dry runs."""
+"""What training will cost: counted on the meta device, held against what a real pass keeps; packs that fit."""
 
 from dataclasses import replace
 

@@ -18,7 +18,7 @@ from mammoflow.lake import Artefact
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import figures, metrics, page, prediction
+from mammoflow.results import figures, metrics, page, prediction, search_figures
 from mammoflow.results import pictures as draw
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
@@ -37,9 +37,22 @@ def pictures(inputs: ReportInputs) -> dict[str, Any]:
         "sheets": _sheets(inputs) if inputs.trunks else [],
         "trunk_curves": [picture for name in inputs.trunks for picture in _trunk_curves(inputs, name)],
         "candidate_curves": [picture for name in _backbones(inputs) for picture in _candidate_curves(inputs, name)],
+        "search": _search(inputs),
         "roc": _roc(inputs),
         "heatmaps": _heatmaps(inputs) if inputs.trunks else [],
     }
+
+
+def _search(inputs: ReportInputs) -> dict[str, str]:
+    """Return all candidates at a glance."""
+    best, many = inputs.ranking[0], len(inputs.ranking)
+    reached = f"the best, {inputs.written(best)} on {best['backbone']}, reaches {best['val_auc']:.3f}"
+    return page.picture(
+        search_figures.search(inputs.ranking, inputs.mark, "svg"),
+        "svg+xml",
+        f"Validation AUC of {many} candidates against their weights and operations, and over their settings; {reached}",
+        f"All {many} candidates of the search; {reached}.",
+    )
 
 
 def _backbones(inputs: ReportInputs) -> list[str]:
