@@ -115,7 +115,7 @@ def show_ranking(artefact: Artefact) -> None:
     ]
     show(
         "Whole-image candidates, by validation AUC",
-        ["candidate", "kind", "AUC", "best epoch", "parameters", "an epoch of stage 2", "memory", "trained to"],
+        ["candidate", "kind", "AUC", "best\nepoch", "weights", "an epoch\nof stage 2", "memory", "trained to"],
         rows,
     )
     for name, reason in search["failed"].items():

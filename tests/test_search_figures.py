@@ -10,13 +10,28 @@ from hypothesis import strategies as st
 from mammoflow.results import search_figures
 
 ROW = {
-    "name": "one", "backbone": "resnet50", "top_layers": "256x1,128x1", "kind": "Resnet-VGG", "survived": True,
-    "parameters": 28_500_000, "gflops": 177.8, "lr": 1e-4, "weight_decay": 1e-3, "dropout": 0.0,
-    "epochs": 50, "val_auc": 0.8,
+    "name": "one",
+    "backbone": "resnet50",
+    "top_layers": "256x1,128x1",
+    "kind": "Resnet-VGG",
+    "survived": True,
+    "parameters": 28_500_000,
+    "gflops": 177.8,
+    "lr": 1e-4,
+    "weight_decay": 1e-3,
+    "dropout": 0.0,
+    "epochs": 50,
+    "val_auc": 0.8,
 }
 OTHER = ROW | {
-    "name": "two", "top_layers": "[512-512-1024]x2,[512-512-1024]x2", "dropout": 0.5, "epochs": 10,
-    "survived": False, "val_auc": 0.7, "gflops": 174.0, "parameters": 40_800_000,
+    "name": "two",
+    "top_layers": "[512-512-1024]x2,[512-512-1024]x2",
+    "dropout": 0.5,
+    "epochs": 10,
+    "survived": False,
+    "val_auc": 0.7,
+    "gflops": 174.0,
+    "parameters": 40_800_000,
 }
 
 

@@ -9,9 +9,13 @@ at most one epoch: whoever trains the same job next goes on from there, alone or
 """
 
 import ctypes
+import gc
 import resource
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -155,6 +159,7 @@ def _train(
 ) -> None:
     """Run epochs until the schedule or the time ends, with a checkpoint and a report after each."""
     torch.set_num_threads(compute.cpus_per_worker)
+    _begin_anew(device)
     if device.type == "cpu":
         keep_freed_memory()
     try:
@@ -185,6 +190,20 @@ def _epochs(job: Job[R], workers: Workers, device: torch.device, report: Callabl
         job.close(run)
 
 
+def _begin_anew(device: torch.device) -> None:
+    """Give back what an earlier run of this process left behind, and measure the most memory from here."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if malloc_trim is not None:
+            malloc_trim(0)
+        with suppress(OSError):  # a sandbox may not have it; then the mark stays that of the process
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep what this process frees, for its next use.
 
@@ -198,7 +217,7 @@ def keep_freed_memory() -> None:
 
 
 def _memory(device: torch.device) -> float:
-    """Return the most memory that this process has used so far: of its GPU, or of the machine [GiB]."""
+    """Return the most memory that this process has used in this run: of its GPU, or of the machine [GiB]."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

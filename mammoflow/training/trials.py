@@ -1,9 +1,9 @@
 """Many training jobs at once: Ray Tune places them, every epoch of each streams to the driver.
 
 Each job is one trial. Where `compute.workers` is 1, the trial's own process is the worker and holds its CPUs and GPU:
-a Ray Train run beside it would start seven more processes, which takes longer than many an epoch. Where it is more,
-the trial asks for no CPU and runs a Ray Train run (distributed.fit), whose workers hold the CPUs and GPUs. Either way
-figures of each epoch come back through Tune, so one process writes MLflow.
+a Ray Train run beside it would start seven more processes, which takes longer than many an epoch; the next trial takes
+its process over. Where it is more, the trial asks for no CPU and runs a Ray Train run (distributed.fit), whose workers
+hold the CPUs and GPUs. Either way figures of each epoch come back through Tune, so one process writes MLflow.
 """
 
 from collections import deque
@@ -160,6 +160,7 @@ def run(
             num_samples=-1,
             max_concurrent_trials=compute.concurrent_trials,
             trial_dirname_creator=_folder,
+            reuse_actors=compute.workers == 1,
         ),
         run_config=tune.RunConfig(
             name="trials",
