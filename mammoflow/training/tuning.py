@@ -59,7 +59,7 @@ def search(
         SpecError: top layers that can't be read or don't fit; before anything is trained.
         TrainingError: a run failed; the others' results are kept.
     """
-    jobs = _continued(config, images, starts, out) if starts else _trunk_jobs(config, images, trunks, out)
+    jobs = _continued(config, images, starts, out) if starts else trunk_jobs(config, images, trunks, out)
     inputs.check_images(images, config.compute)
     budget = Budget(out, config.search.max_hours)
     jobs = [replace(job, deadline=budget.deadline) for job in jobs]
@@ -74,7 +74,7 @@ def search(
         return SearchRun(config, jobs, record, progress, budget).run()
 
 
-def _trunk_jobs(config: Config, images: Artefact, trunks: Mapping[str, Artefact], out: Artefact) -> list[BankJob]:
+def trunk_jobs(config: Config, images: Artefact, trunks: Mapping[str, Artefact], out: Artefact) -> list[BankJob]:
     """Return the stage-1 job of each trunk, with all its candidates."""
     candidates = plan(config)
     own = {t.backbone: [c for c in candidates if c.backbone == t.backbone] for t in config.trunks}
