@@ -90,11 +90,11 @@ def test_a_pack_costs_its_trunk_and_the_sum_of_its_top_layers() -> None:
     assert sizes == sorted(sizes)
     more = 16 * tops[2].parameters + 1.2 * shape.rows * tops[2].kept
     assert sizes[2] - sizes[1] == pytest.approx(more, rel=0.01)
-    alone = cost.epoch_flops(trunk, tops[:1], trunk_trained=False, train=10, val=5)
+    alone = cost.epoch_flops(trunk, tops[:1], trunk_passes=1, train=10, val=5)
     assert alone == 15 * trunk.flops + 35 * tops[0].flops
-    both = cost.epoch_flops(trunk, tops[:2], trunk_trained=False, train=10, val=5)
+    both = cost.epoch_flops(trunk, tops[:2], trunk_passes=1, train=10, val=5)
     assert both - alone == 35 * tops[1].flops
-    assert cost.epoch_flops(trunk, tops[:1], trunk_trained=True, train=10, val=5) - alone == 20 * trunk.flops
+    assert cost.epoch_flops(trunk, tops[:1], trunk_passes=3, train=10, val=5) - alone == 20 * trunk.flops
 
 
 def test_what_takes_more_memory_and_what_less() -> None:

@@ -217,15 +217,16 @@ def _in_all(shape: Shape, trained: int, maps: int) -> int:
     return (_WEIGHT + _TRAINED + copies + sent + on_host) * trained + round(_WORKSPACE * maps) + _LIBRARIES
 
 
-def epoch_flops(trunk: Cost, tops: Sequence[Cost], *, trunk_trained: bool, train: int, val: int) -> float:
+def epoch_flops(trunk: Cost, tops: Sequence[Cost], *, trunk_passes: int, train: int, val: int) -> float:
     """Return the operations of an epoch [FLOP]: a backward pass takes twice its forward pass.
 
     Args:
         trunk: of the pack.
         tops: of its candidates.
-        trunk_trained: stage 2; in stage 1 it only runs forwards.
+        trunk_passes: forward passes that a step through the trunk is worth: 1 where it is frozen, 3 where it is
+            trained, 4 with checkpointing.
         train: training images.
         val: validation images.
     """
     heads = sum(top.flops for top in tops)
-    return train * (trunk.flops * (3 if trunk_trained else 1) + 3 * heads) + val * (trunk.flops + heads)
+    return train * (trunk_passes * trunk.flops + 3 * heads) + val * (trunk.flops + heads)

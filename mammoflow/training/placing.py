@@ -25,8 +25,6 @@ _PROCESS = 9 * 2**30 // 10
 """Bytes of the host's memory that a worker's process takes before it trains: torch, Ray, MLflow."""
 _MOST_STEPS, _LONG_ENOUGH = 5, 2.0
 """Of a trunk that is timed: steps, and seconds after which two of them will do."""
-_BESIDE = 1.2
-"""Factor on the time of the layers: augmentation, losses, optimisers."""
 _GIB = 2**30
 
 
@@ -66,13 +64,15 @@ def _host_memory(compute: ComputeConfig) -> int:
 
     Ray knows a container's limit; of one node alone, this one, it is known too what others have taken of it.
     """
+    here = psutil.virtual_memory()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     able = [each for each in nodes if each.get("CPU", 0) >= compute.cpus_per_worker] or nodes
+    free = here.available if len(nodes) == 1 else math.inf
     most = compute.workers * compute.concurrent_trials
-    shares = [each["memory"] // min(most, each.get("CPU", 1) // compute.cpus_per_worker or 1) for each in able]
-    if len(nodes) == 1:
-        least = min(1.0, psutil.virtual_memory().available / able[0]["memory"])
-        shares = [share * least for share in shares]
+    shares = [
+        min(each.get("memory", here.total), free) // min(most, each.get("CPU", 1) // compute.cpus_per_worker or 1)
+        for each in able
+    ]
     return int(min(shares))
 
 
@@ -166,8 +166,9 @@ def epoch_seconds(
     """
     trunk, _ = costs(config, candidates[0])
     tops = [costs(config, candidate)[1] for candidate in candidates]
-    flops = cost.epoch_flops(trunk, tops, trunk_trained=trunk_trained, train=images["train"], val=images["val"])
-    return _BESIDE * flops / (worker.flops[candidates[0].backbone] * config.compute.workers)
+    passes = (4 if config.compute.checkpointing else 3) if trunk_trained else 1
+    flops = cost.epoch_flops(trunk, tops, trunk_passes=passes, train=images["train"], val=images["val"])
+    return flops / (worker.flops[candidates[0].backbone] * config.compute.workers)
 
 
 def most_together(config: Config, candidates: Sequence[Candidate], memory: int) -> int:
