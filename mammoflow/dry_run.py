@@ -1,12 +1,13 @@
 """What a search would train, and what it would cost: candidates, memory, time. Trains nothing, writes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 from mammoflow import tables
 from mammoflow.config import Config
-from mammoflow.errors import PreflightError
 from mammoflow.graph import Artefacts
 from mammoflow.models import classifiers
+from mammoflow.models.classifiers import ImageSpec
 from mammoflow.training import placing, rounds, tuning
 from mammoflow.training.candidates import Candidate
 from mammoflow.training.placing import Worker
@@ -23,41 +24,58 @@ def show(a: Artefacts) -> None:
     Raises:
         PreflightError: a candidate that no worker of this cluster can hold.
     """
-    config = a.config
-    candidates = _continued(a) if a.starts else tuning.plan(config)
-    worker = placing.worker(config, timed=True)
+    groups = _continued(a.config, a.starts.specs) if a.starts else _on_trunks(a.config)
     images = a.images.summary()["images"] if a.images.done else _IMAGES
-    _show_candidates(config, candidates)
-    seconds = _show_packs(config, candidates, worker, images, together=a.starts is None)
-    print(
-        f"estimates: a worker has {worker.memory / _GIB:.1f} GiB and does {worker.flops / 1e12:.2f} TFLOP/s "
-        f"in training {candidates[0].backbone if candidates else config.trunks[0].backbone}, measured here"
-    )
-    drawn = config.search.drawn * len(config.trunks)
+    backbones = {*(c.backbone for _, own in groups for c in own), *(trunk.backbone for trunk in a.config.trunks)}
+    worker = placing.worker(a.config, images, sorted(backbones))
+    if groups:
+        _show_candidates(groups)
+    seconds = _show_packs(a.config, groups, worker, images)
+    speeds = ", ".join(f"{flops / 1e12:.2f} TFLOP/s in training {name}" for name, flops in worker.flops.items())
+    print(f"estimates: a worker has {worker.memory / _GIB:.1f} GiB for them and does {speeds}, measured here")
+    drawn = a.config.search.drawn * len(a.config.trunks)
     if drawn:
-        print(f"beside these, {drawn} candidate(s) are drawn, {config.search.at_a_time} a trunk at a time")
-    base = "" if a.images.done else f" for each {_IMAGES['train']:,} training images, as none are decoded yet"
-    runs = placing.runs_at_a_time(config.compute)
-    print(f"these candidates take about {spoken(seconds / runs)}, {runs} run(s) at a time{base}")
-    _refuse(config, candidates, worker)
+        print(f"beside these, {drawn} candidate(s) are drawn, {a.config.search.at_a_time} a trunk at a time")
+    if groups:
+        base = "" if a.images.done else f", for each {_IMAGES['train']:,} training images, as none are decoded yet"
+        runs = placing.runs_at_a_time(a.config.compute)
+        print(f"these candidates take about {spoken(seconds)}, {runs} run(s) at a time{base}")
+    for config, own in groups:
+        for candidate in own:
+            placing.check_fits(config, candidate, worker.memory)
 
 
-def _continued(a: Artefacts) -> list[Candidate]:
-    """Return the classifiers that a search would go on from."""
+Groups = list[tuple[Config, list[Candidate]]]
+"""Candidates that have a trunk in common, with the config by which they train."""
+
+
+def _on_trunks(config: Config) -> Groups:
+    candidates = tuning.plan(config)
+    own = ([c for c in candidates if c.backbone == trunk.backbone] for trunk in config.trunks)
+    return [(config, group) for group in own if group]
+
+
+def _continued(config: Config, specs: Mapping[str, ImageSpec]) -> Groups:
+    """Return the classifiers that a search would go on from; each has a trunk and a kind of patches of its own."""
     return [
-        Candidate(
-            name=name,
-            backbone=spec.backbone,
-            top_layers=spec.top_layers,
-            kind=classifiers.candidate_kind(spec.backbone, spec.top_layers),
+        (
+            replace(config, patches=replace(config.patches, side=spec.side, classes=spec.classes)),
+            [
+                Candidate(
+                    name=name,
+                    backbone=spec.backbone,
+                    top_layers=spec.top_layers,
+                    kind=classifiers.candidate_kind(spec.backbone, spec.top_layers),
+                )
+            ],
         )
-        for name, spec in (a.starts.specs.items() if a.starts else ())
+        for name, spec in specs.items()
     ]
 
 
-def _show_candidates(config: Config, candidates: Sequence[Candidate]) -> None:
+def _show_candidates(groups: Groups) -> None:
     rows = []
-    for candidate in candidates:
+    for config, candidate in ((config, candidate) for config, own in groups for candidate in own):
         trunk, top = placing.costs(config, candidate)
         rows.append(
             [
@@ -73,42 +91,32 @@ def _show_candidates(config: Config, candidates: Sequence[Candidate]) -> None:
     tables.show("Candidates, and the memory that each would take", columns, rows)
 
 
-def _show_packs(
-    config: Config, candidates: Sequence[Candidate], worker: Worker, images: dict[str, int], *, together: bool
-) -> float:
-    """Print the packs of stage 1, and stage 2; return the seconds of all runs, one after the other."""
+def _show_packs(config: Config, groups: Groups, worker: Worker, images: Mapping[str, int]) -> float:
+    """Print the packs of stage 1, and stage 2; return the seconds of both, as many runs at a time as there can be."""
+    rows: list[list[object]] = []
+    taken: list[float] = []
     first, second = config.image_training.stages
-    rows, seconds = [], 0.0
-    groups = {c.backbone: [one for one in candidates if one.backbone == c.backbone] for c in candidates}
-    for backbone, own in groups.items():
-        most = 1 if not together else config.compute.pack or placing.most_together(config, own, worker.memory)
+    for each, own in groups:
+        most = config.compute.pack or placing.most_together(each, own, worker.memory)
+        name = own[0].backbone if config.trunks else own[0].name
         for number, pack in enumerate(rounds.cut(own, most), start=1):
-            epoch = placing.epoch_seconds(config, pack, worker, images, trunk_trained=False)
-            memory = placing.pack_memory(config, pack)
-            rows.append([f"{backbone}, pack {number}", len(pack), *_figures(memory, epoch, first.epochs)])
-            seconds += epoch * first.epochs
-    going_on = len(candidates) if config.search.survivors == "all" else len({c.kind for c in candidates})
-    epochs = [placing.epoch_seconds(config, [c], worker, images, trunk_trained=True) for c in candidates]
-    if epochs:
-        memory = max(placing.stage2_memory(config, candidate) for candidate in candidates)
-        mean = sum(epochs) / len(epochs)
-        rows.append([f"stage 2, {going_on} run(s) of one", 1, *_figures(memory, mean, second.epochs)])
-        seconds += mean * second.epochs * going_on
+            epoch = placing.epoch_seconds(each, pack, worker, images, trunk_trained=False)
+            rows.append(
+                [f"{name}, pack {number}", len(pack), *_figures(placing.pack_memory(each, pack), epoch, first.epochs)]
+            )
+            taken.append(epoch * first.epochs)
+    every = [(each, candidate) for each, own in groups for candidate in own]
+    if not every:
+        return 0.0
+    kinds = len({candidate.kind for _, candidate in every})
+    going_on = len(every) if config.search.survivors == "all" else kinds
+    epochs = [placing.epoch_seconds(each, [c], worker, images, trunk_trained=True) for each, c in every]
+    mean, memory = sum(epochs) / len(epochs), max(placing.stage2_memory(*one) for one in every)
+    rows.append([f"stage 2, {going_on} run(s) of one", 1, *_figures(memory, mean, second.epochs)])
     tables.show("Packs", ["pack", "candidates", "memory", "an epoch", "its stage"], rows)
-    return seconds
+    runs = placing.runs_at_a_time(config.compute)
+    return placing.makespan(taken, runs) + placing.makespan([mean * second.epochs] * going_on, runs)
 
 
 def _figures(memory: int, epoch: float, epochs: int) -> list[str]:
     return [f"{memory / _GIB:.2f} GiB", spoken(epoch), spoken(epoch * epochs)]
-
-
-def _refuse(config: Config, candidates: Sequence[Candidate], worker: Worker) -> None:
-    """Refuse what no worker can hold."""
-    for candidate in candidates:
-        needed = max(placing.pack_memory(config, [candidate]), placing.stage2_memory(config, candidate))
-        if needed > worker.memory:
-            raise PreflightError(
-                f"{candidate.name} takes about {needed / _GIB:.1f} GiB, a worker here has "
-                f"{worker.memory / _GIB:.1f}; give --compute.checkpointing True, --image-training.parts 2, smaller "
-                "images, or larger GPUs"
-            )

@@ -44,7 +44,8 @@ class SearchRun:
         self._legs = rounds.legs(config)
         self._pruned: dict[str, int] = {}
         self._halved: dict[str, int] = {}
-        self._memory = placing.worker(config, timed=False).memory if config.compute.pack is None else 0
+        images = jobs[0].images.summary()["images"]
+        self._memory = placing.worker(config, images).memory if config.compute.pack is None else 0
         self._draws = Draws(config, self._out)
 
     @property
