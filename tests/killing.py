@@ -1,13 +1,16 @@
-"""An ingest as a command that can be killed whole or in part, and what it leaves in the lake."""
+"""A job as a command that can be killed whole or in part, and what an ingest leaves in the lake."""
 
 import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +22,8 @@ TIMES = ("seconds", "finished")
 
 
 @dataclass
-class Ingest:
-    """`jobs/ingest.py smoke` on a source, with a private cluster of two CPUs; all its processes carry a mark."""
+class Job:
+    """A script of `jobs/` with a private cluster; all its processes carry a mark."""
 
     process: subprocess.Popen[str]
     mark: str
@@ -39,7 +42,18 @@ class Ingest:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that are doing a shard now."""
-        return [process for process in self.marked() if (process.cmdline() or [""])[0].startswith("ray::Map")]
+        return self._called("ray::Map")
+
+    def trials(self) -> list[psutil.Process]:
+        """The processes that train, or wait for a job to train."""
+        return self._called("ray::ImplicitFunc")
+
+    def _called(self, beginning: str) -> list[psutil.Process]:
+        found = []
+        for process in self.marked():
+            with suppress(psutil.NoSuchProcess):
+                found += [process] if (process.cmdline() or [""])[0].startswith(beginning) else []
+        return found
 
     def wait_until(self, ready: Callable[[], bool], timeout: float = 120) -> None:
         """Look every few milliseconds; the run must not end before."""
@@ -59,15 +73,32 @@ class Ingest:
             process.kill()
         self.process.wait(30)
 
+    def kill_share(self, share: float, rng: random.Random) -> None:
+        """Kill -9 so large a share of its processes, whichever they are."""
+        living = self.marked()
+        for process in rng.sample(living, math.ceil(share * len(living))):
+            process.kill()
+
     def kill_driver(self) -> None:
         """Kill -9 the driver alone, and wait until its cluster has followed."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
+        self.clear()
+
+    def clear(self) -> None:
+        """Wait until the cluster has followed its driver."""
         end = time.monotonic() + 60
         while self.marked() and time.monotonic() < end:
             time.sleep(0.2)
         for left in self.marked():
             left.kill()
+
+    def wait(self, seconds: float) -> int | None:
+        """Return how it ended, None if it has not after so long."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def end(self) -> str:
         """Wait for its end, which must be a good one, and return what it said."""
@@ -76,11 +107,16 @@ class Ingest:
         return out
 
 
-def start(source: Path, lake: Path, *words: str) -> Ingest:
+def start(source: Path, lake: Path, *words: str) -> Job:
     """Start an ingest of `source` into `lake`."""
+    size = ["--images.height", "576", "--images.width", "448", "--compute.images-per-shard", "4"]
+    return launch(lake, "jobs/ingest.py", "smoke", "--source", str(source), *words, *size)
+
+
+def launch(lake: Path, *words: str) -> Job:
+    """Start a job on `lake`: its script, its recipe, its flags."""
     mark = uuid.uuid4().hex
-    command = [sys.executable, "jobs/ingest.py", "smoke", "--source", str(source), "--lake", str(lake), *words]
-    command += ["--images.height", "576", "--images.width", "448", "--compute.images-per-shard", "4"]
+    command = [sys.executable, *words, "--lake", str(lake)]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -89,7 +125,7 @@ def start(source: Path, lake: Path, *words: str) -> Ingest:
         text=True,
         env=os.environ | {MARK: mark},
     )
-    return Ingest(process, mark, lake)
+    return Job(process, mark, lake)
 
 
 def contents(lake: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import killing
 import pytest
 from drawn import drawn_release
-from killing import Ingest
+from killing import Job
 from small_dicom import write
 
 from mammoflow import lake, locks, recipes
@@ -39,7 +39,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return found
 
 
-def iter_until(run: Ingest, mark: str) -> Iterator[str]:
+def iter_until(run: Job, mark: str) -> Iterator[str]:
     """Yield what a run says, up to the line that holds `mark`."""
     for line in run.process.stdout:
         yield line
@@ -47,7 +47,7 @@ def iter_until(run: Ingest, mark: str) -> Iterator[str]:
             return
 
 
-def kept(run: Ingest) -> dict[Path, int]:
+def kept(run: Job) -> dict[Path, int]:
     """The shards that stand in the lake, and when they were written."""
     return {path: path.stat().st_mtime_ns for stage in ("images", "patches") for path in run.shards(stage)}
 

@@ -19,6 +19,7 @@ from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, PatchSpec, WholeImageClassifier
 from mammoflow.training import loop
 from mammoflow.training.bank_run import BankRun, kept
+from mammoflow.training.candidates import Changes
 from mammoflow.training.loop import Workers
 from mammoflow.training.patch_run import PatchRun
 
@@ -261,21 +262,29 @@ def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
         assert run.best_files(name) == whole.best_files(name)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
-def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str) -> None:
+def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str, precision: str) -> None:
     tops = [*TOPS, "[4-4-8]x1,8x1", "heatmap,8x1", "fc-pool2-8-4", "sparse", "attention-4"]
+    names = [classifiers.candidate_name(backbone, top) for top in tops]
+    changes = {
+        name: Changes(lr=1 + number / 2, decay=2.0**number, dropout=number / 10) for number, name in enumerate(names)
+    }
+    config = replace(image_config(3), precision=precision)
 
     def run(specs: list[str]) -> tuple[BankRun, list[loop.Figures]]:
         models = classifiers.candidates(patch_model(backbone), specs, IMAGES, seed=4)
-        made = bank_run(image_config(3), models, WHOLE_LABELS)
+        made = BankRun(config, 0, models, np.bincount(WHOLE_LABELS), CPU, Workers(), seed=2, changes=changes)
         return made, go(made, WHOLES, WHOLES_VAL, 3)
 
     bank, together = run(tops)
-    for top in tops:
+    packed = timeless_state(bank)
+    assert len({row["loss"][name] for row in together for name in names}) == 3 * len(names), "no two are the same"
+    for name, top in zip(names, tops, strict=True):
         single, alone = run([top])
-        name = classifiers.candidate_name(backbone, top)
-        for key in ("loss", "val_loss", "val_auc"):
+        for key in ("lr", "loss", "val_loss", "val_auc"):
             assert [row[key][name] for row in together] == [row[key][name] for row in alone]
+        assert same(packed[name], timeless_state(single)[name])
         assert bank.best_files(name) == single.best_files(name)
         assert bank.last_files(name) == single.last_files(name)
 

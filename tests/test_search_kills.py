@@ -1,0 +1,162 @@
+"""A search killed with -9, in part and whole: the same command ends as if nobody had, and does nothing twice."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import killing
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mammoflow import cli, lake, pipeline, recipes
+from mammoflow.lake import Artefact
+
+SCRIPT = "jobs/tune_top_layers.py"
+FEW = ("16x1,8x1", "[8-8-16]x1,[8-8-16]x1", "heatmap,[8-8-16]x1", "fc-pool1-16-8")
+MANY = (
+    *(f"{a}x{k},{b}x{k}" for a, b, k in product((8, 16), (8, 16), (1, 2))),
+    *(f"[{a}-{a}-{2 * a}]x{k},[{b}-{b}-{2 * b}]x{k}" for a, b, k in product((4, 8), (4, 8), (1, 2))),
+    *(f"[{a}-{a}-{2 * a}]x1,{b}x1" for a, b in product((4, 8), (4, 8))),
+    *(f"heatmap,[{a}-{a}-{2 * a}]x{k}" for a, k in product((4, 8, 16), (1, 2))),
+    *(f"fc-pool{pool}-{width}-4" for pool, width in product((1, 2), (8, 16))),
+    *("attention-4", "attention-8"),
+)
+FIGURES = ("name", "val_auc", "stage1_val_auc", "best_epoch", "epochs", "survived")
+CURVES = ("epoch", "stage", "lr", "loss", "val_loss", "val_auc")
+SHARE, MOST_KILLS, LEAST_KILLS = 0.2, 14, 6
+
+
+def command(tops: tuple[str, ...], rungs: tuple[int, ...], first: int, second: int, pack: int) -> list[str]:
+    """Return the words of a search, but for its lake."""
+    words = [SCRIPT, "smoke", "--trunks.0.top-layers", *tops, "--search.rungs", *map(str, rungs)]
+    words += ["--image-training.stages.0.epochs", str(first), "--image-training.stages.1.epochs", str(second)]
+    return [*words, "--search.survivors", "all", "--compute.pack", str(pack)]
+
+
+def ensure(stage: str, words: list[str], folder: Path) -> Artefact:
+    """Build a stage in this process, and return it."""
+    config = cli.parse(None, recipes.ALL, [*words[1:], "--lake", str(folder)])
+    return pipeline.ensure(stage, config).of(stage)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake up to its patch classifier."""
+    folder = tmp_path_factory.mktemp("trained") / "lake"
+    ensure("trunks", [SCRIPT, "smoke"], folder)
+    return folder
+
+
+Undisturbed = Callable[[list[str]], Artefact]
+
+
+@pytest.fixture
+def undisturbed(trained: Path, tmp_path: Path) -> Undisturbed:
+    """Searches in a lake where nobody kills."""
+
+    def search(words: list[str]) -> Artefact:
+        return ensure("search", words, shutil.copytree(trained, tmp_path / "undisturbed"))
+
+    return search
+
+
+def finished(search: Artefact) -> dict[str, int]:
+    """Return the epochs of each candidate at its end."""
+    return {row["name"]: row["epochs"] for row in search.summary()["ranking"]}
+
+
+def standing(folder: Path, ends: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Return the results of candidates that had come to their end: which file it is, and since when."""
+    found = {}
+    for path in folder.glob("search/*/candidates/*/result.json"):
+        if json.loads(path.read_bytes())["epochs"] == ends[path.parent.name]:
+            found[path.parent.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
+
+
+def curves(search: Artefact) -> dict[str, list[list[Any]]]:
+    """Return what each candidate's epochs say, but for times."""
+    return {
+        name: [[row[key] for key in CURVES] for row in lake.read_json(search.file("candidates", name, "history.json"))]
+        for name in finished(search)
+    }
+
+
+def runs(folder: Path) -> tuple[MlflowClient, list[Run]]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("top-layers")
+    return client, list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def check(folder: Path, search: Artefact, expected: Artefact, kills: int) -> None:
+    """Hold a killed search against the undisturbed one: ranking, epochs, runs."""
+    found, wanted = ([[row[key] for key in FIGURES] for row in one.summary()["ranking"]] for one in (search, expected))
+    assert found == wanted
+    assert search.summary()["failed"] == {}
+    assert curves(search) == curves(expected), "each epoch once, with the same figures"
+    client, opened = runs(folder)
+    assert len(opened) == len(found) + 1, "one for each candidate and the parent's"
+    assert {run.info.status for run in opened} == {"FINISHED"}
+    ids = {run.info.run_id: run for run in opened}
+    last = max(row["epochs"] for row in search.summary()["ranking"])
+    for row in search.summary()["ranking"]:
+        run = ids[row["run_id"]]
+        state = "finished" if row["epochs"] == last else f"pruned at epoch {row['epochs']}"
+        assert (run.info.run_name, run.data.tags["state"]) == (row["name"], state)
+        logged = [(point.step, point.value) for point in client.get_metric_history(row["run_id"], "val_auc")]
+        history = lake.read_json(search.file("candidates", row["name"], "history.json"))
+        missing = {(epoch["epoch"], epoch["val_auc"]) for epoch in history} - {*logged}
+        assert len(logged) + len(missing) == len(history), "no epoch twice, none with other figures"
+        assert len(missing) <= kills, "of each kill at most the epoch then under way"
+
+
+def test_a_killed_trial_and_a_killed_driver_change_nothing(trained: Path, undisturbed: Undisturbed, tmp_path: Path):
+    words = [*command(FEW, rungs=(6,), first=6, second=8, pack=2), "--search.keep", "0.25"]
+    expected = undisturbed(words)
+    ends = finished(expected)
+    assert sorted(ends.values()) == [6, 6, 6, 14]
+    folder = shutil.copytree(trained, tmp_path / "killed")
+    run = killing.launch(folder, *words)
+
+    def came_to(stage: int, epoch: int) -> bool:
+        return bool([*folder.glob(f"search/*/work/states/*-stage{stage}/{epoch}.pt")])
+
+    run.wait_until(lambda: came_to(1, 2))
+    run.trials()[0].kill()
+    run.wait_until(lambda: came_to(2, 2))
+    run.kill_driver()
+    stood = standing(folder, ends)
+    assert len(stood) == 3, "three were dropped"
+    killing.launch(folder, *words).end()
+    assert stood.items() <= standing(folder, ends).items(), "what was over is not trained again"
+    check(folder, ensure("search", words, folder), expected, kills=2)
+
+
+@pytest.mark.soak
+def test_a_search_killed_again_and_again_at_random_ends_as_one_that_was_not(
+    trained: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    words = command(MANY, rungs=(2, 4, 8), first=8, second=4, pack=8)
+    expected = undisturbed(words)
+    ends = finished(expected)
+    assert len(ends) == 32
+    folder = shutil.copytree(trained, tmp_path / "killed")
+    rng, kills, code, stood = random.Random(0), 0, None, {}
+    while code != 0:
+        run, before = killing.launch(folder, *words), kills
+        while (code := run.wait(rng.uniform(4, 24) if kills < MOST_KILLS else 300)) is None:
+            assert kills < MOST_KILLS, "it came to no end"
+            rng.choice([run.kill_driver, lambda run=run: run.kill_share(SHARE, rng)])()
+            kills += 1
+        assert code == 0 or kills > before, run.process.stdout.read()
+        run.clear()
+        now = standing(folder, ends)
+        assert stood.items() <= now.items(), "what was over is not trained again"
+        stood = now
+    assert kills >= LEAST_KILLS
+    check(folder, ensure("search", words, folder), expected, kills)
