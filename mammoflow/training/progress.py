@@ -18,8 +18,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_AROUND = 7  # lines of the view that are no candidate's: headline, the table's head and edges, "and more"
-_WIDE = 100  # columns from which there is room for the pack
+_AROUND = (
+    8  # lines that are no candidate's: headline, the table's head and edges, "and more"; a last one stays free, as
+)
+# a table of the terminal's whole height is scrolled when it is taken away, and its first line is left behind
+_KIND, _PACK = 90, 110  # columns from which there is room for them: two names cut to the same help nobody
+_STATE = 13  # "stopped at 50"; a reason stands in a line of its own, and must not push figures out
 _ORDER = {"training": "green", "waiting": "", "done": "bold", "stopped": "dim", "failed": "red"}
 """States, as they stand in the table, and their styles."""
 
@@ -132,7 +136,7 @@ class SearchProgress:
 
     def stopped(self, names: Sequence[str], epoch: int) -> None:
         """Hear that candidates were dropped."""
-        self._end(names, "stopped", f"at epoch {epoch}")
+        self._end(names, "stopped", f"at {epoch}")
         self._line(f"stopped at epoch {epoch}: {', '.join(names)}")
 
     def failed(self, name: str, reason: str) -> None:
@@ -191,19 +195,20 @@ class SearchProgress:
         order = list(_ORDER)
         rows = sorted(self._rows.values(), key=lambda row: (order.index(row.state), -(row.best or 0), row.name))
         room = max(self._console.height - _AROUND, 3)
-        wide = self._console.width >= _WIDE
+        kind, pack = (self._console.width >= least for least in (_KIND, _PACK))
         table = Table(box=SIMPLE_HEAD)
         table.add_column("candidate", overflow="ellipsis", no_wrap=True)
-        table.add_column("kind", min_width=13, no_wrap=True)
+        if kind:
+            table.add_column("kind", min_width=13, no_wrap=True)
         for name in ("epoch", "AUC", "best"):
             table.add_column(name, justify="right", min_width=5, no_wrap=True)
-        table.add_column("state", min_width=12, overflow="ellipsis", no_wrap=True)
-        if wide:
+        table.add_column("state", width=_STATE, overflow="ellipsis", no_wrap=True)
+        if pack:
             table.add_column("pack", overflow="ellipsis", no_wrap=True)
         for row in rows[:room]:
             epoch, last, best = (f"{row.epoch}/{self._epochs}" if row.epoch else "", _auc(row.last), _auc(row.best))
             state = " ".join(f"{row.state} {row.detail}".split())  # of one line, whatever the reason
-            cells = [row.name, row.kind, epoch, last, best, state, *([row.pack] if wide else [])]
+            cells = [row.name, *[row.kind] * kind, epoch, last, best, state, *[row.pack] * pack]
             table.add_row(*map(Text, cells), style=_ORDER[row.state])
         more = [Text(f"and {len(rows) - room} more")] if len(rows) > room else []
         return Group(Text(self.headline(), no_wrap=True, overflow="ellipsis"), table, *more)
