@@ -259,6 +259,11 @@ class Tracker:
         with _answering(self.tracking_uri):
             self.client.log_batch(run_id, metrics=rows)
 
+    def steps(self, run_id: str, metric: str) -> set[int]:
+        """Return the steps at which a run has a metric."""
+        with _answering(self.tracking_uri):
+            return {int(point.step) for point in self.client.get_metric_history(run_id, metric)}
+
     def attach(self, run_id: str, name: str, data: bytes) -> None:
         """Keep a file with a run, which may be closed."""
         with _answering(self.tracking_uri), tempfile.TemporaryDirectory() as folder:

@@ -232,7 +232,7 @@ def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path,
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if " epoch 2:" in line:
+            if " epoch 2/" in line:
                 break
         process.send_signal(signum)
         assert process.wait(60) == code, "".join(lines)
@@ -242,10 +242,10 @@ def test_a_signal_ends_a_search_cleanly_and_the_same_command_goes_on(lake: Path,
     assert killed >= 3
     again = job(*words)
     assert again.returncode == 0, again.stdout + again.stderr
-    first = re.search(r"stage1 epoch (\d+):", again.stdout)
+    first = re.search(r"stage1 epoch (\d+)/", again.stdout)
     assert first is not None
     assert int(first[1]) > 2, "it goes on from the last epoch"
-    assert f"stage1 epoch {50 + signum}:" in again.stdout
+    assert f"stage1 epoch {50 + signum}/" in again.stdout
     assert statuses(lake, "top-layers").count("KILLED") == killed - 3, "in the same runs"
 
 
@@ -285,7 +285,7 @@ def test_ray_job_stop_closes_the_runs(cluster: Cluster, lake: Path) -> None:
     assert started.returncode == 0, started.stdout + started.stderr
     for _ in range(60):
         said = cluster.job("logs", "stopped").stdout
-        if " epoch 2:" in said:
+        if " epoch 2/" in said:
             break
         time.sleep(1)
     else:

@@ -93,7 +93,7 @@ def runs(folder: Path) -> tuple[MlflowClient, list[Run]]:
     return client, list(client.search_runs([experiment.experiment_id], max_results=1000))
 
 
-def check(folder: Path, search: Artefact, expected: Artefact, kills: int) -> None:
+def check(folder: Path, search: Artefact, expected: Artefact) -> None:
     """Hold a killed search against the undisturbed one: ranking, epochs, runs."""
     found, wanted = ([[row[key] for key in FIGURES] for row in one.summary()["ranking"]] for one in (search, expected))
     assert found == wanted
@@ -110,9 +110,7 @@ def check(folder: Path, search: Artefact, expected: Artefact, kills: int) -> Non
         assert (run.info.run_name, run.data.tags["state"]) == (row["name"], state)
         logged = [(point.step, point.value) for point in client.get_metric_history(row["run_id"], "val_auc")]
         history = lake.read_json(search.file("candidates", row["name"], "history.json"))
-        missing = {(epoch["epoch"], epoch["val_auc"]) for epoch in history} - {*logged}
-        assert len(logged) + len(missing) == len(history), "no epoch twice, none with other figures"
-        assert len(missing) <= kills, "of each kill at most the epoch then under way"
+        assert sorted(logged) == [(epoch["epoch"], epoch["val_auc"]) for epoch in history], "each epoch once"
 
 
 def test_a_killed_trial_and_a_killed_driver_change_nothing(trained: Path, undisturbed: Undisturbed, tmp_path: Path):
@@ -134,7 +132,7 @@ def test_a_killed_trial_and_a_killed_driver_change_nothing(trained: Path, undist
     assert len(stood) == 3, "three were dropped"
     killing.launch(folder, *words).end()
     assert stood.items() <= standing(folder, ends).items(), "what was over is not trained again"
-    check(folder, ensure("search", words, folder), expected, kills=2)
+    check(folder, ensure("search", words, folder), expected)
 
 
 @pytest.mark.soak
@@ -159,4 +157,4 @@ def test_a_search_killed_again_and_again_at_random_ends_as_one_that_was_not(
         assert stood.items() <= now.items(), "what was over is not trained again"
         stood = now
     assert kills >= LEAST_KILLS
-    check(folder, ensure("search", words, folder), expected, kills)
+    check(folder, ensure("search", words, folder), expected)

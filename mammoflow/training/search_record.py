@@ -75,8 +75,17 @@ class SearchRecord:
             self._tracker.log(self.runs[name], own, step=int(figures["epoch"]))
 
     def end(self, candidate: Candidate, state: str, status: str = "FINISHED") -> None:
-        """Close a candidate's run, and say how it ended."""
-        self._tracker.mark(self.runs[candidate.name], state, status)
+        """Close a candidate's run, and say how it ended.
+
+        Epochs that were trained as a driver was killed, and of which it did not hear, are logged now.
+        """
+        run_id, history = self.runs[candidate.name], candidate.folder(self._out, "history.json")
+        if lake.exists(history):
+            known = self._tracker.steps(run_id, "val_auc")
+            for row in lake.read_json(history):
+                if row["epoch"] not in known:
+                    self._tracker.log(run_id, trials.numbers(row), step=row["epoch"])
+        self._tracker.mark(run_id, state, status)
 
     def row(self, candidate: Candidate, *, survived: bool) -> dict[str, Any]:
         """Return a candidate's row of the ranking."""

@@ -172,7 +172,8 @@ class SearchRun:
             lakes.write_json(candidate.stop(self._out), {"epochs": epochs})
             self._pruned[candidate.name] = epochs
             self._record.end(candidate, f"pruned at epoch {epochs}")
-            self._progress.stopped([candidate.name], epochs)
+        for epochs in sorted({self._pruned[candidate.name] for candidate in dropped}):
+            self._progress.stopped([c.name for c in dropped if self._pruned[c.name] == epochs], epochs)
 
     def _take_in(self, candidates: Sequence[Candidate], job: BankJob) -> None:
         """Open the runs of a trunk's new candidates; those stopped at an earlier start stay so."""

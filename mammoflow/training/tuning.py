@@ -19,7 +19,7 @@ from mammoflow.models import backbones, classifiers, model_files, top_spec, weig
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE
 from mammoflow.tracking import Tracker
-from mammoflow.training import inputs
+from mammoflow.training import inputs, placing
 from mammoflow.training.bank_job import BankJob
 from mammoflow.training.budget import Budget
 from mammoflow.training.candidates import Candidate
@@ -69,7 +69,7 @@ def search(
     epochs = sum(stage.epochs for stage in config.image_training.stages)
     with (
         tracker.closing(record.runs.values()),
-        SearchProgress(epochs, config.compute.concurrent_trials) as progress,
+        SearchProgress(epochs, placing.runs_at_a_time(config.compute)) as progress,
     ):
         return SearchRun(config, jobs, record, progress, budget).run()
 

@@ -153,7 +153,8 @@ def packed(images: ImageConfig) -> None:
 
 
 def one_epoch(backbone: str, tops: Sequence[str], images: ImageConfig) -> tuple[float, float]:
-    """Return the seconds of a step of a pack, validation left out, and the most memory that it took [GiB]."""
+    """Return the seconds of a step of a pack, validation's among them, and the most memory that it took [GiB]."""
+    distributed.keep_freed_memory()
     pack = Epochs(backbone, tops, images)
     distributed._begin_anew(CPU)
     before = distributed._memory(CPU)
@@ -164,7 +165,7 @@ def one_epoch(backbone: str, tops: Sequence[str], images: ImageConfig) -> tuple[
 
 def memory(images: ImageConfig) -> None:
     """Measure memory and time of packs of growing size, and the estimate that packs are cut by."""
-    shape = Shape(height=images.height, width=images.width, rows=BATCH, precision=TRAINING.precision)
+    shape = Shape(height=images.height, width=images.width, rows=BATCH, precision=TRAINING.precision, host=True)
     ground = classifiers.ground("resnet50", images, SIDE, len(CLASSES))
     trunk = cost.of_trunk("resnet50", images.height, images.width, shape.dtype)
     found = {}
