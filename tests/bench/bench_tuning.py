@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 import search_share
 import torch
-from bench_classifiers import seconds, show
+from bench_classifiers import most_memory, seconds, show
 
 from mammoflow import recipes
 from mammoflow.config import CLASSES, ImageConfig
@@ -153,14 +153,13 @@ def packed(images: ImageConfig) -> None:
 
 
 def one_epoch(backbone: str, tops: Sequence[str], images: ImageConfig) -> tuple[float, float]:
-    """Return the seconds of a step of a pack, validation's among them, and the most memory that it took [GiB]."""
+    """Return the seconds of a step of a pack, validation's among them, and the memory that the pack took [GiB]."""
+    before = most_memory()
     distributed.keep_freed_memory()
     pack = Epochs(backbone, tops, images)
-    distributed._begin_anew(CPU)
-    before = distributed._memory(CPU)
     pack()
     took = seconds(pack)
-    return took / (STEPS + VAL_STEPS), distributed._memory(CPU) - before
+    return took / (STEPS + VAL_STEPS), most_memory() - before
 
 
 def memory(images: ImageConfig) -> None:
@@ -173,9 +172,7 @@ def memory(images: ImageConfig) -> None:
         for number in (1, 2, 4, 6, len(MORE)):
             took, gib = found[number] = pool.apply(one_epoch, ("resnet50", MORE[:number], images))
             tops = [cost.of_top(top, ground, shape.dtype) for top in MORE[:number]]
-            # weights and copies of them are there before the first step
-            weights = 4 * (trunk.parameters + sum(top.parameters for top in tops))
-            estimate = cost.pack_memory(shape, trunk, tops, ground.channels * int(np.prod(ground.features))) - weights
+            estimate = cost.pack_memory(shape, trunk, tops, ground.channels * int(np.prod(ground.features)))
             about = {"gib": round(gib, 2), "estimated_gib": round(estimate / 2**30, 2)}
             show(f"step_of_{number}", took, "s", "-", "a step of stage 1 on Resnet50", **about)
         _, alone = pool.apply(one_epoch, ("vgg16", PACKS["vgg16"][:1], images))
