@@ -6,7 +6,6 @@ from dataclasses import replace
 from mammoflow import tables
 from mammoflow.config import Config
 from mammoflow.graph import Artefacts
-from mammoflow.models import classifiers
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.training import placing, rounds, tuning
 from mammoflow.training.candidates import Candidate
@@ -60,14 +59,7 @@ def _continued(config: Config, specs: Mapping[str, ImageSpec]) -> Groups:
     return [
         (
             replace(config, patches=replace(config.patches, side=spec.side, classes=spec.classes)),
-            [
-                Candidate(
-                    name=name,
-                    backbone=spec.backbone,
-                    top_layers=spec.top_layers,
-                    kind=classifiers.candidate_kind(spec.backbone, spec.top_layers),
-                )
-            ],
+            [Candidate.continued(name, spec)],
         )
         for name, spec in specs.items()
     ]

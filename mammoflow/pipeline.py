@@ -63,9 +63,7 @@ def ensure(stage: str, config: Config) -> Artefacts:
     artefacts = _open(config, wanted)
     if config.compute.retry_quarantined:
         artefacts = _retry(artefacts)
-    missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
-    lake_care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
-    inputs.check_workers(config, missing)
+    missing = _missing(artefacts, wanted)
     cluster.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
     _print_plan(artefacts, wanted, missing)
     for name in wanted:
@@ -86,9 +84,7 @@ def preview(config: Config) -> None:
     """
     wanted = _wanted("search")
     artefacts = _open(config, wanted)
-    missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
-    inputs.check_workers(config, missing)
-    _print_plan(artefacts, wanted, missing)
+    _print_plan(artefacts, wanted, _missing(artefacts, wanted))
     cluster.join(artefacts.config, artefacts.lake)
     dry_run.show(artefacts)
 
@@ -150,6 +146,14 @@ def _wanted(stage: str) -> list[str]:
         if name in wanted:
             wanted.update(NEEDS[name])
     return [name for name in STAGES if name in wanted]
+
+
+def _missing(artefacts: Artefacts, wanted: Sequence[str]) -> list[str]:
+    """Return the stages that are to be built; refuse what can be known by now to come to nothing."""
+    missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
+    lake_care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
+    inputs.check_workers(artefacts.config, missing)
+    return missing
 
 
 def _print_plan(artefacts: Artefacts, wanted: list[str], missing: list[str]) -> None:

@@ -6,7 +6,7 @@ Every function takes plain values and a `mark`, which is written into the pictur
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a3d9a", "#8c564b")
 """Told apart by colour-blind readers too (Okabe and Ito, less yellow and black)."""
 
-_INK, _FAINT = "#1f2933", "#9aa5b1"
+INK, FAINT, GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
 _SIZE = (5.4, 3.9)  # inches; on a phone the text stays readable at the width of the screen
 
 
@@ -99,18 +99,18 @@ def curves(title: str, lines: Sequence[Line], rates: Mapping[int, float], mark: 
         )
     for first, rate in rates.items():
         if first > 1:
-            axes.axvline(first - 0.5, color=_FAINT, linestyle=":", linewidth=1)
+            axes.axvline(first - 0.5, color=FAINT, linestyle=":", linewidth=1)
         above = axes.get_xaxis_transform()  # epochs across, 0-1 upwards
         ground = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
         text = axes.text(first - 0.4, 0.98, f"lr {rate:g}", transform=above, va="top", rotation=90, bbox=ground)
-        text.set(color=_INK, fontsize=7)
+        text.set(color=INK, fontsize=7)
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(len(line.values) for line in lines) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if limits is not None:
         axes.set_ylim(*limits)
     _dress(figure, axes, title, mark)
-    return _svg(figure)
+    return encode(figure, "svg")
 
 
 def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], mark: str) -> bytes:
@@ -127,7 +127,7 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
     """
     figure = Figure(figsize=(5.4, 5.7 + 0.19 * (len(rocs) + 1)), layout="constrained")  # a line of legend each
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=_FAINT, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
     for curve in rocs:
         axes.plot(
             curve.false_positive,
@@ -137,16 +137,14 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
             label=curve.name,
             zorder=3 if curve.strong else 2,
         )
-    axes.plot(
-        *operating_point, "o", color=_INK, markersize=8, zorder=4, label="operating point (cut-off of validation)"
-    )
+    axes.plot(*operating_point, "o", color=INK, markersize=8, zorder=4, label="operating point (cut-off of validation)")
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
     axes.set_box_aspect(1)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     _dress(figure, axes, title, mark)
-    return _svg(figure)
+    return encode(figure, "svg")
 
 
 def histogram(title: str, parts: Sequence[Histogram], axes_names: tuple[str, str], mark: str, *, log: bool) -> bytes:
@@ -177,7 +175,7 @@ def histogram(title: str, parts: Sequence[Histogram], axes_names: tuple[str, str
     axes.set_xlabel(axes_names[0])
     axes.set_ylabel(axes_names[1])
     _dress(figure, axes, title, mark)
-    return _svg(figure)
+    return encode(figure, "svg")
 
 
 def stage_rates(history: Sequence[Mapping[str, Any]]) -> dict[int, float]:
@@ -191,20 +189,19 @@ def stage_rates(history: Sequence[Mapping[str, Any]]) -> dict[int, float]:
 
 def _dress(figure: Figure, axes: Axes, title: str, mark: str) -> None:
     """Give a figure its title, legend below, light grid and mark."""
-    axes.set_title(title, loc="left", fontsize=11, color=_INK)
-    axes.grid(color="#e4e7eb", linewidth=0.8)
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     columns = 2 if all(len(text) < 30 for text in axes.get_legend_handles_labels()[1]) else 1
     figure.legend(loc="outside lower left", ncols=columns, fontsize=8.5, frameon=False)
     if mark:
-        axes.text(
-            0.5, 0.5, mark, transform=axes.transAxes, ha="center", va="center", color=_FAINT, alpha=0.45, zorder=1
-        )
+        axes.text(0.5, 0.5, mark, transform=axes.transAxes, ha="center", va="center", color=FAINT, alpha=0.45, zorder=1)
 
 
-def _svg(figure: Figure) -> bytes:
-    """Return a figure as SVG, text as outlines so that it looks the same everywhere, and without a date."""
+def encode(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """Return a figure as a file; an SVG has its text as outlines, to look the same everywhere, and no date."""
     out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05)
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    figure.savefig(out, format=kind, metadata=metadata, bbox_inches="tight", pad_inches=0.05)
     return out.getvalue()

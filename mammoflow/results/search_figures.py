@@ -3,7 +3,6 @@
 matplotlib's Agg back end. No files, no global state.
 """
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from matplotlib.ticker import MaxNLocator
 
 from mammoflow.models import top_spec
 from mammoflow.models.top_spec import Blocks, ResnetBlock
+from mammoflow.results.figures import FAINT, GRID, INK, encode
 
 Row = Mapping[str, Any]
 
-_INK, _FAINT = "#1f2933", "#9aa5b1"
 _MAP = "viridis"
 _MOST_MARKS = 6
 
@@ -79,13 +78,10 @@ def search(ranking: Sequence[Row], mark: str, kind: Literal["svg", "png"]) -> by
     if several:
         _parallel(figure.add_subplot(grid[1, :]), uprights, ranking, colours)
     title = f"{len(ranking)} candidate(s) by validation AUC, the best {ranking[0]['name']} ({aucs[0]:.3f})"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     if mark:
-        figure.text(0.99, 0.99, mark, ha="right", va="top", fontsize=10, color=_FAINT)
-    out = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
-    figure.savefig(out, format=kind, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
-    return out.getvalue()
+        figure.text(0.99, 0.99, mark, ha="right", va="top", fontsize=10, color=FAINT)
+    return encode(figure, kind)
 
 
 def front(costs: Sequence[float], aucs: Sequence[float]) -> list[int]:
@@ -104,7 +100,7 @@ def _scatter(axes: Axes, ranking: Sequence[Row], colours: Any, what: str, label:
         face = colour if row["survived"] else "none"
         axes.plot(cost, auc, "o", markersize=8, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6)
     best = front(costs, aucs)
-    axes.plot([costs[i] for i in best], [aucs[i] for i in best], color=_INK, linewidth=1, linestyle="--", zorder=1)
+    axes.plot([costs[i] for i in best], [aucs[i] for i in best], color=INK, linewidth=1, linestyle="--", zorder=1)
     axes.set_xlabel(label)
     axes.set_ylabel("validation AUC")
     axes.margins(0.08)
@@ -112,7 +108,7 @@ def _scatter(axes: Axes, ranking: Sequence[Row], colours: Any, what: str, label:
         axes.set_xscale("log")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(color="#e4e7eb", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(
@@ -130,10 +126,10 @@ def _parallel(axes: Axes, uprights: Sequence[_Axis], ranking: Sequence[Row], col
         alpha = 1.0 if strong or ranking[index]["survived"] else 0.6
         axes.plot(range(len(uprights)), heights, color=colours[index], linewidth=width, alpha=alpha)
     for place, upright in enumerate(uprights):
-        axes.axvline(place, color=_FAINT, linewidth=1, zorder=0)
+        axes.axvline(place, color=FAINT, linewidth=1, zorder=0)
         for height, words in upright.marks():
             ground = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8}
-            axes.text(place + 0.02, height, words, fontsize=8, color=_INK, va="center", bbox=ground, zorder=4)
+            axes.text(place + 0.02, height, words, fontsize=8, color=INK, va="center", bbox=ground, zorder=4)
     axes.set_xticks(range(len(uprights)), [upright.name for upright in uprights], fontsize=9)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(uprights) - 1 + 0.35)

@@ -22,6 +22,7 @@ from mammoflow.config import ImageTrainingConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import ModelError, TrainingError
 from mammoflow.models import classifiers
+from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.models.model_files import from_files, to_files
 from mammoflow.models.top_layers import TopLayerBank
@@ -65,12 +66,6 @@ class BankRun:
         Raises:
             TrainingError: candidates on different trunks, several in stage 1, or a class without images.
         """
-        trunks = {id(model.trunk): model.trunk for model in candidates.values()}
-        if len(trunks) != 1 or (stage == 1 and len(candidates) != 1):
-            raise TrainingError(
-                f"{len(candidates)} candidates on {len(trunks)} trunks can't train together in stage {stage + 1}; "
-                "stage 1 takes candidates that share one trunk, stage 2 a single one"
-            )
         self.epoch = 0
         self.improved: tuple[str, ...] = ()
         self.best: dict[str, Best] = dict(best or {})
@@ -83,7 +78,7 @@ class BankRun:
         self._before = sum(earlier.epochs for earlier in config.stages[:stage])
         self._total = sum(one.epochs for one in config.stages)
         self._models = dict(candidates)
-        self._trunk = next(iter(trunks.values()))
+        self._trunk = _shared_trunk(self._models, stage)
         self._class_weights = loop.class_weights(class_counts) if config.balanced else torch.ones(2)
         bank = TopLayerBank([model.top for model in candidates.values()])
         layers: OrderedDict[str, nn.Module] = OrderedDict(trunk=self._trunk, bank=bank)
@@ -288,6 +283,18 @@ class BankRun:
             self.history[name] = state["history"]
         (self.epoch,) = epochs
         self.best = {name: Best(**state["best"]) for name, state in states.items() if state["best"]}
+
+
+def _shared_trunk(candidates: Mapping[str, WholeImageClassifier], stage: int) -> Trunk:
+    """Return the trunk that candidates have in common; refuse those that can't train together."""
+    trunks = {id(model.trunk): model.trunk for model in candidates.values()}
+    if len(trunks) != 1 or (stage == 1 and len(candidates) != 1):
+        raise TrainingError(
+            f"{len(candidates)} candidates on {len(trunks)} trunks can't train together in stage {stage + 1}; "
+            "stage 1 takes candidates that share one trunk, stage 2 a single one"
+        )
+    (trunk,) = trunks.values()
+    return trunk
 
 
 def of_candidate(figures: Mapping[str, Any], name: str) -> Figures:

@@ -8,10 +8,12 @@ such as `256x1,128x1` or `256x1,128x1 lr*2 dropout=0.5`: the spec as top_spec.py
 import re
 from dataclasses import dataclass, replace
 
-from mammoflow.config import StageConfig
+from mammoflow.config import Config, StageConfig
 from mammoflow.errors import SpecError
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers
+from mammoflow.models.classifiers import ImageSpec
+from mammoflow.models.top_layers import Ground
 
 _WORD = re.compile(r"(lr\*|decay\*|dropout=)([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)")
 _GRAMMAR = "words like `lr*2`, `decay*0.1` or `dropout=0.5`, each once"
@@ -69,6 +71,12 @@ class Candidate:
             changes=changes,
         )
 
+    @classmethod
+    def continued(cls, name: str, spec: ImageSpec) -> "Candidate":
+        """Return a whole-image classifier of other data that goes on, under the name that it has there."""
+        kind = classifiers.candidate_kind(spec.backbone, spec.top_layers)
+        return cls(name=name, backbone=spec.backbone, top_layers=spec.top_layers, kind=kind)
+
     @property
     def written(self) -> str:
         """Return what `of` reads it from."""
@@ -89,6 +97,15 @@ class Candidate:
     def stop(self, out: Artefact) -> str:
         """Return the file that says at which epoch it was stopped, if it was without waiting for the others."""
         return self.folder(out, "stopped.json")
+
+
+def run_ground(config: Config, backbone: str) -> Ground:
+    """Return what a run's top layers stand on.
+
+    Raises:
+        ConfigError: unknown backbone, or images or patches too small for it.
+    """
+    return classifiers.ground(backbone, config.images, config.patches.side, len(config.patches.classes))
 
 
 def read(written: str) -> tuple[str, Changes]:

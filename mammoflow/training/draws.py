@@ -3,10 +3,9 @@
 from mammoflow import lake
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
-from mammoflow.models import classifiers
 from mammoflow.training import rounds, spaces
 from mammoflow.training.bank_job import BankJob
-from mammoflow.training.candidates import Candidate
+from mammoflow.training.candidates import Candidate, run_ground
 from mammoflow.training.spaces import Choices
 
 
@@ -44,12 +43,10 @@ class Draws:
         number = int(min(search.at_a_time, search.drawn - len(drawn), room))
         if number < 1:
             return []
-        backbone = job.backbone
-        patches = self._config.patches
         found = spaces.draw(
             search,
-            backbone,
-            classifiers.ground(backbone, self._config.images, patches.side, len(patches.classes)),
+            job.backbone,
+            run_ground(self._config, job.backbone),
             number,
             self._config.seed,
             [(choices, self._value(candidate)) for candidate, choices in drawn],

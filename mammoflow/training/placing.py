@@ -12,11 +12,9 @@ import torch
 from mammoflow.config import ComputeConfig, Config
 from mammoflow.data.batches import CACHE_BYTES
 from mammoflow.errors import PreflightError
-from mammoflow.models import classifiers
 from mammoflow.models.backbones import Trunk, find, seeded
-from mammoflow.models.top_layers import Ground
 from mammoflow.training import cost, distributed
-from mammoflow.training.candidates import Candidate
+from mammoflow.training.candidates import Candidate, run_ground
 from mammoflow.training.cost import Cost, Shape
 
 _FILLED = 0.85
@@ -127,23 +125,18 @@ def shape_of(config: Config) -> Shape:
     )
 
 
-def ground_of(config: Config, backbone: str) -> Ground:
-    """Return what top layers stand on in this run."""
-    return classifiers.ground(backbone, config.images, config.patches.side, len(config.patches.classes))
-
-
 def costs(config: Config, candidate: Candidate) -> tuple[Cost, Cost]:
     """Return what a candidate's trunk and top layers cost."""
     shape = shape_of(config)
     trunk = cost.of_trunk(candidate.backbone, shape.height, shape.width, shape.dtype)
-    return trunk, cost.of_top(candidate.top_layers, ground_of(config, candidate.backbone), shape.dtype)
+    return trunk, cost.of_top(candidate.top_layers, run_ground(config, candidate.backbone), shape.dtype)
 
 
 def pack_memory(config: Config, candidates: Sequence[Candidate]) -> int:
     """Return the memory that candidates of one trunk take together in stage 1 [bytes]."""
     trunk, _ = costs(config, candidates[0])
     tops = [costs(config, candidate)[1] for candidate in candidates]
-    ground = ground_of(config, candidates[0].backbone)
+    ground = run_ground(config, candidates[0].backbone)
     return cost.pack_memory(shape_of(config), trunk, tops, ground.channels * math.prod(ground.features))
 
 

@@ -18,10 +18,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_AROUND = (
-    8  # lines that are no candidate's: headline, the table's head and edges, "and more"; a last one stays free, as
-)
-# a table of the terminal's whole height is scrolled when it is taken away, and its first line is left behind
+_AROUND = 8
+"""Lines that are no candidate's: headline, the table's head and edges, "and more"; a last one stays free, as a table of
+the terminal's whole height is scrolled when it is taken away, and its first line is left behind."""
 _KIND, _PACK = 90, 110  # columns from which there is room for them: two names cut to the same help nobody
 _STATE = 13  # "stopped at 50"; a reason stands in a line of its own, and must not push figures out
 _ORDER = {"training": "green", "waiting": "", "done": "bold", "stopped": "dim", "failed": "red"}

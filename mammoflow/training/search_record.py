@@ -15,6 +15,12 @@ from mammoflow.training.bank_job import BankJob
 from mammoflow.training.bank_run import of_candidate
 from mammoflow.training.candidates import Candidate
 
+_OF_RESULT = (
+    *("val_auc", "stage1_val_auc", "best_epoch", "epochs"),
+    *("parameters", "gflops", "epoch_seconds", "memory_gib"),
+)
+"""What a row of the ranking takes over from a candidate's result."""
+
 
 class SearchRecord:
     """The MLflow runs of a search."""
@@ -91,7 +97,6 @@ class SearchRecord:
         """Return a candidate's row of the ranking."""
         result = lake.read_json(candidate.result(self._out))
         stage = candidate.changes.of(self._config.image_training.stages[0])
-        figures = ("val_auc", "stage1_val_auc", "best_epoch", "epochs", "parameters", "gflops", "epoch_seconds")
         return {
             "name": candidate.name,
             "backbone": candidate.backbone,
@@ -101,8 +106,7 @@ class SearchRecord:
             "lr": stage.lr,
             "weight_decay": stage.weight_decay,
             "dropout": stage.dropout,
-            **{name: result[name] for name in figures},
-            "memory_gib": result["memory_gib"],
+            **{name: result[name] for name in _OF_RESULT},
             "run_id": self.runs[candidate.name],
             "survived": survived,
         }

@@ -42,7 +42,7 @@ class SearchRun:
         self._config, self._jobs, self._out = config, jobs, jobs[0].out
         self._record, self._progress, self._budget = record, progress, budget
         self._legs = rounds.legs(config)
-        self._pruned: dict[str, int] = {}
+        self._pruned: set[str] = set()
         self._halved: dict[str, int] = {}
         images = jobs[0].images.summary()["images"]
         self._memory = placing.worker(config, images).memory if config.compute.pack is None else 0
@@ -117,10 +117,7 @@ class SearchRun:
 
     def _on_end(self, job: BankJob, refusal: trials.Refusal | None) -> list[BankJob]:
         """Return the jobs that follow from one that ended: what is left of its pack, or its next leg."""
-        if refusal is None:
-            following = [more for after in self._next_leg(job) for more in self._undone(after)]
-        else:
-            following = self._left_of(job, refusal)
+        following = self._after(job) if refusal is None else self._left_of(job, refusal)
         self._begin(following)
         return following
 
@@ -144,7 +141,11 @@ class SearchRun:
 
     def _undone(self, job: BankJob) -> list[BankJob]:
         """Return a job if it is to be trained; if it is done, what follows from it."""
-        return [more for after in self._next_leg(job) for more in self._undone(after)] if job.done else [job]
+        return self._after(job) if job.done else [job]
+
+    def _after(self, job: BankJob) -> list[BankJob]:
+        """Return what is to be trained after a job that ended."""
+        return [more for after in self._next_leg(job) for more in self._undone(after)]
 
     def _next_leg(self, job: BankJob) -> list[BankJob]:
         """Return the job that follows at once from one that came to its rung, without those who are dropped there."""
@@ -167,21 +168,22 @@ class SearchRun:
         self._prune([candidate for candidate in self._living() if candidate not in kept])
 
     def _prune(self, dropped: Sequence[Candidate]) -> None:
+        by_epochs: dict[int, list[str]] = {}
         for candidate in dropped:
             epochs = int(lakes.read_json(candidate.result(self._out))["epochs"])
             lakes.write_json(candidate.stop(self._out), {"epochs": epochs})
-            self._pruned[candidate.name] = epochs
             self._record.end(candidate, f"pruned at epoch {epochs}")
-        for epochs in sorted({self._pruned[candidate.name] for candidate in dropped}):
-            self._progress.stopped([c.name for c in dropped if self._pruned[c.name] == epochs], epochs)
+            by_epochs.setdefault(epochs, []).append(candidate.name)
+        for epochs, names in sorted(by_epochs.items()):
+            self._pruned.update(names)
+            self._progress.stopped(names, epochs)
 
     def _take_in(self, candidates: Sequence[Candidate], job: BankJob) -> None:
         """Open the runs of a trunk's new candidates; those stopped at an earlier start stay so."""
         self._record.open(job, candidates)
         self._progress.add([(candidate.name, candidate.kind) for candidate in candidates])
-        for candidate in candidates:
-            if self._config.search.halving == "asynchronous" and lakes.exists(candidate.stop(self._out)):
-                self._prune([candidate])
+        if self._config.search.halving == "asynchronous":
+            self._prune([candidate for candidate in candidates if lakes.exists(candidate.stop(self._out))])
 
     def _draw(self) -> list[Candidate]:
         """Take in the next free candidates of every trunk."""

@@ -15,14 +15,14 @@ from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import ConfigError, LakeError
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import backbones, classifiers, model_files, top_spec, weights
+from mammoflow.models import backbones, model_files, top_spec, weights
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE
 from mammoflow.tracking import Tracker
 from mammoflow.training import inputs, placing
 from mammoflow.training.bank_job import BankJob
 from mammoflow.training.budget import Budget
-from mammoflow.training.candidates import Candidate
+from mammoflow.training.candidates import Candidate, run_ground
 from mammoflow.training.progress import SearchProgress
 from mammoflow.training.search_record import SearchRecord
 from mammoflow.training.search_run import SearchRun
@@ -91,13 +91,7 @@ def _continued(config: Config, images: Artefact, starts: Mapping[str, str], out:
         spec = model_files.read_spec(lakes.read_bytes(lakes.join(folder, SPEC_FILE)))
         if not isinstance(spec, ImageSpec):
             raise LakeError(f"{folder} holds a patch classifier, but a whole-image classifier is to go on from there")
-        candidate = Candidate(
-            name=name,
-            backbone=spec.backbone,
-            top_layers=spec.top_layers,
-            kind=classifiers.candidate_kind(spec.backbone, spec.top_layers),
-        )
-        jobs.append(_job(config, images, name, spec.backbone, [candidate], folder, out))
+        jobs.append(_job(config, images, name, spec.backbone, [Candidate.continued(name, spec)], folder, out))
     return jobs
 
 
@@ -137,7 +131,7 @@ def plan(config: Config) -> list[Candidate]:
     candidates = []
     for trunk in config.trunks:
         weights.check(backbones.find(trunk.backbone), trunk.weights)
-        ground = classifiers.ground(trunk.backbone, config.images, config.patches.side, len(config.patches.classes))
+        ground = run_ground(config, trunk.backbone)
         for written in trunk.top_layers:
             candidate = Candidate.of(trunk.backbone, written)
             top_spec.map_sizes(candidate.top_layers, ground.features, ground.kernel)
