@@ -1,4 +1,6 @@
-"""AUC, its interval, operating points: against slow formulas and published values."""
+"""AUC, its interval, paired differences, operating points: against slow formulas and published values."""
+
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
 from mammoflow.errors import SplitError
-from mammoflow.results import metrics
+from mammoflow.results import metrics, operating_points
 
 
 @st.composite
@@ -20,19 +22,22 @@ def scored_images(draw):
     return np.array(labels), scores
 
 
-def slow_delong(labels, scores):
-    """AUC and variance straight from DeLong's definition: every pair compared."""
+def wins(labels, scores):
+    """Every malignant image against every benign one: 1 ranked right, .5 equal, 0 wrong."""
     malignant, benign = scores[labels == 1], scores[labels == 0]
-    wins = (malignant[:, None] > benign) + 0.5 * (malignant[:, None] == benign)
-    of_malignant, of_benign = wins.mean(axis=1), wins.mean(axis=0)
-    variance = of_malignant.var(ddof=1) / len(malignant) + of_benign.var(ddof=1) / len(benign)
-    return wins.mean(), variance
+    return (malignant[:, None] > benign) + 0.5 * (malignant[:, None] == benign)
+
+
+def slow_delong(won):
+    """Mean and variance straight from DeLong's definition, of wins or of two models' difference of them."""
+    of_malignant, of_benign = won.mean(axis=1), won.mean(axis=0)
+    return won.mean(), of_malignant.var(ddof=1) / len(of_malignant) + of_benign.var(ddof=1) / len(of_benign)
 
 
 @given(scored_images())
 def test_delong_equals_the_slow_formula(case):
     labels, scores = case
-    area, variance = slow_delong(labels, scores)
+    area, variance = slow_delong(wins(labels, scores))
     assert metrics.auc(labels, scores) == pytest.approx(area)
     assert metrics.auc_variance(labels, scores) == pytest.approx(variance, abs=1e-12)
     low, high = metrics.auc_interval(labels, scores)
@@ -48,6 +53,70 @@ def test_delong_of_a_case_worked_by_hand():
     labels, scores = [1, 1, 1, 0, 0], [0.9, 0.4, 0.8, 0.1, 0.4]
     assert metrics.auc(labels, scores) == pytest.approx(11 / 12)
     assert metrics.auc_variance(labels, scores) == pytest.approx((1 / 48) / 3 + (1 / 72) / 2)
+
+
+@given(scored_images(), st.randoms(use_true_random=False))
+def test_paired_difference_equals_the_slow_formula(case, random):
+    labels, first = case
+    second = np.array(random.sample(list(first), len(first)))
+    value, variance = slow_delong(wins(labels, first) - wins(labels, second))
+    found = metrics.auc_difference(labels, first, second)
+    assert found.value == pytest.approx(value, abs=1e-12)
+    assert found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high
+    if variance > 1e-9:
+        assert found.low == pytest.approx(max(-1, value - 1.959964 * variance**0.5), abs=1e-6)
+        assert found.p == pytest.approx(2 * NormalDist().cdf(-abs(value) / variance**0.5), abs=1e-9)
+    back = metrics.auc_difference(labels, second, first)
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+OVARIAN = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1
+3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0
+4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1
+4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1
+2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
+"""
+"""The patients of DeLong's own paper without missing values: albumin, total protein, K-G score, survival (0: no)."""
+
+
+def test_delong_equals_published_values():
+    """As SAS/STAT's manual gives them for these patients (PROC LOGISTIC, comparing ROC curves), to four digits."""
+    albumin, protein, score, survived = np.array(OVARIAN.split(), float).reshape(-1, 4).T
+    labels = survived == 0
+    published = {  # name: area, standard error, lower and upper end
+        "albumin": (-albumin, (0.7366, 0.0927, 0.5549, 0.9182)),
+        "K-G": (score, (0.7258, 0.1028, 0.5243, 0.9273)),
+        "protein": (-protein, (0.6478, 0.1000, 0.4518, 0.8439)),
+    }
+    for values, expected in published.values():
+        found = (metrics.auc(labels, values), metrics.auc_variance(labels, values) ** 0.5)
+        assert (*found, *metrics.auc_interval(labels, values)) == pytest.approx(expected, abs=6e-5)
+    for values, expected in (
+        (-albumin, (0.0108, -0.1761, 0.1976, 0.9102)),
+        (-protein, (-0.0780, -0.2830, 0.1271, 0.4561)),
+    ):
+        found = metrics.auc_difference(labels, values, score)
+        assert (found.value, found.low, found.high, found.p) == pytest.approx(expected, abs=6e-5)
+
+
+def test_a_difference_without_variance_claims_no_certainty():
+    labels = [0] * 30 + [1] * 10
+    same = metrics.auc_difference(labels, np.arange(40), np.arange(40) * 2.0)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    apart = metrics.auc_difference(labels, np.arange(40), np.zeros(40))  # perfect against blind
+    assert apart.value == pytest.approx(0.5)
+    assert apart.low < 0.5 < apart.high < 1
+    assert np.isnan(apart.p)
+
+
+def test_partial_auc_is_of_high_specificity():
+    labels, scores = [0] * 10 + [1] * 2, [*range(10), 9.5, 3.5]
+    # One of two cancers before the first false positive, the other after six: a flat half up to 1 - specificity .1.
+    lowest, highest = 0.1**2 / 2, 0.1
+    assert metrics.partial_auc(labels, scores) == pytest.approx((1 + (0.05 - lowest) / (highest - lowest)) / 2)
+    assert metrics.partial_auc([0, 1], [0, 1]) == 1
 
 
 def test_interval_covers_the_true_area():
@@ -71,10 +140,10 @@ def test_perfect_separation_is_not_certainty():
 @given(scored_images())
 def test_youden_is_the_best_cutoff_and_survives_rounding(case):
     labels, scores = case
-    cutoff = metrics.youden_cutoff(labels, scores)
+    cutoff = operating_points.youden_cutoff(labels, scores)
 
     def index(at, shift=0.0):
-        point = metrics.at_cutoff(labels, scores + shift, at)
+        point = operating_points.at_cutoff(labels, scores + shift, at)
         return point.sensitivity.value + point.specificity.value - 1
 
     best = max(index(at) for at in np.unique(scores))
@@ -84,11 +153,23 @@ def test_youden_is_the_best_cutoff_and_survives_rounding(case):
 
 
 def test_youden_prefers_sensitivity_among_equals():
-    assert metrics.youden_cutoff([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4]) == pytest.approx(0.15)
+    assert operating_points.youden_cutoff([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4]) == pytest.approx(0.15)
+
+
+@given(scored_images(), st.integers(1, 19).map(lambda n: n / 20))
+def test_cutoffs_hold_a_side_and_are_best_on_the_other(case, least):
+    labels, scores = case
+    points = [operating_points.at_cutoff(labels, scores, at) for at in (*np.unique(scores), scores.max() + 1)]
+    for rule, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
+        cutoff = operating_points.choose_cutoff(labels, scores, rule, least)
+        found = operating_points.at_cutoff(labels, scores, cutoff)
+        held = [point for point in points if getattr(point, rule).value >= least - 1e-9]
+        assert getattr(found, rule).value >= least - 1e-9
+        assert getattr(found, other).value == pytest.approx(max(getattr(point, other).value for point in held))
 
 
 def test_at_cutoff_counts_and_wilson_agrees_with_scipy():
-    point = metrics.at_cutoff([1, 1, 1, 0, 0, 0, 0], [0.9, 0.5, 0.2, 0.5, 0.4, 0.1, 0.0], 0.5)
+    point = operating_points.at_cutoff([1, 1, 1, 0, 0, 0, 0], [0.9, 0.5, 0.2, 0.5, 0.4, 0.1, 0.0], 0.5)
     assert (point.sensitivity.hits, point.sensitivity.of) == (2, 3)
     assert (point.specificity.hits, point.specificity.of) == (3, 4)
     expected = binomtest(2, 3).proportion_ci(method="wilson")
@@ -106,6 +187,6 @@ def test_at_cutoff_counts_and_wilson_agrees_with_scipy():
     ],
 )
 def test_what_has_no_roc_curve_is_refused(labels, scores, message):
-    for function in (metrics.auc, metrics.auc_interval, metrics.roc_points, metrics.youden_cutoff):
+    for function in (metrics.auc, metrics.auc_interval, metrics.roc_points, operating_points.youden_cutoff):
         with pytest.raises(SplitError, match=message):
             function(labels, scores)

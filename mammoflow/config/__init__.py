@@ -9,8 +9,8 @@ artefacts (lake.py); fields marked with `how()` (worker counts, paths) only deci
 Units stand in each field's docstring. Sizes are height x width, rows x columns [px].
 """
 
+import math
 from dataclasses import dataclass
-from typing import Literal
 
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
 from mammoflow.config.fields import how, require
@@ -48,10 +48,27 @@ __all__ = [
 class EnsembleConfig:
     """How members and the operating point are chosen, on validation only."""
 
-    cutoff: Literal["youden"] = "youden"
-    """Operating point: the cut-off of largest sensitivity + specificity."""
+    cutoff: str = "youden"
+    """Operating point: `youden`, the cut-off of largest sensitivity + specificity; or `sensitivity=0.9` or
+    `specificity=0.9`, at which that side is no less and the other is best."""
     model_name: str = "mammoflow"
     """Name of the registered model."""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that there is not."""
+        name, least = self.cutoff_rule
+        known = self.cutoff == "youden" or (name in ("sensitivity", "specificity") and 0 < least < 1)
+        right = "youden, sensitivity=S or specificity=S, with S between 0 and 1"
+        require(known, "ensemble.cutoff", self.cutoff, right, "such as sensitivity=0.9")
+
+    @property
+    def cutoff_rule(self) -> tuple[str, float]:
+        """Return the rule's name and what its side may not fall below; NaN where there is no number."""
+        name, _, share = self.cutoff.partition("=")
+        try:
+            return name, float(share)
+        except ValueError:
+            return name, math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

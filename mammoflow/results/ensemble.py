@@ -17,17 +17,13 @@ import pyarrow.compute as pc
 
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
-from mammoflow.results import metrics
+from mammoflow.results import metrics, operating_points
 from mammoflow.results.metrics import FloatArray
 from mammoflow.schema import MALIGNANT, SCORES
 
 ENSEMBLE = "ensemble"
 """Name of the ensemble in the column `model` of a scores table."""
 CHOSEN_ON = "val"
-CUTOFFS = {"youden": metrics.youden_cutoff}
-"""Rules for the cut-off, by their name in `EnsembleConfig.cutoff`."""
-
-
 _KINDS = ("Resnet-Resnet", "Resnet-VGG", "VGG-VGG", "VGG-Resnet")
 """Kinds of which the paper averages the best: convolutional top layers on either trunk."""
 
@@ -98,7 +94,8 @@ def choose(val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: E
     members = _best_of_each_kind(candidates)
     means = _mean_scores(val_scores, tuple(member.name for member in members))
     labels_N, scores_N = columns(means)
-    point = metrics.at_cutoff(labels_N, scores_N, CUTOFFS[config.cutoff](labels_N, scores_N))
+    cutoff = operating_points.choose_cutoff(labels_N, scores_N, *config.cutoff_rule)
+    point = operating_points.at_cutoff(labels_N, scores_N, cutoff)
     return Ensemble(
         members=members,
         cutoff=point.cutoff,
@@ -146,7 +143,7 @@ def summarise(scores: pa.Table) -> dict[str, dict[str, Any]]:
     return figures
 
 
-def performance(scores: pa.Table, ensemble: Ensemble) -> metrics.OperatingPoint:
+def performance(scores: pa.Table, ensemble: Ensemble) -> operating_points.OperatingPoint:
     """Return sensitivity and specificity of the frozen ensemble on a split, with intervals.
 
     Args:
@@ -154,7 +151,7 @@ def performance(scores: pa.Table, ensemble: Ensemble) -> metrics.OperatingPoint:
         ensemble: with its cut-off, chosen on validation.
     """
     labels_N, scores_N = columns(average(scores, ensemble))
-    return metrics.at_cutoff(labels_N, scores_N, ensemble.cutoff)
+    return operating_points.at_cutoff(labels_N, scores_N, ensemble.cutoff)
 
 
 def decide(members_NK: FloatArray, ensemble: Ensemble) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -1,13 +1,16 @@
-"""AUC with its interval, ROC curves and operating points. NumPy and scikit-learn only: no torch, no Ray, no files.
+"""AUC, its interval, and the difference of two models' AUCs, by DeLong. No torch, no Ray, no files.
+
+Every image counts as independent of the others here; resampling.py takes a woman's images together.
 
 Shape letters: N images, M malignant and B benign ones among them (N = M + B). Labels are 0 or 1 (schema.MALIGNANT);
-scores are any finite numbers, higher meaning more suspicious; an image is called malignant at `score >= cutoff`.
+scores are any finite numbers, higher meaning more suspicious.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from mammoflow.errors import SplitError
@@ -22,31 +25,17 @@ Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proportion:
-    """A share of images and its 95% interval by Wilson."""
+class Difference:
+    """Of two models' AUCs on the same images."""
 
     value: float
-    """hits / of [0-1]."""
+    """First minus second [-1 to 1]."""
     low: float
-    """Lower end of the interval [0-1]."""
+    """Lower end of its 95% interval."""
     high: float
-    """Upper end of the interval [0-1]."""
-    hits: int
-    """Images counted."""
-    of: int
-    """Images they are counted among."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatingPoint:
-    """What a cut-off does to a set of images."""
-
-    cutoff: float
-    """An image is called malignant at a score of at least this."""
-    sensitivity: Proportion
-    """Malignant images called malignant."""
-    specificity: Proportion
-    """Benign images called benign."""
+    """Upper end of its 95% interval."""
+    p: float
+    """Two-sided p of no difference [0-1]; NaN where the images don't say how certain the difference is."""
 
 
 def auc(labels: Labels, scores: Scores) -> float:
@@ -59,7 +48,7 @@ def auc(labels: Labels, scores: Scores) -> float:
     Raises:
         SplitError: one class only, unequal lengths, or a score that is not finite.
     """
-    labels_N, scores_N = _checked(labels, scores)
+    labels_N, scores_N = checked(labels, scores)
     return float(roc_auc_score(labels_N, scores_N))
 
 
@@ -78,7 +67,7 @@ def placements(labels: Labels, scores: Scores) -> tuple[FloatArray, FloatArray]:
 
     Source: DeLong et al. 1988, structural components V10 and V01; by midranks in O(N log N), Sun and Xu 2014.
     """
-    labels_N, scores_N = _checked(labels, scores)
+    labels_N, scores_N = checked(labels, scores)
     malignant_N = labels_N == MALIGNANT
     ranks_N = _midranks(scores_N)
     among_M = _midranks(scores_N[malignant_N])
@@ -97,10 +86,7 @@ def auc_variance(labels: Labels, scores: Scores) -> float:
 
     Source: DeLong et al. 1988.
     """
-    right_M, right_B = placements(labels, scores)
-    if min(len(right_M), len(right_B)) < 2:
-        return float("nan")
-    return float(right_M.var(ddof=1) / len(right_M) + right_B.var(ddof=1) / len(right_B))
+    return _variance(*placements(labels, scores))
 
 
 def auc_interval(labels: Labels, scores: Scores) -> tuple[float, float]:
@@ -115,12 +101,60 @@ def auc_interval(labels: Labels, scores: Scores) -> tuple[float, float]:
     """
     right_M, right_B = placements(labels, scores)
     area = float(right_M.mean())
-    variance = auc_variance(labels, scores)
+    variance = _variance(right_M, right_B)
     if not variance > 0:
         trials = min(len(right_M), len(right_B))
         return wilson(area * trials, trials)
     margin = Z95 * variance**0.5
     return max(0.0, area - margin), min(1.0, area + margin)
+
+
+def auc_difference(labels: Labels, first: Scores, second: Scores) -> Difference:
+    """Return how much larger the first model's AUC is than the second's on the same images, and how certain that is.
+
+    Where the variance can't be had or vanishes though the AUCs differ, the interval is Wilson's, as in `auc_interval`,
+    of the difference brought from -1 to 1 onto a share.
+
+    Args:
+        labels: 0 or 1, (N,).
+        first: (N,), scores of one model.
+        second: (N,), of the other, images in the same order.
+
+    Raises:
+        SplitError: as `auc`.
+
+    Source: DeLong et al. 1988, the paired test.
+    """
+    of_first, of_second = placements(labels, first), placements(labels, second)
+    apart_M, apart_B = of_first[0] - of_second[0], of_first[1] - of_second[1]
+    value = float(apart_M.mean())
+    if not (apart_M.any() or apart_B.any()):
+        return Difference(value=0.0, low=0.0, high=0.0, p=1.0)  # the same ranking: no sample tells them apart
+    variance = _variance(apart_M, apart_B)
+    if not variance > 0:
+        trials = min(len(apart_M), len(apart_B))
+        low, high = wilson((value + 1) / 2 * trials, trials)
+        return Difference(value=value, low=2 * low - 1, high=2 * high - 1, p=float("nan"))
+    spread = variance**0.5
+    low, high = max(-1.0, value - Z95 * spread), min(1.0, value + Z95 * spread)
+    return Difference(value=value, low=low, high=high, p=float(2 * norm.sf(abs(value) / spread)))
+
+
+def partial_auc(labels: Labels, scores: Scores, least_specificity: float = 0.9) -> float:
+    """Return the area under the part of the ROC curve at high specificity, scaled so that chance is .5 and the best 1.
+
+    Args:
+        labels: 0 or 1, (N,).
+        scores: (N,).
+        least_specificity: where the part begins [0-1).
+
+    Raises:
+        SplitError: as `auc`.
+
+    Source: McClish 1989.
+    """
+    labels_N, scores_N = checked(labels, scores)
+    return float(roc_auc_score(labels_N, scores_N, max_fpr=1 - least_specificity))
 
 
 def roc_points(labels: Labels, scores: Scores) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -129,54 +163,9 @@ def roc_points(labels: Labels, scores: Scores) -> tuple[FloatArray, FloatArray, 
     Raises:
         SplitError: as `auc`.
     """
-    labels_N, scores_N = _checked(labels, scores)
+    labels_N, scores_N = checked(labels, scores)
     false_positive, true_positive, cutoffs = roc_curve(labels_N, scores_N, drop_intermediate=False)
     return false_positive, true_positive, cutoffs
-
-
-def youden_cutoff(labels: Labels, scores: Scores) -> float:
-    """Return the cut-off of largest sensitivity + specificity; of equal ones the laxer, which misses fewer cancers.
-
-    It lies halfway between two neighbouring scores, so that rounding does not turn a decision over.
-
-    Args:
-        labels: 0 or 1 of the *validation* images, (N,); on test images the figure would flatter.
-        scores: (N,).
-
-    Raises:
-        SplitError: as `auc`.
-
-    Source: Youden 1950.
-    """
-    false_positive, true_positive, cutoffs = roc_points(labels, scores)
-    index = np.round(true_positive - false_positive, 12)[1:]  # the first point calls nothing malignant
-    best = len(index) - int(np.argmax(index[::-1]))  # the last of the largest
-    chosen = float(cutoffs[best])
-    below = float(cutoffs[best + 1]) if best + 1 < len(cutoffs) else chosen
-    middle = (chosen + below) / 2
-    return middle if middle > below else chosen  # neighbours one rounding step apart have no middle
-
-
-def at_cutoff(labels: Labels, scores: Scores, cutoff: float) -> OperatingPoint:
-    """Return sensitivity and specificity of calling images malignant at `score >= cutoff`.
-
-    Raises:
-        SplitError: as `auc`.
-    """
-    labels_N, scores_N = _checked(labels, scores)
-    called_N = scores_N >= cutoff
-    malignant_N = labels_N == MALIGNANT
-    return OperatingPoint(
-        cutoff=float(cutoff),
-        sensitivity=proportion(int(called_N[malignant_N].sum()), int(malignant_N.sum())),
-        specificity=proportion(int((~called_N[~malignant_N]).sum()), int((~malignant_N).sum())),
-    )
-
-
-def proportion(hits: int, of: int) -> Proportion:
-    """Return hits / of with its 95% interval."""
-    low, high = wilson(hits, of)
-    return Proportion(value=hits / of, low=low, high=high, hits=hits, of=of)
 
 
 def wilson(hits: float, of: int) -> tuple[float, float]:
@@ -195,8 +184,12 @@ def wilson(hits: float, of: int) -> tuple[float, float]:
     return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
 
 
-def _checked(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """Return both as arrays, or raise SplitError where no ROC curve can be drawn."""
+def checked(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return both as arrays.
+
+    Raises:
+        SplitError: no ROC curve can be drawn of them; see `auc`.
+    """
     labels_N = np.asarray(labels, dtype=np.int64)
     scores_N = np.asarray(scores, dtype=np.float64)
     if labels_N.shape != scores_N.shape or labels_N.ndim != 1:
@@ -212,6 +205,13 @@ def _checked(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.int64], Flo
             "image of each class: use more images or another seed"
         )
     return labels_N, scores_N
+
+
+def _variance(right_M: FloatArray, right_B: FloatArray) -> float:
+    """Return DeLong's variance of a mean over both classes; NaN where one has a single image."""
+    if min(len(right_M), len(right_B)) < 2:
+        return float("nan")
+    return float(right_M.var(ddof=1) / len(right_M) + right_B.var(ddof=1) / len(right_B))
 
 
 def _midranks(values_N: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ from typing import Any
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results import page, paper_tables, quarantine
 from mammoflow.results.ensemble import ENSEMBLE
-from mammoflow.results.metrics import Proportion
+from mammoflow.results.operating_points import Proportion
 from mammoflow.results.report_inputs import ReportInputs
 from mammoflow.schema import SPLITS
 
