@@ -9,7 +9,7 @@ Next     jobs/score.py
 """
 
 from mammoflow import cli, lake, pipeline, recipes, tables, tracking
-from mammoflow.results import registered_model
+from mammoflow.results import promotion
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("report", config)
     model = artefacts.registered.summary()
-    registered_model.promote(tracking.uri(artefacts.lake), model["name"], model["version"], force=True)
+    promotion.promote(tracking.uri(artefacts.lake), model["name"], model["version"], force=True)
     summary = pipeline.summarise(artefacts)
     lake.write_json(lake.join(artefacts.lake.root, "summary.json"), summary)
     tables.show_data(artefacts.images, artefacts.patches)

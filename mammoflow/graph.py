@@ -11,6 +11,7 @@ patches are cut all the same, to be looked at.
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.config import Config, TrunkConfig
@@ -18,7 +19,7 @@ from mammoflow.data import releases
 from mammoflow.data.releases.listing import contents
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
-from mammoflow.results import starts
+from mammoflow.results import pool, starts
 from mammoflow.results.starts import Starts
 
 STAGES = (
@@ -70,6 +71,8 @@ class Artefacts:
     retrained: dict[str, Artefact]
     """By backbone, the patch classifiers of a second round."""
     search: Artefact
+    pool: list[dict[str, Any]]
+    """Candidates of other searches that the ensemble may take, see results.pool."""
     ensemble: Artefact
     registered: Artefact
     evaluation: Artefact
@@ -119,7 +122,8 @@ def locate(config: Config, root: Lake) -> Artefacts:
     on = (trunks | retrained).values() if begun is None else (*used, begun.identity)
     tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
     search = root.artefact("search", name, *on, tops, config.image_training, config.search, seed)
-    chosen = root.artefact("ensemble", name, search, config.ensemble)
+    others = pool.find(config, root, images, search)
+    chosen = root.artefact("ensemble", name, search, config.ensemble, *[row["run_id"] for row in others])
     registered = root.artefact("registered", name, chosen, tracking.uri(root))
     evaluated = root.artefact("evaluation", name, chosen)
     return Artefacts(
@@ -133,6 +137,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
         mined=mined,
         retrained=retrained,
         search=search,
+        pool=others,
         ensemble=chosen,
         registered=registered,
         evaluation=evaluated,

@@ -20,10 +20,12 @@ from mammoflow.results import (
     contact_sheet,
     ensemble,
     evaluation,
+    model_card,
     qc,
     registered_model,
     report,
     search_figures,
+    selection,
     starts,
     summary,
 )
@@ -32,6 +34,9 @@ from mammoflow.training import inputs, mining, trunks, tuning
 
 _ON_MODELS = frozenset(("trunks", "mined", "retrained", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
+
+_DECISIVE = ("images", "search")
+"""Stages whose outcome decides what follows: which images could not be used; beside whom candidates stand."""
 
 _JOBS = {
     "phantoms": "ingest",
@@ -71,7 +76,8 @@ def ensure(stage: str, config: Config) -> Artefacts:
             _build(name, artefacts)
         if name == "images":
             _check_quarantine(artefacts)
-            artefacts = locate(artefacts.config, artefacts.lake)  # what could not be used decides what follows
+        if name in _DECISIVE:
+            artefacts = locate(artefacts.config, artefacts.lake)
     return artefacts
 
 
@@ -249,40 +255,41 @@ def _build_search(a: Artefacts) -> Built:
     found = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
     picture = search_figures.search(found["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
     lake.write_bytes(a.search.file(SEARCH_PICTURE), picture)
-    tracking.Tracker.open(a.lake, tuning.EXPERIMENT).attach(found["run_id"], SEARCH_PICTURE, picture)
+    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(found["run_id"], SEARCH_PICTURE, picture)
     return [(a.search, found)]
 
 
 def _build_ensemble(a: Artefacts) -> Built:
-    ranking = a.search.summary()["ranking"]
+    ranking = [*a.search.summary()["ranking"], *a.pool]
     scores = evaluation.score_split(
         _finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
     )
-    chosen = ensemble.choose(scores, ranking, a.config.ensemble)
+    by_rule = selection.choose_each(scores, ranking, a.config.ensemble)
+    chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(a.ensemble.file("val.parquet"), scores)
-    lake.write_json(a.ensemble.file("ensemble.json"), ensemble.to_dict(chosen))
+    lake.write_json(a.ensemble.file("ensembles.json"), {rule: ensemble.to_dict(each) for rule, each in by_rule.items()})
     return [(a.ensemble, {"members": list(chosen.names), "val_auc": chosen.val_auc})]
 
 
 def _build_registered(a: Artefacts) -> Built:
     chosen = load_ensemble(a)
-    folders = {name: a.search.file("candidates", name, "best") for name in chosen.names}
-    card = {
-        "config": lake.science(a.config),
+    scores = lake.read_table(a.ensemble.file("val.parquet"))
+    begun = a.starts.name if a.starts else None
+    card = model_card.facts(a.config, a.images, code=tracking.code_tags(), started_from=begun)
+    card |= {
+        "validation": model_card.validation(scores, chosen, a.config.ensemble.cutoff),
         "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in STAGES},
-        "phantoms": a.config.source is None,
-        "started_from": a.starts and a.starts.name,
-        "intended_use": "research; not a medical device",
     }
     uri = tracking.uri(a.lake)
     version = registered_model.register(
         uri,
         chosen,
-        folders,
+        _finished(a),
         card,
         a.config.ensemble.model_name,
         a.config.images,
         precision=a.config.image_training.precision,
+        validation=ensemble.average(scores, chosen),
     )
     return [
         (a.registered, {"tracking_uri": tracking.public(uri), "name": a.config.ensemble.model_name, "version": version})
@@ -309,14 +316,21 @@ def _build_report(a: Artefacts) -> Built:
 
 
 def _finished(a: Artefacts) -> dict[str, str]:
-    """Return the model folders of the candidates that went through both stages."""
+    """Return the model folders of the candidates that went through both stages, and of those from elsewhere."""
     ranking = a.search.summary()["ranking"]
-    return {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
+    own = {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
+    return own | {row["name"]: row["folder"] for row in a.pool}
 
 
 def load_ensemble(a: Artefacts) -> ensemble.Ensemble:
-    """Return the ensemble that was chosen on validation."""
-    return ensemble.from_dict(lake.read_json(a.ensemble.file("ensemble.json")))
+    """Return the ensemble that was chosen on validation by the config's rule."""
+    return load_ensembles(a)[a.config.ensemble.rule]
+
+
+def load_ensembles(a: Artefacts) -> dict[str, ensemble.Ensemble]:
+    """Return what each rule chose on validation."""
+    by_rule = lake.read_json(a.ensemble.file("ensembles.json"))
+    return {rule: ensemble.from_dict(values) for rule, values in by_rule.items()}
 
 
 def summarise(a: Artefacts) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
 from mammoflow.results import quarantine
+from mammoflow.results.promotion import Move
 from mammoflow.results.report_inputs import SEARCH_PICTURE
 from mammoflow.schema import SPLITS
 
@@ -173,6 +174,18 @@ def show_scoring(model: str, lake: str | None) -> None:
     """Print the command that scores images with a model's champion; the user fills in what is in capitals."""
     named = ["--lake", lake] if lake else []
     show_command("score", "--model", f"models:/{model}@champion", "--images", "FOLDER", "--out", "FILE.parquet", *named)
+
+
+def show_moves(name: str, moves: Sequence[Move]) -> None:
+    """Print moves of a registered model's champion, and what was compared."""
+    rows = []
+    for move in moves:
+        found = move.difference
+        compared = f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})" if found else "-"
+        kind = "forced promotion" if move.forced else move.kind
+        rows.append([move.at, kind, move.replaced or "none", move.version, compared, move.by])
+    columns = ["when", "what", "from version", "to", "val AUC, new - old (95%)", "by"]
+    show(f"Champion of {name}", columns, rows)
 
 
 def show_probabilities(rows: Sequence[Mapping[str, Any]], folder: str) -> None:

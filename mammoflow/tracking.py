@@ -125,13 +125,24 @@ def check_registry(tracking_uri: str) -> None:
         )
 
 
+SEARCHES = "top-layers"
+"""MLflow experiment of searches: one parent run each, one child a candidate."""
+
 WEIGHTS_TAG = "weights"
 """Tag of a run: the file in the lake where its best weights are, once it is over."""
 
 STATE_TAG = "state"
 """Tag of a candidate's run: finished, pruned at which epoch, or failed and why."""
 
+FINISHED = "finished"
+"""State of a candidate that went through both stages."""
+
+BEST_METRIC = "best_val_auc"
+"""Metric of a candidate's run that is over: its best validation AUC."""
+
 _LONGEST_TAG = 5000
+
+_MOST = 1000  # runs that a search returns
 
 _RUN = "runs:/"
 
@@ -158,6 +169,10 @@ def weights_of(lake: Lake, weights: str | None) -> str | None:
             f"{weights} has no weights; give the run of a patch classifier or of a whole-image candidate"
         )
     return str(tags[WEIGHTS_TAG])
+
+
+def _equal(params: Mapping[str, str]) -> list[str]:
+    return [f"params.{name} = '{value}'" for name, value in params.items()]
 
 
 PLACE_TAG = "place"
@@ -263,6 +278,28 @@ class Tracker:
         """Return the steps at which a run has a metric."""
         with _answering(self.tracking_uri):
             return {int(point.step) for point in self.client.get_metric_history(run_id, metric)}
+
+    def finished(self, params: Mapping[str, str], *, apart_from: str, most: int) -> list[dict[str, str]]:
+        """Return params and tags, and the id under `run_id`, of candidates that went through both stages.
+
+        Args:
+            params: values that their runs have.
+            apart_from: the artefact, as in PLACE_TAG, whose own candidates are left out.
+            most: how many at most, best validation AUC first.
+        """
+        wanted = [f"tags.{STATE_TAG} = '{FINISHED}'", f"tags.{PLACE_TAG} != '{apart_from}'"]
+        return self._search([*_equal(params), *wanted], f"metrics.{BEST_METRIC} DESC", most)
+
+    def search(self, params: Mapping[str, str], *, status: str) -> list[dict[str, str]]:
+        """Return params and tags, and the id as `run_id`, of runs with these params and this status, newest first."""
+        return self._search([*_equal(params), f"attributes.status = '{status}'"], "attributes.start_time DESC", _MOST)
+
+    def _search(self, wanted: list[str], order: str, most: int) -> list[dict[str, str]]:
+        with _answering(self.tracking_uri):
+            runs = self.client.search_runs(
+                [self.experiment_id], " and ".join(wanted), order_by=[order], max_results=most
+            )
+        return [{**run.data.params, **run.data.tags, "run_id": str(run.info.run_id)} for run in runs]
 
     def attach(self, run_id: str, name: str, data: bytes) -> None:
         """Keep a file with a run, which may be closed."""

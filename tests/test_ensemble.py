@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from mammoflow.config import EnsembleConfig
-from mammoflow.errors import LakeError, SplitError
-from mammoflow.results import ensemble, metrics
+from mammoflow.errors import ConfigError, LakeError, SplitError
+from mammoflow.results import ensemble, metrics, selection
 from mammoflow.schema import SCORES
 
 RANKING = [
@@ -40,7 +40,7 @@ def val_scores(split="val"):
 
 
 def test_the_best_of_each_kind_is_averaged_and_cut_by_youden():
-    chosen = ensemble.choose(val_scores(), RANKING, EnsembleConfig())
+    chosen = selection.choose(val_scores(), RANKING, EnsembleConfig())
     assert chosen.names == (NAMES[0], NAMES[2])
     assert [member.kind for member in chosen.members] == ["Resnet-VGG", "VGG-VGG"]
     mean = np.array([0.2, 0.2, 0.35, 0.425, 0.4, 0.85])
@@ -59,18 +59,18 @@ def test_no_row_of_another_split_takes_part_in_the_choice(other):
     one_row_too_many = pa.concat_tables([val_scores(), val_scores(other).slice(0, 1)])
     for table in (val_scores(other), one_row_too_many, val_scores().slice(0, 0)):
         with pytest.raises(SplitError, match="chosen on 'val' alone"):
-            ensemble.choose(table, RANKING, EnsembleConfig())
+            selection.choose(table, RANKING, EnsembleConfig())
 
 
 def test_the_choice_does_not_depend_on_the_order_of_rows():
     shuffled = val_scores().take(np.random.default_rng(0).permutation(18))
-    assert ensemble.choose(shuffled, RANKING[::-1], EnsembleConfig()) == ensemble.choose(
+    assert selection.choose(shuffled, RANKING[::-1], EnsembleConfig()) == selection.choose(
         val_scores(), RANKING, EnsembleConfig()
     )
 
 
 def test_json_keeps_every_digit():
-    chosen = ensemble.choose(val_scores(), RANKING, EnsembleConfig())
+    chosen = selection.choose(val_scores(), RANKING, EnsembleConfig())
     assert ensemble.from_dict(json.loads(json.dumps(ensemble.to_dict(chosen)))) == chosen
     with pytest.raises(LakeError, match="no ensemble of this version"):
         ensemble.from_dict({"members": []})
@@ -78,8 +78,8 @@ def test_json_keeps_every_digit():
 
 def test_scores_that_do_not_fit_together_are_refused():
     with pytest.raises(LakeError, match="which the search's ranking lacks"):
-        ensemble.choose(val_scores(), RANKING[:2], EnsembleConfig())
-    chosen = ensemble.choose(val_scores(), RANKING, EnsembleConfig())
+        selection.choose(val_scores(), RANKING[:2], EnsembleConfig())
+    chosen = selection.choose(val_scores(), RANKING, EnsembleConfig())
     with pytest.raises(LakeError, match="score every member on the same split"):
         ensemble.average(val_scores().slice(0, 17), chosen)
 
@@ -98,6 +98,63 @@ def test_summarise_gives_plain_and_averaged_figures():
 def test_heatmap_rows_are_averaged_only_where_nothing_else_is_there():
     heatmap = {"name": "resnet18-max", "kind": "Resnet-Instances", "backbone": "resnet18", "top_layers": "max"}
     best = scores_table("resnet18-max", "val", [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], LABELS)
-    chosen = ensemble.choose(pa.concat_tables([val_scores(), best]), [*RANKING, heatmap], EnsembleConfig())
+    chosen = selection.choose(pa.concat_tables([val_scores(), best]), [*RANKING, heatmap], EnsembleConfig())
     assert chosen.names == (NAMES[0], NAMES[2])
-    assert ensemble.choose(best, [heatmap], EnsembleConfig()).names == ("resnet18-max",)
+    assert selection.choose(best, [heatmap], EnsembleConfig()).names == ("resnet18-max",)
+
+
+def test_greedy_takes_what_raises_the_mean_again_and_again():
+    rng = np.random.default_rng(0)
+    labels = [n % 2 for n in range(200)]
+    logits = np.array(labels) + rng.normal(0, 1, (3, 200))
+    names = ["best", "helper", "useless"]
+    # The helper is right where the best is wrong; the useless one says nothing.
+    values = [logits[0], 0.7 * logits[1], rng.normal(0, 1, 200)]
+    scores = {name: list(1 / (1 + np.exp(-logit))) for name, logit in zip(names, values, strict=True)}
+    table = pa.concat_tables([scores_table(name, "val", scores[name], labels) for name in names])
+    ranking = [{"name": name, "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": name} for name in names]
+    by_rule = selection.choose_each(table, ranking, EnsembleConfig())
+    greedy, kinds = by_rule["greedy"], by_rule["best_of_kinds"]
+    assert kinds.names == ("best",)
+    assert set(greedy.names) >= {"best", "helper"}
+    assert greedy.val_auc > kinds.val_auc
+    times = {member.name: member.times for member in greedy.members}
+    assert min(times["best"], times["helper"]) > times.get("useless", 0)
+    weighted = sum(n * np.array(ensemble.columns(ensemble.rows_of(table, name))[1]) for name, n in times.items())
+    mean = ensemble.average(table, greedy)["score_tta"].to_numpy()
+    np.testing.assert_allclose(mean, weighted / sum(times.values()))
+    members = np.stack([ensemble.columns(ensemble.rows_of(table, name))[1] for name in greedy.names], axis=1)
+    score, probability, malignant = ensemble.decide(members, greedy)
+    np.testing.assert_allclose(score, mean)
+    assert (malignant == (mean >= greedy.cutoff)).all()
+    np.testing.assert_allclose(probability, greedy.calibration.apply(mean))
+    only = selection.choose(table, ranking, EnsembleConfig(rule="greedy", pool_size=1))
+    assert (only.names, only.members[0].times) == (("best",), 1)
+
+
+def test_greedy_by_hand():
+    # Pairs ranked right: A 3 of 4, B 3 of 4, their mean all; a third round can't better it.
+    labels = [0, 0, 1, 1]
+    table = pa.concat_tables(
+        [scores_table("A", "val", [0.1, 0.5, 0.4, 0.9], labels), scores_table("B", "val", [0.5, 0.1, 0.9, 0.4], labels)]
+    )
+    ranking = [{"name": name, "kind": "max", "backbone": "resnet18", "top_layers": name} for name in "AB"]
+    chosen = selection.choose(table, ranking, EnsembleConfig(rule="greedy"))
+    assert [(member.name, member.times) for member in chosen.members] == [("A", 1), ("B", 1)]
+    assert chosen.val_auc == 1
+
+
+def test_settings_of_the_choice_are_checked():
+    for rule in ("youden", "sensitivity=0.9", "specificity=0.8"):
+        assert EnsembleConfig(cutoff=rule).cutoff_rule[0] == rule.partition("=")[0]
+    for wrong in ("best", "sensitivity", "sensitivity=2", "specificity=", "youden=1"):
+        with pytest.raises(ConfigError, match=r"sensitivity=0\.9"):
+            EnsembleConfig(cutoff=wrong)
+    with pytest.raises(ConfigError, match="rounds"):
+        EnsembleConfig(rounds=0)
+
+
+def test_the_operating_point_follows_its_rule():
+    chosen = selection.choose(val_scores(), RANKING, EnsembleConfig(cutoff="specificity=0.6"))
+    assert chosen.val_specificity >= 0.6
+    assert chosen.val_sensitivity == 1

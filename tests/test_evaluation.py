@@ -1,5 +1,8 @@
 """Scores tables from real shards and models in Ray tasks, and the lock on the test split."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.compute as pc
 import pytest
@@ -10,7 +13,7 @@ from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import ensemble, evaluation, predictor
+from mammoflow.results import ensemble, evaluation, predictor, selection
 from mammoflow.schema import SCORES
 
 
@@ -45,9 +48,9 @@ def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
 def test_bf16_scores_are_those_of_the_predictor_in_bf16(made, val_scores, ray_cluster, tmp_path):
     images, precision = made.config.images, "bf16"
     scores = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision=precision)
-    frozen = ensemble.choose(scores, made.ranking, EnsembleConfig())
+    frozen = selection.choose(scores, made.ranking, EnsembleConfig())
     about = predictor.About(ensemble=frozen, images=images, precision=precision, card={})
-    predictor.write_folder(str(tmp_path), about, made.folders)
+    predictor.write_folder(str(tmp_path), about, made.folders, ensemble.average(scores, frozen))
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "pixels"]).sort_by("image_id")
     films = films.filter(pc.equal(films["split"], "val"))
     members = predictor.read_folder(str(tmp_path)).score(films["pixels"].combine_chunks().to_numpy_ndarray())
@@ -68,10 +71,25 @@ def test_the_test_split_stays_closed_until_the_ensemble_is_frozen(made, val_scor
             evaluation.patch_accuracy(
                 made.trunk.file("best"), made.patches, "test", compute, precision="fp32", ensemble=locked
             )
-    frozen = ensemble.choose(val_scores, made.ranking, EnsembleConfig())
+    frozen = selection.choose(val_scores, made.ranking, EnsembleConfig())
     scores = evaluation.score_split(made.folders, made.images, "test", compute, precision="fp32", ensemble=frozen)
     assert set(scores["split"].to_pylist()) == {"test"}
     assert scores.num_rows == 2 * FILMS["test"]
+
+
+def test_the_choice_is_the_same_where_no_test_image_exists(made, val_scores, tmp_path):
+    """The code that selects can't have read the test split: it works on a copy of the lake that lacks it."""
+    shutil.copytree(made.images.url, tmp_path / "images")
+    for shard in (tmp_path / "images" / "shards").glob("test-*"):
+        shard.unlink()
+    without = replace(made.images, url=str(tmp_path / "images"))
+    scores = evaluation.score_split(made.folders, without, "val", made.config.compute, precision="fp32")
+    choice = selection.choose_each(scores, made.ranking, EnsembleConfig())
+    assert choice == selection.choose_each(val_scores, made.ranking, EnsembleConfig())
+    with pytest.raises(LakeError, match="no shard of split 'test'"):
+        evaluation.score_split(
+            made.folders, without, "test", made.config.compute, precision="fp32", ensemble=choice["greedy"]
+        )
 
 
 def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):

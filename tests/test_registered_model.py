@@ -1,9 +1,15 @@
 """The registered model: packed without pickles, loaded by a stranger, promoted by rule."""
 
+import base64
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +20,14 @@ import pandas as pd
 import pytest
 import torch
 from made_lake import make
+from registering import members, register
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import registered_model
-from mammoflow.results.ensemble import Ensemble, Member
+from mammoflow.results import promotion, registered_model
+from mammoflow.results.ensemble import Ensemble
 
 NAME = "mammo-test"
 
@@ -48,10 +55,8 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def frozen(made):
-    rows = [row for row in made.ranking if row["survived"]]
-    members = tuple(Member(**{key: row[key] for key in Member.__slots__}) for row in rows)
     return Ensemble(
-        members=members,
+        members=members(made),
         cutoff=0.5,
         val_images=10,
         val_auc=0.8,
@@ -77,11 +82,8 @@ def films(made, tmp_path_factory):
 def registry(made, frozen, tmp_path_factory):
     """Tracking URI of a registry whose version 1 is the champion."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
-    images = made.config.images
-    assert (
-        registered_model.register(uri, frozen, made.folders, {"phantoms": True}, NAME, images, precision="fp32") == "1"
-    )
-    assert registered_model.promote(uri, NAME) == "1"
+    assert register(made, uri, frozen, NAME) == "1"
+    assert promotion.promote(uri, NAME).version == "1"
     return uri
 
 
@@ -109,6 +111,66 @@ def test_a_stranger_gets_the_offline_scores(made, frozen, films, registry, tmp_p
     assert not {"ray", "mammoflow.training", "mammoflow.pipeline"} & set(seen["modules"])
 
 
+def test_the_card_says_where_it_comes_from_and_what_it_is_for(frozen, registry):
+    client = mlflow.MlflowClient(registry, registry)
+    card = (Path(client.get_model_version(NAME, "1").source) / "README.md").read_text()
+    assert card.startswith(f"# {NAME}\n\n**Trained on synthetic images")
+    for name in frozen.names:
+        assert f"| {name} |" in card
+    for part in ("## Use", "Not a medical device", "AUC (interval by patient)", "| val |", "protocol paper", "Licence"):
+        assert part in card
+    assert "{" not in card
+
+
+def test_the_server_of_mlflow_answers_with_an_image(made, frozen, films, registry, tmp_path):
+    """As `mlflow models serve` runs it: a film goes in over HTTP, the offline scores come back."""
+    paths, pixels = films
+    score = offline(made, frozen, pixels).mean(axis=1)
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--model-uri", f"models:/{NAME}@champion"]
+    env = {**os.environ, "MLFLOW_TRACKING_URI": registry, "OMP_NUM_THREADS": "1"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/ping", server)
+        records = [{"image": base64.b64encode(Path(path).read_bytes()).decode()} for path in paths]
+        rows = ask(f"{address}/invocations", {"dataframe_records": records})["predictions"]
+        np.testing.assert_allclose([row["score"] for row in rows], score, atol=1e-6)
+        assert [row["malignant"] for row in rows] == (score >= frozen.cutoff).tolist()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(f"{address}/invocations", {"dataframe_records": [{"image": base64.b64encode(b"no film").decode()}]})
+        assert "neither DICOM" in refused.value.read().decode()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url, server):
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert server.poll() is None, "the server ended"
+            time.sleep(0.25)
+    raise AssertionError(f"{url} did not answer within a minute")
+
+
+def ask(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
 def test_the_package_holds_code_and_data_but_no_pickle(frozen, registry):
     client = mlflow.MlflowClient(registry, registry)
     source = Path(client.get_model_version(NAME, "1").source)
@@ -133,8 +195,7 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     name = "timm-resnet10t-8x1-8x1"
     lake.write_folder(str(tmp_path / name), model_files.to_files(model))
     one = replace(frozen, members=(replace(frozen.members[0], name=name, backbone="timm:resnet10t"),))
-    images = made.config.images
-    registered_model.register(registry, one, {name: str(tmp_path / name)}, {}, "mammo-timm", images, precision="fp32")
+    register(made, registry, one, "mammo-timm", folders={name: str(tmp_path / name)})
     for version, wanted in (("mammo-timm", True), (NAME, False)):
         source = mlflow.MlflowClient(registry, registry).get_model_version(version, "1").source
         assert ("timm==" in (Path(source) / "requirements.txt").read_text()) == wanted
@@ -151,42 +212,35 @@ def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
     from_array, from_file = model.predict([large]), model.predict([path])
     pd.testing.assert_frame_equal(from_array, from_file, check_exact=True)
     assert len(model.predict([])) == 0
+    data = Path(path).read_bytes()
+    for value in (data, base64.b64encode(data).decode()):
+        pd.testing.assert_frame_equal(model.predict(pd.DataFrame({"image": [value]})), from_file, check_exact=True)
+    with pytest.raises(ConfigError, match="is no base64"):
+        model.predict(pd.DataFrame({"image": ["film.dcm"]}))
     with pytest.raises(DecodeError, match="times 257"):
         model.predict([large.astype(np.uint8)])
-    with pytest.raises(ConfigError, match="none is `path`"):
+    with pytest.raises(ConfigError, match="one must be `path` or `image`"):
         model.predict(pd.DataFrame({"file": [path]}))
     with pytest.raises(ConfigError, match="can't be read"):
         model.predict(path)
 
 
-def test_promotion_takes_the_first_and_then_only_what_is_not_lower(made, frozen, registry):
-    images = made.config.images
-    for val_auc, version in ((0.79, "2"), (0.81, "3")):
-        other = replace(frozen, val_auc=val_auc)
-        assert registered_model.register(registry, other, made.folders, {}, NAME, images, precision="fp32") == version
-    with pytest.raises(TrackingError, match=r"0\.7900, the champion, version 1, 0\.8000"):
-        registered_model.promote(registry, NAME, "2")
-    assert registered_model.describe(registry, f"models:/{NAME}@champion").version == "1"
-    assert registered_model.promote(registry, NAME) == "3"  # the candidate
-    assert registered_model.promote(registry, NAME, "1", force=True) == "1"
-
-
-def test_describe_needs_no_weights(frozen, registry):
+def test_describe_needs_no_weights(made, frozen, registry):
     about = registered_model.describe(registry, f"models:/{NAME}@champion")
     assert (about.name, about.version, about.uri) == (NAME, "1", f"models:/{NAME}/1")
     assert about.ensemble == frozen
-    assert about.card == {"phantoms": True}
+    assert about.card["phantoms"]
+    assert about.card["data"]["images"] == made.images.fingerprint
     assert "champion" in about.aliases
 
 
 def test_what_can_not_be_registered_or_found(made, frozen, registry):
+    larger = replace(made.config, images=ImageConfig(height=320, width=256))
     with pytest.raises(LakeError, match="choose members from one search"):
-        registered_model.register(
-            registry, frozen, made.folders, {}, NAME, ImageConfig(height=320, width=256), precision="fp32"
-        )
+        register(replace(made, config=larger), registry, frozen, NAME)
     trunk_as_member = dict.fromkeys(frozen.names, made.trunk.file("best"))
     with pytest.raises(LakeError, match="patch classifier"):
-        registered_model.register(registry, frozen, trunk_as_member, {}, NAME, made.config.images, precision="fp32")
+        register(made, registry, frozen, NAME, folders=trunk_as_member)
     for uri in ("models:/absent@champion", f"models:/{NAME}@nobody", f"models:/{NAME}/99"):
         with pytest.raises(TrackingError, match=f"is not registered.*{NAME}"):
             registered_model.load(registry, uri)
@@ -194,7 +248,7 @@ def test_what_can_not_be_registered_or_found(made, frozen, registry):
         with pytest.raises(TrackingError, match="names no registered model"):
             registered_model.describe(registry, uri)
     with pytest.raises(TrackingError):
-        registered_model.promote(registry, "absent")
+        promotion.promote(registry, "absent")
 
 
 def test_the_decoders_that_reading_a_film_imports_are_among_the_packages_of_a_model():

@@ -13,7 +13,7 @@ from made_lake import BACKBONE, make
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.results import ensemble, page, paper_tables, report, report_tables
+from mammoflow.results import ensemble, page, paper_tables, report, report_tables, selection
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.schema import SCORES
 
@@ -68,7 +68,7 @@ def inputs_of(made):
         search=made.search,
         val_scores=val,
         test_scores=scores(made, "test", 2),
-        ensemble=ensemble.choose(val, made.ranking, EnsembleConfig()),
+        ensemble=selection.choose(val, made.ranking, EnsembleConfig()),
         registered={"name": "mammoflow", "version": "3"},
         patch_accuracy={BACKBONE: accuracy},
         seconds={"images": 12.0, "search": 100.5},

@@ -5,11 +5,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_lake import make
+from registering import register
 from small_dicom import breast, dicom
 
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import SourceError, TrackingError
-from mammoflow.results import ensemble, evaluation, registered_model, scoring
+from mammoflow.results import evaluation, registered_model, scoring, selection
 
 NAME = "mammo-score"
 
@@ -23,8 +24,8 @@ def made(tmp_path_factory):
 def registry(made, ray_cluster, tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
     val = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision="fp32")
-    frozen = ensemble.choose(val, made.ranking, EnsembleConfig())
-    registered_model.register(uri, frozen, made.folders, {}, NAME, made.config.images, precision="fp32")
+    frozen = selection.choose(val, made.ranking, EnsembleConfig())
+    register(made, uri, frozen, NAME, val)
     return uri
 
 

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from made_lake import make
+from registering import members, register
 
 from mammoflow import graph, lake, pipeline, recipes
 from mammoflow.config import ComputeConfig, Config, EnsembleConfig, ImageConfig, ImageTrainingConfig, StageConfig
 from mammoflow.errors import ConfigError, LakeError, SpecError, TrackingError
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import registered_model, starts
-from mammoflow.results.ensemble import Ensemble, Member
+from mammoflow.results import promotion, starts
+from mammoflow.results.ensemble import Ensemble
 from mammoflow.training import tuning
 
 NAME = "of-elsewhere"
@@ -29,13 +30,11 @@ def made(tmp_path_factory):
 def store(made) -> Lake:
     """A lake whose registry holds two members as version 1, the champion."""
     folder = made.search.url.split("/search/")[0]
-    rows = [row for row in made.ranking if row["survived"]]
-    members = tuple(Member(**{key: row[key] for key in Member.__slots__}) for row in rows)
     figures = {"val_images": 10, "val_auc": 0.8, "val_ci95": (0.7, 0.9), "val_sensitivity": 0.8, "val_specificity": 0.7}
-    frozen = Ensemble(members=members, cutoff=0.5, **figures)
+    frozen = Ensemble(members=members(made), cutoff=0.5, **figures)
     uri = f"sqlite:///{folder}/mlflow/mlflow.db"
-    registered_model.register(uri, frozen, made.folders, {}, NAME, made.config.images, precision="fp32")
-    registered_model.promote(uri, NAME)
+    register(made, uri, frozen, NAME)
+    promotion.promote(uri, NAME)
     return Lake(folder)
 
 

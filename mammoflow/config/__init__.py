@@ -11,6 +11,7 @@ Units stand in each field's docstring. Sizes are height x width, rows x columns 
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
 from mammoflow.config.fields import how, require
@@ -46,8 +47,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleConfig:
-    """How members and the operating point are chosen, on validation only."""
+    """How members, operating point and calibration are chosen, on validation only."""
 
+    rule: Literal["best_of_kinds", "greedy"] = "best_of_kinds"
+    """Members: the best of each kind, as in the paper; or greedily those that raise the mean's AUC most, one after the
+    other, again and again. What the other rule would choose is in the report."""
+    pool: Literal["search", "all"] = "search"
+    """Who may be a member: finished candidates of this search; or also those of earlier searches on the same data and
+    splits, whatever their settings."""
+    pool_size: int = 20
+    """Most candidates that are scored from elsewhere and that the greedy rule takes from, the best by validation."""
+    rounds: int = 20
+    """Most members of the greedy rule, counted with repeats."""
+    calibration: Literal["best", "none", "temperature", "logistic", "isotonic"] = "best"
+    """From score to probability: the one of least loss on women that it was not fitted to, or always this one."""
     cutoff: str = "youden"
     """Operating point: `youden`, the cut-off of largest sensitivity + specificity; or `sensitivity=0.9` or
     `specificity=0.9`, at which that side is no less and the other is best."""
@@ -55,7 +68,9 @@ class EnsembleConfig:
     """Name of the registered model."""
 
     def __post_init__(self) -> None:
-        """Refuse a rule that there is not."""
+        """Refuse a rule that there is not, and an empty choice."""
+        for name in ("pool_size", "rounds"):
+            require(getattr(self, name) >= 1, f"ensemble.{name}", getattr(self, name), "at least 1", "give it more")
         name, least = self.cutoff_rule
         known = self.cutoff == "youden" or (name in ("sensitivity", "specificity") and 0 < least < 1)
         right = "youden, sensitivity=S or specificity=S, with S between 0 and 1"

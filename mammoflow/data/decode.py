@@ -44,19 +44,33 @@ class Decoded:
 
 
 def load_image(path: str, images: ImageConfig) -> Decoded:
-    """Read, decode and reduce one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
+    """Read, decode and reduce one image file; see `decode_bytes`.
 
     Args:
         path: local path or URL.
         images: the target size and fit.
 
     Raises:
-        DecodeError: the file is absent, damaged, of another format, in colour, of several frames, without pixels,
-            too large, or constant.
+        DecodeError: the file is absent or can't be read, or as in `decode_bytes`.
+    """
+    return decode_bytes(path, image_files.fetch(path), images)
+
+
+def decode_bytes(path: str, data: bytes, images: ImageConfig) -> Decoded:
+    """Decode and reduce the bytes of one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
+
+    Args:
+        path: what errors call it.
+        data: the file's bytes.
+        images: the target size and fit.
+
+    Raises:
+        DecodeError: the file is damaged, of another format, in colour, of several frames, without pixels, too large, or
+            constant.
 
     Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 8 (encoding); paper, methods (reduction to 1152x896).
     """
-    raw = image_files.read(path, images)
+    raw = image_files.parse(path, data, images)
     pixels_hw, largest = raw.pixels, raw.largest
     lowest, highest = int(pixels_hw.min()), int(pixels_hw.max())
     if lowest == highest:

@@ -39,17 +39,24 @@ _NOBODY = Identity(patient_id=None, laterality=None, view=None, vendor=None)
 
 
 def read(path: str, images: ImageConfig) -> Raw:
-    """Read one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
+    """Read one image file: `parse` what `fetch` returns."""
+    return parse(path, fetch(path), images)
+
+
+def parse(path: str, data: bytes, images: ImageConfig) -> Raw:
+    """Read the bytes of one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
 
     Args:
-        path: local path or URL.
+        path: what errors call it.
+        data: the file's bytes.
         images: its intensity policy and window are used here.
 
     Raises:
-        DecodeError: the file is absent, damaged, of another format, in colour, of several frames, without pixels, too
-            large, or no mammogram; or it has no window where the policy asks for one.
+        DecodeError: the file is damaged, of another format, in colour, of several frames, without pixels, too large, or
+            no mammogram; or it has no window where the policy asks for one.
     """
-    data = _bytes(path)
+    if not data:
+        raise DecodeError(f"{path}: the file is empty; fetch it again")
     if data[128:132] == b"DICM":
         return dicom_files.read(path, data, images)
     if data.startswith(_OTHER_FORMATS):
@@ -59,7 +66,15 @@ def read(path: str, images: ImageConfig) -> Raw:
     )
 
 
-def _bytes(path: str) -> bytes:
+def fetch(path: str) -> bytes:
+    """Return the bytes of a file.
+
+    Args:
+        path: local path or URL.
+
+    Raises:
+        DecodeError: it is absent, too large or can't be read.
+    """
     try:
         fs, inner = lake.filesystem(path)
         with fs.open_input_file(inner) as stream:
@@ -70,8 +85,6 @@ def _bytes(path: str) -> bytes:
         raise DecodeError(f"{path}: no such file; fetch it") from error
     except (OSError, pa.ArrowException) as error:
         raise DecodeError(f"{path}: can't be read ({error}); check permissions and the disk") from error
-    if not data:
-        raise DecodeError(f"{path}: the file is empty; fetch it again")
     return data
 
 

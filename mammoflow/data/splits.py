@@ -18,12 +18,29 @@ from sklearn.model_selection import train_test_split
 from mammoflow import lake
 from mammoflow.config import SplitConfig
 from mammoflow.errors import SplitError
+from mammoflow.lake import Artefact
 from mammoflow.schema import MALIGNANT, SPLITS
 
 INBREAST_TEST = 0.30
 """Share of patients in test under `70-30` [0-1]. Source: paper, 2.2."""
 
+PUBLISHED = "splits.csv"
+"""File of an images artefact: who is in which split (`manifest`)."""
+
 _MANIFEST = ("patient_id", "split")
+
+
+def same_data(images: Artefact) -> dict[str, str]:
+    """Return what runs have in common whose validation scores can be set side by side: images, and who is in a split.
+
+    Args:
+        images: a finished images artefact.
+
+    Raises:
+        LakeError: it lacks its splits.
+    """
+    splits = lake.fingerprint(lake.read_bytes(images.file(PUBLISHED)).hex())
+    return {"images": images.fingerprint, "splits": splits}
 
 
 def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:

@@ -1,13 +1,12 @@
-"""Choose the members of the ensemble and its cut-off on validation, freeze both, and average. No Ray, MLflow, torch.
+"""The ensemble, frozen: members, cut-off, calibration; averages and what they do to a split. No Ray, MLflow, torch.
 
-Nothing here can choose on test: `choose` refuses a table that holds a row of any other split than validation, and
-`evaluation` reads the test split only when it is handed the frozen `Ensemble`.
+selection.py chooses it, on validation alone; `evaluation` reads the test split only when it is handed one.
 
 Shape letters: N images, K members.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
-from mammoflow.results import metrics, operating_points
+from mammoflow.results import calibration, metrics, operating_points, resampling
+from mammoflow.results.calibration import Calibration
 from mammoflow.results.metrics import FloatArray
+from mammoflow.results.resampling import Resampling
 from mammoflow.schema import MALIGNANT, SCORES
 
 ENSEMBLE = "ensemble"
 """Name of the ensemble in the column `model` of a scores table."""
-CHOSEN_ON = "val"
-_KINDS = ("Resnet-Resnet", "Resnet-VGG", "VGG-VGG", "VGG-Resnet")
-"""Kinds of which the paper averages the best: convolutional top layers on either trunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +39,8 @@ class Member:
     """Its top-layer spec."""
     val_auc: float
     """Validation AUC of its flip-averaged scores."""
+    times: int = 1
+    """How often it counts in the mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class Ensemble:
     """Members and cut-off, chosen on validation and not to be changed afterwards."""
 
     members: tuple[Member, ...]
-    """Whose flip-averaged scores are averaged, each with equal weight."""
+    """Whose flip-averaged scores are averaged, each as many times as it says."""
     cutoff: float
     """The ensemble calls an image malignant at a mean score of at least this [0-1]."""
     val_images: int
@@ -62,6 +61,10 @@ class Ensemble:
     """At the cut-off, on validation [0-1]."""
     val_specificity: float
     """At the cut-off, on validation [0-1]."""
+    rule: str = "best_of_kinds"
+    """How members were chosen (`EnsembleConfig.rule`)."""
+    calibration: Calibration = field(default_factory=Calibration)
+    """From the mean score to a probability; fitted on validation."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,57 +72,21 @@ class Ensemble:
         return tuple(member.name for member in self.members)
 
 
-def choose(val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: EnsembleConfig) -> Ensemble:
-    """Choose the best candidate of each kind by validation AUC of the flip-averaged score, and the cut-off.
-
-    Args:
-        val_scores: schema.SCORES, rows of the validation split only, one for each candidate and image.
-        ranking: of every scored candidate at least `name`, `kind`, `backbone` and `top_layers`.
-        config: how the cut-off is chosen.
-
-    Raises:
-        SplitError: a row of another split, no rows, or one class only.
-        LakeError: a scored candidate that the ranking does not know, or candidates scored on different images.
-
-    Source: paper, results (mean of one model of each kind); chosen on validation, where the paper chose on test.
-    """
-    _refuse_other_splits(val_scores)
-    known = {str(row["name"]): row for row in ranking}
-    scored = pc.unique(val_scores["model"]).to_pylist()
-    if unknown := sorted(set(scored) - set(known)):
-        raise LakeError(
-            f"scores of {unknown}, which the search's ranking lacks; it has {sorted(known)}: score that search anew"
-        )
-    candidates = [_member(known[name], rows_of(val_scores, name)) for name in scored]
-    members = _best_of_each_kind(candidates)
-    means = _mean_scores(val_scores, tuple(member.name for member in members))
-    labels_N, scores_N = columns(means)
-    cutoff = operating_points.choose_cutoff(labels_N, scores_N, *config.cutoff_rule)
-    point = operating_points.at_cutoff(labels_N, scores_N, cutoff)
-    return Ensemble(
-        members=members,
-        cutoff=point.cutoff,
-        val_images=means.num_rows,
-        val_auc=metrics.auc(labels_N, scores_N),
-        val_ci95=metrics.auc_interval(labels_N, scores_N),
-        val_sensitivity=point.sensitivity.value,
-        val_specificity=point.specificity.value,
-    )
-
-
 def average(scores: pa.Table, ensemble: Ensemble) -> pa.Table:
-    """Return the ensemble's rows (schema.SCORES, model "ensemble"): plain means of the members' scores, image by image.
+    """Return the ensemble's rows (schema.SCORES, model "ensemble"): means of the members' scores, image by image.
 
     Raises:
         LakeError: a member without scores, or members scored on different images.
 
     Source: paper, methods (the plain mean of the members' flip-averaged scores).
     """
-    return _mean_scores(scores, ensemble.names)
+    return mean_scores(scores, ensemble.members)
 
 
 def summarise(scores: pa.Table) -> dict[str, dict[str, Any]]:
     """Return figures of each model of a one-split table: images, malignant, AUC and interval, plain and flip-averaged.
+
+    `ci95` and `ci95_tta` are DeLong's, `ci95_patients` is that of the flip-averaged AUC by bootstrap of patients.
 
     Raises:
         SplitError: rows of several splits, or one class only.
@@ -139,6 +106,7 @@ def summarise(scores: pa.Table) -> dict[str, dict[str, Any]]:
             "ci95": list(metrics.auc_interval(labels_N, plain_N)),
             "auc_tta": metrics.auc(labels_N, averaged_N),
             "ci95_tta": list(metrics.auc_interval(labels_N, averaged_N)),
+            "ci95_patients": list(resampling.interval(_resampling(rows).aucs(averaged_N))),
         }
     return figures
 
@@ -154,10 +122,19 @@ def performance(scores: pa.Table, ensemble: Ensemble) -> operating_points.Operat
     return operating_points.at_cutoff(labels_N, scores_N, ensemble.cutoff)
 
 
-def decide(members_NK: FloatArray, ensemble: Ensemble) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Return probability (N,) and decision (N,) from the members' flip-averaged scores (N, K), members in order."""
-    probability_N: FloatArray = members_NK.mean(axis=1)
-    return probability_N, probability_N >= ensemble.cutoff
+def decide(members_NK: FloatArray, ensemble: Ensemble) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    """Return what the ensemble says of images.
+
+    Args:
+        members_NK: the members' flip-averaged scores (N, K) [0-1], members in order.
+        ensemble: the frozen choice.
+
+    Returns:
+        score_N, the members' mean; probability_N, the calibrated score; malignant_N, bool: `score >= cutoff`.
+    """
+    times_K = [member.times for member in ensemble.members]
+    score_N: FloatArray = np.average(members_NK, axis=1, weights=times_K)
+    return score_N, ensemble.calibration.apply(score_N), score_N >= ensemble.cutoff
 
 
 def to_dict(ensemble: Ensemble) -> dict[str, Any]:
@@ -174,7 +151,8 @@ def from_dict(values: Mapping[str, Any]) -> Ensemble:
     try:
         members = tuple(Member(**member) for member in values["members"])
         low, high = values["val_ci95"]
-        return Ensemble(**{**values, "members": members, "val_ci95": (low, high)})
+        fitted = calibration.from_dict(values["calibration"])
+        return Ensemble(**{**values, "members": members, "val_ci95": (low, high), "calibration": fitted})
     except (KeyError, TypeError, ValueError) as error:
         raise LakeError(
             f"this is no ensemble of this version of mammoflow: {error}; choose and register it anew"
@@ -191,51 +169,24 @@ def columns(rows: pa.Table, score: str = "score_tta") -> tuple[npt.NDArray[np.in
     return rows["label"].to_numpy().astype(np.int64), rows[score].to_numpy()
 
 
-def _refuse_other_splits(scores: pa.Table) -> None:
-    splits = pc.unique(scores["split"]).to_pylist()
-    if splits != [CHOSEN_ON]:
-        raise SplitError(
-            f"scores of the splits {splits}; members and cut-off are chosen on {CHOSEN_ON!r} alone, so that test stays "
-            "untouched: pass the validation scores only"
-        )
-
-
-def _member(row: Mapping[str, Any], scores: pa.Table) -> Member:
-    labels_N, scores_N = columns(scores)
-    return Member(
-        name=str(row["name"]),
-        kind=str(row["kind"]),
-        backbone=str(row["backbone"]),
-        top_layers=str(row["top_layers"]),
-        val_auc=metrics.auc(labels_N, scores_N),
-    )
-
-
-def _best_of_each_kind(candidates: Sequence[Member]) -> tuple[Member, ...]:
-    """Return the best of each kind, kinds in alphabetical order; of equals the first by name.
-
-    Where there is any of the paper's four kinds, only these are averaged.
-    """
-    plain = [member for member in candidates if member.kind in _KINDS]
-    best: dict[str, Member] = {}
-    for member in sorted(plain or candidates, key=lambda member: (-member.val_auc, member.name)):
-        best.setdefault(member.kind, member)
-    return tuple(best[kind] for kind in sorted(best))
-
-
-def _mean_scores(scores: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Return the plain mean over these models, image by image, as rows of the model "ensemble"."""
-    tables = [rows_of(scores, name) for name in names]
+def mean_scores(scores: pa.Table, members: Sequence[Member]) -> pa.Table:
+    """Return the mean over some models, image by image, as rows of the model "ensemble"; see `average`."""
+    tables = [rows_of(scores, member.name) for member in members]
     images = tables[0]["image_id"]
-    for name, table in zip(names, tables, strict=True):
+    for member, table in zip(members, tables, strict=True):
         if not table.num_rows or not table["image_id"].equals(images):
             raise LakeError(
-                f"{name} has scores of {table.num_rows} images, {names[0]} of {len(images)}, or not of the same ones; "
-                "score every member on the same split"
+                f"{member.name} has scores of {table.num_rows} images, {members[0].name} of {len(images)}, or not of "
+                "the same ones; score every member on the same split"
             )
+    times = [member.times for member in members]
     means = tables[0]
     for column in ("score", "score_tta"):
-        mean_N = np.mean([table[column].to_numpy() for table in tables], axis=0)
+        mean_N = np.average([table[column].to_numpy() for table in tables], axis=0, weights=times)
         means = means.set_column(means.schema.get_field_index(column), column, pa.array(mean_N))
     model = pa.array([ENSEMBLE] * means.num_rows, pa.string())
     return means.set_column(means.schema.get_field_index("model"), "model", model).cast(SCORES)
+
+
+def _resampling(rows: pa.Table) -> Resampling:
+    return Resampling(rows["label"].to_numpy(), rows["patient_id"].to_pylist())

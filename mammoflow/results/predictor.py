@@ -1,11 +1,14 @@
 """The ensemble as an object: images in; probability, decision and members' scores out. No Ray, no MLflow.
 
-It lives in a folder of data, never a pickle: `ensemble.json` and each member's model.json and model.safetensors.
+It lives in a folder of data, never a pickle: `ensemble.json`, each member's model.json and model.safetensors, and the
+ensemble's scores on validation.
 
 Shape letters: N images, K members, H W rows and columns of the images the members were trained on [px], h w those
 of an array handed in [px].
 """
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
@@ -24,7 +28,7 @@ from mammoflow.results import ensemble as ensembles
 from mammoflow.results import prediction
 from mammoflow.results.ensemble import Ensemble
 
-ABOUT = "ensemble.json"
+ABOUT, VALIDATION = "ensemble.json", "validation.parquet"
 _BATCH = 8
 
 
@@ -66,12 +70,13 @@ class Predictor:
 
         Args:
             inputs: a table with a column `path`, or a sequence of paths or URLs, of DICOM, PNG, TIFF, PGM or JPEG
-                files; or one uint16 array (N, h, w) or a sequence of (h, w) of any size, full range, air dark.
+                files; a table with a column `image`, the files' bytes themselves, as such or as base64; or one uint16
+                array (N, h, w) or a sequence of (h, w) of any size, full range, air dark.
             params: none are known; MLflow's interface.
 
         Returns:
-            One row an image: `probability` (the members' mean) [0-1], `malignant` (decision at the ensemble's
-            cut-off), and each member's score under its name.
+            One row an image: `score` (the members' mean) [0-1], `probability` (the calibrated score) [0-1],
+            `malignant` (whether the score reaches the ensemble's cut-off), and each member's score under its name.
 
         Raises:
             DecodeError: a file or array can't be used.
@@ -82,14 +87,16 @@ class Predictor:
         for start in range(0, len(items), _BATCH):
             batch = slice(start, start + _BATCH)
             members_NK[batch] = self.score(np.stack([self._pixels(item) for item in items[batch]]))
-        probability_N, malignant_N = ensembles.decide(members_NK, self.ensemble)
-        columns = {"probability": probability_N, "malignant": malignant_N}
+        score_N, probability_N, malignant_N = ensembles.decide(members_NK, self.ensemble)
+        columns = {"score": score_N, "probability": probability_N, "malignant": malignant_N}
         return pd.DataFrame(columns | dict(zip(self.ensemble.names, members_NK.T, strict=True)))
 
-    def _pixels(self, item: str | npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    def _pixels(self, item: str | bytes | npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
         """Return one file or array as an image of the members' size, uint16 (H, W)."""
         if isinstance(item, str):
             return decode.load_image(item, self.images).pixels
+        if isinstance(item, bytes):
+            return decode.decode_bytes("image", item, self.images).pixels
         if item.dtype != np.uint16 or item.ndim != 2:
             raise DecodeError(
                 f"an image of type {item.dtype} and shape {item.shape}, but uint16 (rows, columns) over 0-65535 is "
@@ -99,18 +106,20 @@ class Predictor:
         return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
 
 
-def write_folder(url: str, about: About, members: Mapping[str, str]) -> list[ImageSpec]:
+def write_folder(url: str, about: About, members: Mapping[str, str], validation: pa.Table) -> list[ImageSpec]:
     """Write the folder of a predictor, and return the members' specs.
 
     Args:
         url: the folder, created where absent.
         about: what it says of itself.
         members: candidate name -> folder or URL of its model.json and model.safetensors.
+        validation: the ensemble's own rows (schema.SCORES) on validation, which a later version is held against.
 
     Raises:
         LakeError: a member's model is missing or damaged, or takes images of another size.
     """
     lake.write_json(lake.join(url, ABOUT), asdict(about))
+    lake.write_table(lake.join(url, VALIDATION), validation)
     images = about.images
     specs = []
     for name in about.ensemble.names:
@@ -151,11 +160,16 @@ def read_about(url: str) -> About:
 
 
 def _items(inputs: Any) -> list[Any]:
-    """Return the images of any accepted input as a list of paths and arrays."""
+    """Return the images of any accepted input as a list of paths, files' bytes and arrays."""
     if isinstance(inputs, pd.DataFrame):
-        if "path" not in inputs.columns:
-            raise ConfigError(f"a table with the columns {list(inputs.columns)}, but none is `path`; name it so")
-        inputs = inputs["path"].tolist()
+        named = [name for name in ("path", "image") if name in inputs.columns]
+        if len(named) != 1:
+            raise ConfigError(
+                f"a table with the columns {list(inputs.columns)}, but one must be `path` or `image` (the file's "
+                "bytes, or base64 of them); name it so"
+            )
+        values = inputs[named[0]].tolist()
+        return values if named == ["path"] else [_file(value) for value in values]
     items = list(inputs) if isinstance(inputs, list | tuple | np.ndarray) else None
     if items is None or not all(isinstance(item, str | np.ndarray) for item in items):
         raise ConfigError(
@@ -163,3 +177,16 @@ def _items(inputs: Any) -> list[Any]:
             "or uint16 arrays of rows and columns"
         )
     return items
+
+
+def _file(value: Any) -> bytes:
+    """Return a file's bytes, given as such or as base64, as a request over HTTP holds them."""
+    if isinstance(value, bytes):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"a column `image` with a value of type {type(value).__name__} that is no base64 ({error}); give the bytes "
+            "of a DICOM, PNG, TIFF, PGM or JPEG file, or base64 of them"
+        ) from error

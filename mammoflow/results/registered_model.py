@@ -1,4 +1,4 @@
-"""The ensemble as a registered MLflow model: register, promote, describe, load. No Ray.
+"""The ensemble as a registered MLflow model: register, describe, load. No Ray; promotion.py makes it the champion.
 
 What is registered is code and data, never a pickle: this package's source and the predictor's folder.
 `mlflow.pyfunc.load_model("models:/mammoflow@champion")` finds `_load_pyfunc` here, in any process.
@@ -16,6 +16,7 @@ from typing import Any
 
 import mlflow.artifacts
 import mlflow.pyfunc
+import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
@@ -29,12 +30,15 @@ from mammoflow.errors import LakeError, TrackingError
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE, read_spec
 from mammoflow.models.timm_trunks import is_timm
-from mammoflow.results import predictor
+from mammoflow.results import model_card, predictor
 from mammoflow.results.ensemble import Ensemble
 from mammoflow.results.predictor import About, Predictor
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 """Aliases: the newest registered version, and the one that users score with."""
+
+CARD = "README.md"
+"""File of a registered model that tells people what it is."""
 
 EXPERIMENT = "ensembles"
 """MLflow experiment whose runs hold the packages."""
@@ -98,6 +102,7 @@ def register(
     images: ImageConfig,
     *,
     precision: str,
+    validation: pa.Table,
 ) -> str:
     """Package the ensemble into an MLflow run, register it as a new version and give it the alias `candidate`.
 
@@ -109,6 +114,7 @@ def register(
         name: of the registered model.
         images: size and fit of the images that the members were trained on.
         precision: fp32 | bf16, arithmetic that the members were trained and judged in, and will predict in.
+        validation: the ensemble's own rows (schema.SCORES) on validation, which a later version is held against.
 
     Returns:
         The version, counted from 1.
@@ -119,9 +125,10 @@ def register(
     """
     tracker = tracking.Tracker.connect(tracking_uri, EXPERIMENT)
     tags = {"val_auc": repr(ensemble.val_auc), "members": ", ".join(ensemble.names)}
-    with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, _client(tracking_uri) as client:
+    with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, connect(tracking_uri) as client:
         package = Path(folder) / "model"
-        _pack(package, About(ensemble=ensemble, images=images, precision=precision, card=dict(card)), members)
+        about = About(ensemble=ensemble, images=images, precision=precision, card=dict(card))
+        _pack(package, about, members, validation, name)
         run_id = tracker.start(name, params={"cutoff": ensemble.cutoff}, tags=tags)
         with tracker.closing([run_id]):
             tracker.log(run_id, {"val_auc": ensemble.val_auc}, step=0)
@@ -136,36 +143,6 @@ def register(
     return str(made.version)
 
 
-def promote(tracking_uri: str, name: str, version: str | None = None, *, force: bool = False) -> str:
-    """Make a version the champion: the first one as it is, a later one only if its validation AUC is not lower.
-
-    Args:
-        tracking_uri: of the registry.
-        name: of the registered model.
-        version: which one; the candidate where None.
-        force: promote even a lower one.
-
-    Returns:
-        The champion's version.
-
-    Raises:
-        TrackingError: no such model or version, or its validation AUC is lower and `force` is not given.
-    """
-    with _client(tracking_uri) as client:
-        new = _find(client, f"models:/{name}@{CANDIDATE}" if version is None else f"models:/{name}/{version}")
-        held = client.get_registered_model(name).aliases.get(CHAMPION)
-        if held is not None and not force:
-            old = client.get_model_version(name, str(held))
-            before, after = float(old.tags["val_auc"]), float(new.tags["val_auc"])
-            if after < before:
-                raise TrackingError(
-                    f"version {new.version} of {name} has a validation AUC of {after:.4f}, the champion, version "
-                    f"{old.version}, {before:.4f}; promote a better one, or force it"
-                )
-        client.set_registered_model_alias(name, CHAMPION, str(new.version))
-        return str(new.version)
-
-
 def describe(tracking_uri: str, uri: str) -> Registered:
     """Return what a registered version is, without loading its weights.
 
@@ -177,8 +154,8 @@ def describe(tracking_uri: str, uri: str) -> Registered:
         TrackingError: no such model, version or alias.
         LakeError: it was not packed by this version of mammoflow.
     """
-    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
-        found = _find(client, uri)
+    with connect(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        found = find(client, uri)
         about = predictor.read_about(_download(client, found, f"data/{_FOLDER}/{predictor.ABOUT}", folder))
         return Registered(
             name=str(found.name),
@@ -202,8 +179,8 @@ def load(tracking_uri: str, uri: str) -> Predictor:
         TrackingError: no such model, version or alias.
         LakeError: it was not packed by this version of mammoflow.
     """
-    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
-        return _load_pyfunc(_download(client, _find(client, uri), f"data/{_FOLDER}", folder))
+    with connect(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        return _load_pyfunc(_download(client, find(client, uri), f"data/{_FOLDER}", folder))
 
 
 def member_specs(tracking_uri: str, about: Registered) -> dict[str, ImageSpec]:
@@ -214,8 +191,8 @@ def member_specs(tracking_uri: str, about: Registered) -> dict[str, ImageSpec]:
         LakeError: it was not packed by this version of mammoflow.
     """
     found = {}
-    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
-        version = _find(client, about.uri)
+    with connect(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        version = find(client, about.uri)
         for name in about.ensemble.names:
             path = f"data/{_FOLDER}/members/{name}/{SPEC_FILE}"
             spec = read_spec(Path(_download(client, version, path, folder)).read_bytes())
@@ -231,19 +208,31 @@ def members(tracking_uri: str, uri: str) -> Iterator[tuple[str, dict[str, bytes]
     Raises:
         TrackingError: no such model, version or alias.
     """
-    with _client(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
-        members = Path(_download(client, _find(client, uri), f"data/{_FOLDER}/members", folder))
+    with connect(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        members = Path(_download(client, find(client, uri), f"data/{_FOLDER}/members", folder))
         for member in sorted(members.iterdir()):
             yield member.name, lake.read_folder(str(member))
 
 
-def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
-    """Write the MLflow model folder: code, data, requirements."""
-    kinds = {"probability": DataType.double, "malignant": DataType.boolean}
+def validation_scores(tracking_uri: str, uri: str) -> pa.Table:
+    """Return the rows (schema.SCORES) of a registered version on the validation images that it was chosen on.
+
+    Raises:
+        TrackingError: no such model, version or alias.
+        LakeError: it was packed by an earlier version of mammoflow, without them.
+    """
+    with connect(tracking_uri) as client, tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
+        path = f"data/{_FOLDER}/{predictor.VALIDATION}"
+        return lake.read_table(_download(client, find(client, uri), path, folder))
+
+
+def _pack(package: Path, about: About, members: Mapping[str, str], validation: pa.Table, name: str) -> None:
+    """Write the MLflow model folder: code, data, requirements, card."""
+    kinds = {"score": DataType.double, "probability": DataType.double, "malignant": DataType.boolean}
     kinds |= dict.fromkeys(about.ensemble.names, DataType.double)
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder:
         data = Path(folder) / _FOLDER
-        specs = predictor.write_folder(str(data), about, members)
+        specs = predictor.write_folder(str(data), about, members, validation)
         packages = sorted({*_PACKAGES, *("timm" for spec in specs if is_timm(spec.backbone))})
         with warnings.catch_warnings():
             # MLflow wants an example to check inputs by; there is no one schema, for paths and arrays are both taken.
@@ -256,6 +245,7 @@ def _pack(package: Path, about: About, members: Mapping[str, str]) -> None:
                 pip_requirements=[f"{name}=={installed_version(name)}" for name in packages],
                 signature=ModelSignature(outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()])),
             )
+    (package / CARD).write_text(model_card.render(name, about), encoding="utf-8")
 
 
 def _describe(ensemble: Ensemble) -> str:
@@ -267,7 +257,7 @@ def _describe(ensemble: Ensemble) -> str:
 
 
 @contextmanager
-def _client(tracking_uri: str) -> Iterator[MlflowClient]:
+def connect(tracking_uri: str) -> Iterator[MlflowClient]:
     """Yield a client of this server; whatever it refuses becomes a TrackingError."""
     tracking.check_reachable(tracking_uri)
     try:
@@ -276,8 +266,12 @@ def _client(tracking_uri: str) -> Iterator[MlflowClient]:
         raise TrackingError(f"the registry at {tracking_uri} refuses: {error}") from error
 
 
-def _find(client: MlflowClient, uri: str) -> Any:
-    """Return the model version that a models:/ URI names."""
+def find(client: MlflowClient, uri: str) -> Any:
+    """Return the model version that a models:/ URI names.
+
+    Raises:
+        TrackingError: no such model, version or alias.
+    """
     match = _URI.fullmatch(uri)
     if match is None:
         raise TrackingError(

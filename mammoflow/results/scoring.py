@@ -77,7 +77,8 @@ def schema(members: Sequence[str]) -> pa.Schema:
     return pa.schema(
         [
             ("path", pa.string()),
-            ("probability", pa.float64()),  # of malignant, the members' mean [0-1]; null where the file can't be used
+            ("score", pa.float64()),  # the members' mean [0-1]; null where the file can't be used
+            ("probability", pa.float64()),  # of malignant, the calibrated score [0-1]; null likewise
             ("malignant", pa.bool_()),  # decision at the ensemble's cut-off; null likewise
             ("members", pa.struct([(name, pa.float64()) for name in members])),  # flip-averaged, by candidate name
             ("model", pa.string()),  # <name>/<version> in the registry
@@ -171,11 +172,12 @@ def _table(rows: Sequence[Mapping[str, Any]], model: registered_model.Registered
     """Return the scores file of these rows."""
     names = model.ensemble.names
     members_NK = np.array([row["members"] for row in rows])
-    probability_N, malignant_N = decide(members_NK, model.ensemble)
+    score_N, probability_N, malignant_N = decide(members_NK, model.ensemble)
     bad_N = np.array([row["error"] != "" for row in rows])
     members = [pa.array(column, mask=bad_N) for column in members_NK.T]
     columns = [
         [row["path"] for row in rows],
+        pa.array(score_N, mask=bad_N),
         pa.array(probability_N, mask=bad_N),
         pa.array(malignant_N, mask=bad_N),
         pa.StructArray.from_arrays(members, list(names), mask=pa.array(bad_N)),

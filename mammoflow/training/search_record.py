@@ -6,8 +6,9 @@ One parent run a search, one child a candidate. Runs go on where an interrupted 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mammoflow import lake
+from mammoflow import lake, tracking
 from mammoflow.config import Config
+from mammoflow.data import splits
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.tracking import PLACE_TAG, WEIGHTS_TAG, Tracker
 from mammoflow.training import trials
@@ -40,8 +41,8 @@ class SearchRecord:
         """Candidate name -> run id, and the parent's under an empty name."""
         self._tracker, self._config, self._trunk_runs = tracker, config, trunk_runs
         images, self._out = trunks[0].images, trunks[0].out
-        splits = lake.fingerprint(lake.read_bytes(images.file("splits.csv")).hex())
-        self._shared = {"recipe": config.name, "seed": config.seed, "images": images.fingerprint, "splits": splits}
+        self._shared = {"recipe": config.name, "seed": config.seed, **splits.same_data(images)}
+        self._shared["precision"] = config.image_training.precision
         self._tags = {
             "artefact": self._out.fingerprint,
             "phantoms": str(config.source is None),
@@ -91,6 +92,9 @@ class SearchRecord:
             for row in lake.read_json(history):
                 if row["epoch"] not in known:
                     self._tracker.log(run_id, trials.numbers(row), step=row["epoch"])
+        if lake.exists(candidate.result(self._out)):
+            result = lake.read_json(candidate.result(self._out))
+            self._tracker.log(run_id, {tracking.BEST_METRIC: result["val_auc"]}, step=result["best_epoch"])
         self._tracker.mark(run_id, state, status)
 
     def row(self, candidate: Candidate, *, survived: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import TrainingError
+from mammoflow.tracking import FINISHED
 from mammoflow.training import placing, rounds, trials
 from mammoflow.training.bank_job import BankJob
 from mammoflow.training.budget import Budget
@@ -21,7 +22,6 @@ from mammoflow.training.rounds import Leg
 from mammoflow.training.search_record import SearchRecord
 
 _STAGES = 2
-_FINISHED = "finished"
 
 
 class SearchRun:
@@ -211,7 +211,7 @@ class SearchRun:
             raise TrainingError(f"no candidate came through an epoch in {hours} hours; give --max-hours more")
         ranking = [self._record.row(c, survived=c in living) for c in known]
         ranking.sort(key=lambda row: (-row["val_auc"], row["name"]))
-        unfinished = [candidate for candidate in living if self._state(candidate) != _FINISHED]
+        unfinished = [candidate for candidate in living if self._state(candidate) != FINISHED]
         return {
             "run_id": self._record.runs[""],
             "ranking": ranking,
@@ -226,4 +226,4 @@ class SearchRun:
         """Return how far a living candidate came."""
         url = candidate.result(self._out)
         result = lakes.read_json(url) if lakes.exists(url) else {"stages": 0, "epochs": 0}
-        return _FINISHED if result["stages"] == _STAGES else f"out of time at epoch {result['epochs']}"
+        return FINISHED if result["stages"] == _STAGES else f"out of time at epoch {result['epochs']}"

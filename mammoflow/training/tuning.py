@@ -18,7 +18,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, model_files, top_spec, weights
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE
-from mammoflow.tracking import Tracker
+from mammoflow.tracking import SEARCHES, Tracker
 from mammoflow.training import inputs, placing
 from mammoflow.training.bank_job import BankJob
 from mammoflow.training.budget import Budget
@@ -26,8 +26,6 @@ from mammoflow.training.candidates import Candidate, run_ground
 from mammoflow.training.progress import SearchProgress
 from mammoflow.training.search_record import SearchRecord
 from mammoflow.training.search_run import SearchRun
-
-EXPERIMENT = "top-layers"
 
 
 def search(
@@ -63,7 +61,7 @@ def search(
     inputs.check_images(images, config.compute)
     budget = Budget(out, config.search.max_hours)
     jobs = [replace(job, deadline=budget.deadline) for job in jobs]
-    tracker = Tracker.open(lake, EXPERIMENT)
+    tracker = Tracker.open(lake, SEARCHES)
     trunk_runs = {name: str(trunk.summary()["run_id"]) for name, trunk in trunks.items()}
     record = SearchRecord(tracker, config, jobs, trunk_runs)
     epochs = sum(stage.epochs for stage in config.image_training.stages)

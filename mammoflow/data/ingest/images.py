@@ -55,7 +55,7 @@ def decode_images(
     listing = releases.read(config.dataset, source, salt)
     exams = _split(listing.exams, config)
     lake.write_table(out.file("exams.parquet"), exams)
-    lake.write_bytes(out.file("splits.csv"), splits.manifest(exams).encode())
+    lake.write_bytes(out.file(splits.PUBLISHED), splits.manifest(exams).encode())
     jobs = _decode_jobs(exams, listing.files.sizes(), config)
     copied = shards.adopt(jobs, out)
     if copied:
