@@ -13,7 +13,7 @@ from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import ensemble, evaluation, predictor, selection
+from mammoflow.results import ensemble, evaluation, predictor, selection, subgroups
 from mammoflow.schema import SCORES
 
 
@@ -90,6 +90,17 @@ def test_the_choice_is_the_same_where_no_test_image_exists(made, val_scores, tmp
         evaluation.score_split(
             made.folders, without, "test", made.config.compute, precision="fp32", ensemble=choice["greedy"]
         )
+
+
+def test_facts_of_images_stand_beside_their_scores(made, val_scores):
+    facts = evaluation.image_facts(made.images, "val")
+    name = next(iter(made.folders))
+    assert facts["image_id"].equals(ensemble.rows_of(val_scores, name)["image_id"])
+    assert {kind for kinds in facts["kinds"].to_pylist() for kind in kinds} <= {"mass", "calcification", "other"}
+    groups = subgroups.table(ensemble.rows_of(val_scores, name), facts, 0.5)
+    assert sum(group.images for group in groups if group.by == "density") == FILMS["val"]
+    with pytest.raises(SplitError, match="stays closed"):
+        evaluation.image_facts(made.images, "test")
 
 
 def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):

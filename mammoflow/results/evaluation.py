@@ -64,6 +64,29 @@ def score_split(
     return pa.concat_tables(tables).sort_by([("model", "ascending"), ("image_id", "ascending")])
 
 
+def image_facts(images: Artefact, split: str, *, ensemble: Ensemble | None = None) -> pa.Table:
+    """Return what is known of the images of a split beside their scores, by which subgroups are made.
+
+    Args:
+        images: the images artefact.
+        split: train | val | test.
+        ensemble: the frozen choice; without it the test split stays closed.
+
+    Returns:
+        `image_id`, `density` (BI-RADS 1-4, or null), `vendor` (or null), `kinds` (of its lesions, a list of mass,
+        calcification, other), sorted by image.
+
+    Raises:
+        SplitError, LakeError: as in `score_split`.
+    """
+    columns = ["image_id", "density", "vendor", "lesions"]
+    rows = pa.concat_tables([lake.read_table(shard, columns) for shard in _shards(images, split, ensemble)])
+    kinds = [[lesion["kind"] for lesion in lesions or []] for lesions in rows["lesions"].to_pylist()]
+    return (
+        rows.drop_columns("lesions").append_column("kinds", pa.array(kinds, pa.list_(pa.string()))).sort_by("image_id")
+    )
+
+
 def patch_accuracy(
     folder: str,
     patches: Artefact,
