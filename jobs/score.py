@@ -1,11 +1,14 @@
 r"""Score new images with a registered model: one row a file, whatever happens to it. Never trains.
 
     ray job submit --working-dir . -- python jobs/score.py --model models:/mammoflow@champion \
-        --images s3://bucket/new --out s3://bucket/scores.parquet
+        --images s3://bucket/new --out s3://bucket/scores
+
+Run again after a kill, or as files come, it scores what is not scored yet.
 
 Reads    DICOM, PNG, TIFF, PGM or JPEG files below a folder or URL
-Writes   Parquet: path, probability, decision at the operating point, members' scores, model version, error
-Next     nothing; read the table with any Parquet reader
+Writes   images.parquet: path, calibrated probability, decision at the operating point, members' scores, warnings,
+         error; breasts.parquet and patients.parquet: the same over views; heatmaps/: PNG
+Next     nothing; read the tables with any Parquet reader
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +18,9 @@ from tyro.conf import FlagConversionOff
 from mammoflow import cli, cluster, lake, tables, tracking
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import QuarantineError
-from mammoflow.results import registered_model, scoring
+from mammoflow.results import registered_model, score_files, scoring
+from mammoflow.results.score_files import Heatmaps, Outputs
+from mammoflow.results.scoring import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,36 +30,52 @@ class Options:
     images: str
     """Folder or URL of the images, searched with all folders below it."""
     out: str
-    """Parquet file to write."""
+    """Folder or URL to write; it holds the scores of one version of one model."""
     model: str = "models:/mammoflow@champion"
     """Registered model, as MLflow names it."""
+    heatmaps: Heatmaps = "malignant"
+    """Images that get a picture of where their score comes from."""
+    actors: int | None = None
+    """Processes that hold the model; else one a GPU where --compute.gpu asks for GPUs, else one a CPU."""
     lake: str | None = None
-    """The lake whose registry is meant, where MLFLOW_TRACKING_URI names none."""
+    """The lake whose registry is meant, where MLFLOW_TRACKING_URI names none, and whose salt patients' hashes have."""
     compute: FlagConversionOff[ComputeConfig] = field(default_factory=ComputeConfig)
-    """CPUs and GPUs to use, and how many images may fail."""
+    """GPUs to use, and how many images may fail."""
 
 
 def main() -> None:
-    """Score, write the table, print its head and what could not be scored."""
+    """Score, write the tables, print their heads and what could not be scored."""
     options = cli.options(__doc__, Options)
-    uri = tracking.uri(lake.Lake(lake.resolve_root(options.lake)))
+    root = lake.Lake(lake.resolve_root(options.lake))
+    uri = tracking.uri(root)
     tracking.check_registry(uri)
     model = registered_model.describe(uri, options.model)
-    paths = scoring.find_files(options.images)
-    lake.check_writable(options.out)
-    print(f"{model.uri} at {tracking.public(uri)}: {len(paths)} images in {options.images}", flush=True)
+    found = score_files.find(options.images)
+    lake.check_writable(lake.join(options.out, "probe"))
+    print(f"{model.uri} at {tracking.public(uri)}: {len(found)} images in {options.images}", flush=True)
     cluster.check_versions()
     cluster.start()
     cluster.check_gpus(options.compute)
     cluster.check_nodes(options.images, options.out)
-    rows = scoring.score(model.uri, uri, paths, options.out, options.compute).to_pylist()
-    tables.show_probabilities(rows, options.images)
-    failed = sum(bool(row["error"]) for row in rows)
-    print(f"{len(rows) - failed} images scored, {failed} could not be; {options.out}")
-    if failed > options.compute.max_bad * len(rows):
+    outputs = Outputs(model=f"{model.name}/{model.version}", heatmaps=options.heatmaps, dicom=False)
+    request = Request(
+        model=model,
+        tracking_uri=uri,
+        out=options.out,
+        outputs=outputs,
+        salt=root.salt(),
+        compute=options.compute,
+        actors=options.actors,
+    )
+    scored = scoring.score(request, options.images)
+    tables.show_scored(scored, options.images)
+    failed = sum(bool(error) for error in scored.images["error"].to_pylist())
+    print(f"{scored.images.num_rows - failed} images scored, {failed} could not be; {options.out}")
+    if failed > options.compute.max_bad * scored.images.num_rows:
         raise QuarantineError(
-            f"{failed} of {len(rows)} images could not be scored, at most {options.compute.max_bad:.1%} may; their "
-            f"reasons stand in column `error` of {options.out}; mend the files, or allow more with --max-bad"
+            f"{failed} of {scored.images.num_rows} images could not be scored, at most {options.compute.max_bad:.1%} "
+            f"may; their reasons stand in column `error` of {lake.join(options.out, 'images.parquet')}; mend the files "
+            "and run the same command, or allow more with --max-bad"
         )
 
 

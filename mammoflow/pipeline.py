@@ -289,6 +289,7 @@ def _build_registered(a: Artefacts) -> Built:
         a.config.ensemble.model_name,
         a.config.images,
         precision=a.config.image_training.precision,
+        profile=evaluation.training_profile(a.images, a.config.compute),
         validation=ensemble.average(scores, chosen),
     )
     return [

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +15,7 @@ from mammoflow.lake import Artefact
 from mammoflow.results import quarantine
 from mammoflow.results.promotion import Move
 from mammoflow.results.report_inputs import SEARCH_PICTURE
+from mammoflow.results.scoring import Scored
 from mammoflow.schema import SPLITS
 
 _WIDTH = 130
@@ -173,7 +175,7 @@ def show_promotion(config: Config) -> None:
 def show_scoring(model: str, lake: str | None) -> None:
     """Print the command that scores images with a model's champion; the user fills in what is in capitals."""
     named = ["--lake", lake] if lake else []
-    show_command("score", "--model", f"models:/{model}@champion", "--images", "FOLDER", "--out", "FILE.parquet", *named)
+    show_command("score", "--model", f"models:/{model}@champion", "--images", "FOLDER", "--out", "SCORES", *named)
 
 
 def show_moves(name: str, moves: Sequence[Move]) -> None:
@@ -188,13 +190,27 @@ def show_moves(name: str, moves: Sequence[Move]) -> None:
     show(f"Champion of {name}", columns, rows)
 
 
-def show_probabilities(rows: Sequence[Mapping[str, Any]], folder: str) -> None:
-    """Print the first scored images and every one that could not be scored (up to as many), below their folder."""
+def show_scored(scored: Scored, folder: str) -> None:
+    """Print the most suspicious images and those that could not be scored, below their folder, and counts of all."""
+    rows = scored.images.to_pylist()
     failed = [row for row in rows if row["error"]]
-    shown = [*[row for row in rows if not row["error"]][:_FIRST], *failed[:_FIRST]]
+    good = sorted((row for row in rows if not row["error"]), key=lambda row: -row["score"])
     root = f"{folder.rstrip('/')}/"
-    cells = [[row["path"].removeprefix(root), row["error"] or f"{row['probability']:.3f}"] for row in shown]
-    show(f"{len(shown)} of {len(rows)} images in {folder}", ["image", "probability of malignancy"], cells)
+    cells = [
+        [row["path"].removeprefix(root), f"{row['probability']:.3f}", "malignant" if row["malignant"] else "benign",
+         "; ".join(row["warnings"])]
+        for row in good[:_FIRST]
+    ]  # fmt: skip
+    cells += [[row["path"].removeprefix(root), "-", "-", row["error"]] for row in failed[:_FIRST]]
+    title = f"{len(cells)} of {len(rows)} images in {folder}, the most suspicious first"
+    show(title, ["image", "probability", "called", "unlike the training images; or error"], cells)
+    strange, called = (sum(bool(row[name]) for row in good) for name in ("warnings", "malignant"))
+    print(f"called malignant: {called} of {len(good)} images, {_called(scored.breasts)} breasts, ", end="")
+    print(f"{_called(scored.patients)} patients; unlike the training images: {strange}")
+
+
+def _called(table: pa.Table) -> str:
+    return f"{sum(table['malignant'].to_pylist())} of {table.num_rows}"
 
 
 def _cell(value: Any) -> str:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from made_lake import MadeLake
 
 from mammoflow import tracking
-from mammoflow.results import ensemble, model_card, registered_model
+from mammoflow.results import ensemble, model_card, profile, registered_model
 from mammoflow.results.ensemble import Ensemble, Member
 from mammoflow.schema import SCORES
 
@@ -49,6 +49,7 @@ def register(
     card["validation"] = model_card.validation(scores, frozen, "youden")
     average = ensemble.average(scores, frozen)
     images = made.config.images
+    seen = profile.fit(np.array([[0.3] * len(profile.FIGURES), [0.7] * len(profile.FIGURES)]), [None, None])
     return registered_model.register(
-        uri, frozen, folders or made.folders, card, name, images, precision="fp32", validation=average
+        uri, frozen, folders or made.folders, card, name, images, precision="fp32", profile=seen, validation=average
     )

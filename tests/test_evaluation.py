@@ -49,7 +49,8 @@ def test_bf16_scores_are_those_of_the_predictor_in_bf16(made, val_scores, ray_cl
     images, precision = made.config.images, "bf16"
     scores = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision=precision)
     frozen = selection.choose(scores, made.ranking, EnsembleConfig())
-    about = predictor.About(ensemble=frozen, images=images, precision=precision, card={})
+    seen = evaluation.training_profile(made.images, made.config.compute)
+    about = predictor.About(ensemble=frozen, images=images, precision=precision, profile=seen, card={})
     predictor.write_folder(str(tmp_path), about, made.folders, ensemble.average(scores, frozen))
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "pixels"]).sort_by("image_id")
     films = films.filter(pc.equal(films["split"], "val"))

@@ -143,22 +143,30 @@ def test_the_champion_is_trained_on_for_other_data_and_registered_for_it(lake: P
 def test_real_films_are_scored_by_the_command_that_promote_names(
     said: dict[str, str], real_films: Path, tmp_path: Path
 ) -> None:
-    out, unreadable = tmp_path / "scores.parquet", tmp_path / "unreadable"
-    filled = {"FOLDER": str(real_films), "FILE.parquet": str(out)}
+    out, unreadable = tmp_path / "scores", tmp_path / "unreadable"
+    filled = {"FOLDER": str(real_films), "SCORES": str(out)}
     done = job(*(filled.get(word, word) for word in shlex.split(said["next"])))
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = pq.read_table(out).to_pylist()
+    rows = pq.read_table(out / "images.parquet").to_pylist()
     assert len(rows) == 8
     assert all(0 <= row["probability"] <= 1 and row["error"] == "" for row in rows)
     assert {row["model"] for row in rows} == {"mammoflow/1"}
+    assert all(row["warnings"] for row in rows), "a model of small phantoms has seen nothing like them"
+    breasts, patients = (pq.read_table(out / f"{what}.parquet").to_pylist() for what in ("breasts", "patients"))
+    assert [(row["patient_id"], row["laterality"], row["views"]) for row in breasts] == [
+        (patient, side, ["CC", "MLO"]) for patient in ("P_00173", "P_00820") for side in "LR"
+    ]
+    assert [row["images"] for row in patients] == [4, 4]
+    drawn = {row["heatmap"] for row in rows if row["malignant"]}
+    assert {f"heatmaps/{path.name}" for path in out.glob("heatmaps/*.png")} == drawn
 
     unreadable.mkdir()
     (unreadable / "a.png").write_text("no image")
-    filled["FOLDER"] = str(unreadable)
+    filled |= {"FOLDER": str(unreadable), "SCORES": str(tmp_path / "others")}
     done = job(*(filled.get(word, word) for word in shlex.split(said["next"])))
     assert done.returncode == 3
     assert "1 of 1 images could not be scored, at most 2.0% may" in done.stderr
-    (row,) = pq.read_table(out).to_pylist()
+    (row,) = pq.read_table(tmp_path / "others" / "images.parquet").to_pylist()
     assert "neither DICOM" in row["error"]
 
 

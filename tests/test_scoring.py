@@ -1,4 +1,7 @@
-"""New files -> scores, through Ray Data and the registered model."""
+"""New files -> scores, through Ray Data and the registered model: every file a row, resumed, by breast and patient."""
+
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,9 +11,13 @@ from made_lake import make
 from registering import register
 from small_dicom import breast, dicom
 
+from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.errors import SourceError, TrackingError
-from mammoflow.results import evaluation, registered_model, scoring, selection
+from mammoflow.data import dicom_files
+from mammoflow.errors import ConfigError, SourceError
+from mammoflow.results import evaluation, registered_model, score_files, scoring, selection
+from mammoflow.results.score_files import Outputs
+from mammoflow.results.scoring import Request
 
 NAME = "mammo-score"
 
@@ -33,12 +40,11 @@ def registry(made, ray_cluster, tmp_path_factory):
 def films(tmp_path_factory):
     """A folder as a hospital might send it: nested, mixed formats, damaged files, a report among them."""
     root = tmp_path_factory.mktemp("new")
-    whole = dicom(
-        breast(seed=1), PatientID="Secret^Patient", PatientName="Doe^Jane", ImageLaterality="L", ViewPosition="CC"
-    )
+    about = {"PatientID": "Secret^Patient", "PatientName": "Doenitz^Janessa", "ImageLaterality": "L"}
+    whole = dicom(breast(seed=1), ViewPosition="CC", **about)
     (root / "a").mkdir()
     (root / "a" / "one.dcm").write_bytes(whole)
-    (root / "a" / "IM0002").write_bytes(whole)
+    (root / "a" / "IM0002").write_bytes(dicom(breast(seed=9), ViewPosition="MLO", **about))
     (root / "a" / "README").write_text("no image")
     (root / "a" / "report.pdf").write_bytes(b"%PDF")
     (root / "a" / "DICOMDIR").write_bytes(whole)
@@ -46,44 +52,139 @@ def films(tmp_path_factory):
     (root / "not.png").write_text("not a PNG")
     for index in range(9):
         cv2.imwrite(str(root / f"{index}.png"), breast(seed=2 + index))
+    cv2.imwrite(str(root / "dark.png"), (breast(seed=3) // 60).astype(np.uint16))
     return root
 
 
-def test_every_file_becomes_a_row(registry, films, made, tmp_path):
-    out = str(tmp_path / "scores.parquet")
-    uri = f"models:/{NAME}@candidate"
-    table = scoring.score(uri, registry, str(films), out, made.config.compute)
-    assert pq.read_table(out).equals(table)
+def asking(made, registry, out, **settings):
+    model = registered_model.describe(registry, f"models:/{NAME}/1")
+    outputs = Outputs(model=f"{NAME}/1", heatmaps=settings.pop("heatmaps", "none"), dicom=False)
+    own = {"salt": "a", "compute": made.config.compute, "actors": 1} | settings
+    return Request(model=model, tracking_uri=registry, out=str(out), outputs=outputs, **own)
+
+
+@pytest.fixture(scope="module")
+def scored(made, registry, films, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "scores"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_files, "IMAGES_PER_SHARD", 3)
+        return out, scoring.score(asking(made, registry, out, heatmaps="all"), str(films))
+
+
+def test_every_file_becomes_a_row(scored, registry, films):
+    out, found = scored
+    table = found.images
+    assert pq.read_table(out / "images.parquet").equals(table)
     rows = {row["path"].removeprefix(f"{films}/"): row for row in table.to_pylist()}
-    assert sorted(rows) == sorted(["a/one.dcm", "a/IM0002", "cut.DCM", "not.png", *(f"{n}.png" for n in range(9))])
+    assert sorted(rows) == sorted(
+        ["a/one.dcm", "a/IM0002", "cut.DCM", "dark.png", "not.png", *(f"{n}.png" for n in range(9))]
+    )
     bad = {name for name, row in rows.items() if row["error"]}
     assert bad == {"cut.DCM", "not.png"}
     for name in bad:
         assert rows[name]["probability"] is rows[name]["malignant"] is rows[name]["members"] is None
     good = {name: row for name, row in rows.items() if name not in bad}
-    model = registered_model.load(registry, uri)
+    model = registered_model.load(registry, f"models:/{NAME}/1")
     expected = model.predict([row["path"] for row in good.values()])
-    np.testing.assert_allclose([row["probability"] for row in good.values()], expected["probability"], atol=1e-6)
+    for column in ("score", "probability"):
+        np.testing.assert_allclose([row[column] for row in good.values()], expected[column], atol=1e-6)
     assert [row["malignant"] for row in good.values()] == expected["malignant"].tolist()
     for name in model.ensemble.names:
         np.testing.assert_allclose([row["members"][name] for row in good.values()], expected[name], atol=1e-6)
     assert (rows["a/one.dcm"]["laterality"], rows["a/one.dcm"]["view"]) == ("L", "CC")
     assert rows["0.png"]["laterality"] is None
     assert {row["model"] for row in rows.values()} == {f"{NAME}/1"}
-    assert "Secret" not in str(table.to_pylist())
-    assert "Doe" not in str(table.to_pylist())
 
 
-def test_files_all_bad_still_give_rows(registry, films, made, tmp_path):
-    paths = [str(films / "not.png"), str(films / "absent.dcm")]
-    table = scoring.score(f"models:/{NAME}/1", registry, paths, str(tmp_path / "bad.parquet"), made.config.compute)
-    assert table["path"].to_pylist() == sorted(paths)
-    assert all(table["error"].to_pylist())
-    assert table["probability"].null_count == 2
+def test_views_are_joined_and_nobody_is_named(scored, films):
+    out, found = scored
+    rows = {Path(row["path"]).name: row for row in found.images.to_pylist()}
+    one, two = rows["one.dcm"], rows["IM0002"]
+    assert one["patient_id"] == two["patient_id"] != ""
+    (breast_row,) = found.breasts.to_pylist()
+    assert (breast_row["laterality"], breast_row["views"], breast_row["images"]) == ("L", ["CC", "MLO"], 2)
+    assert breast_row["score"] == pytest.approx((one["score"] + two["score"]) / 2)
+    assert breast_row["highest"] == max(one["probability"], two["probability"])
+    (patient,) = found.patients.to_pylist()
+    assert patient["patient_id"] == one["patient_id"]
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert b"Secret" not in written
+    assert b"Doenitz" not in written
+    data = (films / "a" / "one.dcm").read_bytes()
+    assert dicom_files.patient_key("one.dcm", data, "a") == one["patient_id"]
+    assert dicom_files.patient_key("one.dcm", data, "another salt") != one["patient_id"]
 
 
-def test_what_can_not_be_scored_is_refused_before_any_work(registry, films, made, tmp_path):
-    out, compute = str(tmp_path / "none.parquet"), made.config.compute
+def test_heatmaps_show_where_a_score_comes_from(scored, made):
+    out, found = scored
+    rows = [row for row in found.images.to_pylist() if not row["error"]]
+    for row in rows:
+        picture = cv2.imread(str(out / row["heatmap"]))
+        assert picture is not None
+        height, width = made.config.images.height, made.config.images.width
+        assert picture.shape[1] / picture.shape[0] > width / height  # two panels
+    assert len({row["heatmap"] for row in rows}) == len(rows)
+
+
+def test_a_rerun_does_what_is_missing_and_nothing_twice(made, registry, films, scored, tmp_path):
+    """As after a kill: some pieces are there, the tables are not; every file is scored once, to the same bits."""
+    done, whole = scored
+    out, lines = tmp_path / "out", []
+    shutil.copytree(done, out)
+    shards = sorted((out / "shards").iterdir())
+    assert len(shards) == 5
+    kept = {path: path.stat().st_mtime_ns for path in shards[::2]}
+    for path in (*shards[1::2], *out.glob("*.parquet")):
+        path.unlink()
+    (out / "shards" / f"{shards[1].name}.tmp").write_bytes(b"half")
+    request = asking(made, registry, out, heatmaps="all")
+    again = scoring.score(request, str(films), say=lines.append)
+    assert lines[0].startswith("  8 of 14 images scored before") or lines[0].startswith("  9 of 14")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert again.images.equals(whole.images)
+    assert again.breasts.equals(whole.breasts)
+    # Now nothing is left: the tables are written as they were.
+    before = (out / "images.parquet").read_bytes()
+    assert scoring.score(request, str(films)).images.equals(whole.images)
+    assert (out / "images.parquet").read_bytes() == before == (done / "images.parquet").read_bytes()
+
+
+def test_a_folder_grows_and_files_are_mended(made, registry, films, scored, tmp_path):
+    done, whole = scored
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    files = [*(str(path) for path in films.glob("[1-8].png")), str(films / "not.png"), str(tmp_path / "gone.dcm")]
+    mended = films / "not.png"
+    damaged = mended.read_bytes()
+    cv2.imwrite(str(mended), breast(seed=77))
+    try:
+        found = scoring.score(asking(made, registry, out, heatmaps="all"), files)
+    finally:
+        mended.write_bytes(damaged)
+    rows = {Path(row["path"]).name: row for row in found.images.to_pylist()}
+    assert len(rows) == found.images.num_rows == 15  # what was scored before and is not asked for keeps its row
+    assert rows["not.png"]["error"] == ""
+    assert rows["not.png"]["score"] is not None
+    assert "no such file" in rows["gone.dcm"]["error"]
+    same = {"0.png", "1.png", "one.dcm"}
+    before = {Path(row["path"]).name: row for row in whole.images.to_pylist()}
+    assert {name: rows[name] for name in same} == {name: before[name] for name in same}
+
+
+def test_a_folder_of_scores_belongs_to_one_model_and_one_kind_of_output(made, registry, films, scored):
+    out, _ = scored
+    with pytest.raises(ConfigError, match=r"holds scores of .*heatmaps all.*not of .*heatmaps none.*another folder"):
+        scoring.score(asking(made, registry, out), str(films))
+
+
+def test_images_unlike_the_training_set_are_flagged(scored):
+    _, found = scored
+    rows = {Path(row["path"]).name: row["warnings"] for row in found.images.to_pylist()}
+    assert any(text.startswith("brightest 0.0") and "trained on" in text for text in rows["dark.png"])
+    assert not any(text.startswith("brightest") for text in rows["1.png"])
+
+
+def test_what_can_not_be_scored_is_refused_before_any_work(made, registry, tmp_path):
     (tmp_path / "empty").mkdir()
     for images, reason in (
         ([], "is empty"),
@@ -91,13 +192,15 @@ def test_what_can_not_be_scored_is_refused_before_any_work(registry, films, made
         (str(tmp_path / "empty"), "holds no"),
     ):
         with pytest.raises(SourceError, match=reason):
-            scoring.score(f"models:/{NAME}/1", registry, images, out, compute)
-    with pytest.raises(TrackingError, match="is not registered"):
-        scoring.score(f"models:/{NAME}@champion", registry, str(films), out, compute)
-    assert scoring.find_files(str(films / "0.png")) == [str(films / "0.png")]
+            scoring.score(asking(made, registry, tmp_path / "none"), images)
+    assert not (tmp_path / "none").exists()
 
 
-def test_jpeg_files_of_a_folder_are_taken(tmp_path):
+def test_files_of_a_folder_are_found_by_ending_and_content(tmp_path, films):
+    assert [file.path for file in score_files.find(str(films / "0.png"))] == [str(films / "0.png")]
     cv2.imwrite(str(tmp_path / "film.JPG"), (breast() >> 8).astype("uint8"))
     (tmp_path / "notes.txt").write_text("no image")
-    assert scoring.find_files(str(tmp_path)) == [str(tmp_path / "film.JPG")]
+    (found,) = score_files.find(str(tmp_path))
+    assert found.path == str(tmp_path / "film.JPG")
+    assert found.size == Path(found.path).stat().st_size
+    assert lake.exists(found.path)

@@ -115,12 +115,37 @@ def read_patient_key(path: str, salt: str) -> str:
     return key
 
 
-def _of_header(path: str, said: Callable[[pydicom.Dataset], T]) -> T:
+def patient_key(path: str, data: bytes, salt: str) -> str | None:
+    """Return the salted hash of a file's patient from its bytes; None where it is no DICOM file or names nobody.
+
+    Args:
+        path: named in errors.
+        data: the whole file.
+        salt: of the hashes.
+
+    Raises:
+        DecodeError: damaged.
+    """
+    if data[128:132] != b"DICM":
+        return None
+    return _of_header(path, partial(dicom_identity.patient_key, salt=salt), data)
+
+
+def read_header(path: str) -> pydicom.Dataset:
+    """Return all tags of a DICOM file but its pixels, for objects that refer to it. They name the patient: don't keep.
+
+    Raises:
+        DecodeError: the file is absent, damaged or no DICOM.
+    """
+    return _of_header(path, lambda tags: tags)
+
+
+def _of_header(path: str, said: Callable[[pydicom.Dataset], T], data: bytes | None = None) -> T:
     """Return what a file's header says, by a function of its tags."""
     with quiet():
         try:
             fs, inner = lake.filesystem(path)
-            with fs.open_input_file(inner) as stream:
+            with fs.open_input_file(inner) if data is None else BytesIO(data) as stream:
                 _refuse_bomb(path, stream)
                 stream.seek(0)
                 return said(pydicom.dcmread(stream, stop_before_pixels=True))

@@ -6,7 +6,9 @@ The test split is read only by `score_split` and `patch_accuracy`, and only when
 Shape letters: N images, H W rows and columns [px], P patch side [px], C patch classes.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,9 @@ from mammoflow.config import ComputeConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.lake import Artefact
 from mammoflow.results import prediction
+from mammoflow.results import profile as profiles
 from mammoflow.results.ensemble import Ensemble
+from mammoflow.results.profile import Profile
 from mammoflow.schema import SCORES, SPLITS
 
 _ABOUT = ["split", "image_id", "film_id", "patient_id", "laterality", "view", "label"]
@@ -85,6 +89,23 @@ def image_facts(images: Artefact, split: str, *, ensemble: Ensemble | None = Non
     return (
         rows.drop_columns("lesions").append_column("kinds", pa.array(kinds, pa.list_(pa.string()))).sort_by("image_id")
     )
+
+
+def training_profile(images: Artefact, compute: ComputeConfig) -> Profile:
+    """Return what the training images look like, against which new images are held.
+
+    Args:
+        images: the images artefact.
+        compute: CPUs of a task.
+
+    Raises:
+        LakeError: the split has no images.
+    """
+    shards = _shards(images, "train", None)
+    task = ray.remote(num_cpus=1)(_figures_of_shards)
+    parts = ray.get([task.remote(group) for group in _spread(shards, 1, replace(compute, gpu=False))])
+    figures_NF, vendors = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
+    return profiles.fit(np.array(figures_NF), vendors)
 
 
 def patch_accuracy(
@@ -170,6 +191,16 @@ def _score_shards(name: str, folder: str, shards: Sequence[str], compute: Comput
         values |= {"model": [name] * rows.num_rows, "score": plain_N, "score_tta": averaged_N}
         tables.append(pa.table({column: values[column] for column in SCORES.names}).cast(SCORES))
     return pa.concat_tables(tables)
+
+
+def _figures_of_shards(shards: Sequence[str]) -> tuple[list[npt.NDArray[np.float64]], list[str | None]]:
+    """Return figures (F,) and vendor of each image of these shards; runs in a Ray task."""
+    figures, vendors = [], []
+    for shard in shards:
+        rows = lake.read_table(shard, ["vendor", "pixels"])
+        figures += [profiles.figures(pixels_HW) for pixels_HW in _pixels(rows)]
+        vendors += rows["vendor"].to_pylist()
+    return figures, vendors
 
 
 def _confuse_shards(

@@ -68,15 +68,40 @@ class Heatmap:
 def heatmaps(pixels_HW: GreyImage, lesions: Sequence[Lesion], maps: Sequence[Heatmap], mark: str) -> bytes:
     """Draw an image with its lesions outlined, and beside it the image under each heatmap; returns JPEG."""
     base = _bgr(pixels_HW)
-    panels = [_outlined(base.copy(), lesions)]
-    for heatmap in maps:
-        shown_HW = _spread(heatmap, pixels_HW.shape, base.shape)
-        colours = cv2.applyColorMap((shown_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-        weight = 0.75 * shown_HW[..., None]
-        panels.append((base * (1 - weight) + colours * weight).astype(np.uint8))
+    under = (_under(base, _spread(heatmap, pixels_HW.shape, base.shape)) for heatmap in maps)
+    panels = [_outlined(base.copy(), lesions), *under]
     gap = np.full((base.shape[0], 6, 3), 255, np.uint8)
     row = [part for panel in panels for part in (gap, panel)][1:]
     return _jpeg(np.concatenate(row, axis=1), mark)
+
+
+def overlay(pixels_HW: GreyImage, evidence_uv: npt.NDArray[np.float32], caption: str, mark: str) -> Bgr:
+    """Draw an image and, beside it, the image under the map that says where its score comes from.
+
+    Args:
+        pixels_HW: uint16 (H, W), full range, air dark.
+        evidence_uv: (u, v) [0-1]; cell (i, j) covers the 32 px from (32 i, 32 j) on.
+        caption: written below.
+        mark: kind of data, written below that.
+    """
+    base = _bgr(pixels_HW)
+    panel = _under(base, _spread(Heatmap(values=evidence_uv, side=STRIDE), pixels_HW.shape, base.shape))
+    gap = np.full((base.shape[0], 6, 3), 255, np.uint8)
+    picture = _captioned(np.concatenate([base, gap, panel], axis=1), caption)
+    return _captioned(picture, mark) if mark else picture
+
+
+def png(picture: Bgr) -> bytes:
+    """Return a picture as a PNG file."""
+    _, data = cv2.imencode(".png", picture)
+    return bytes(data.tobytes())
+
+
+def _under(base: Bgr, shown_HW: npt.NDArray[np.float32]) -> Bgr:
+    """Lay a map [0-1] over a picture: the more it says, the less is seen through."""
+    colours = cv2.applyColorMap((shown_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    weight = 0.75 * shown_HW[..., None]
+    return np.asarray(base * (1 - weight) + colours * weight, np.uint8)
 
 
 def _spread(heatmap: Heatmap, image: Sequence[int], shown: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -19,7 +19,8 @@ from mammoflow.errors import LakeError
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
 
-_FILMS = 4  # at a time; more fall out of a CPU core's cache
+FILMS = 4
+"""Images at a time; more fall out of a CPU core's cache. A score depends on how many there are, by rounding."""
 _PATCHES = 16
 
 
@@ -70,9 +71,23 @@ def flip_averaged(
     """
     device = next(model.parameters()).device
     with _autocast(device, precision):
-        parts = [classifiers.flip_averaged(model, batch) for batch in torch.split(_tensor(pixels_NHW), _FILMS)]
+        parts = [classifiers.flip_averaged(model, batch) for batch in torch.split(_tensor(pixels_NHW), FILMS)]
     plain_N, averaged_N = (np.concatenate(part) for part in zip(*parts, strict=True))
     return plain_N, averaged_N
+
+
+def evidence(model: WholeImageClassifier, pixels_NHW: NDArray[np.uint16], precision: str) -> NDArray[np.float32]:
+    """Say where in images a score comes from, a few at a time: `classifiers.evidence`, (N, u, v) [logit].
+
+    Args:
+        model: of `whole_image`, on any device.
+        pixels_NHW: uint16 (N, H, W), over the full range.
+        precision: fp32 | bf16, arithmetic of the passes.
+    """
+    device = next(model.parameters()).device
+    with _autocast(device, precision):
+        parts = [classifiers.evidence(model, batch)[1] for batch in torch.split(_tensor(pixels_NHW), FILMS)]
+    return np.concatenate(parts)
 
 
 @torch.inference_mode()

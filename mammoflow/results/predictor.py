@@ -26,7 +26,9 @@ from mammoflow.errors import ConfigError, DecodeError, LakeError
 from mammoflow.models.classifiers import ImageSpec, WholeImageClassifier
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results import prediction
+from mammoflow.results import profile as profiles
 from mammoflow.results.ensemble import Ensemble
+from mammoflow.results.profile import Profile
 
 ABOUT, VALIDATION = "ensemble.json", "validation.parquet"
 _BATCH = 8
@@ -42,6 +44,8 @@ class About:
     """Size and fit of the images that the members take."""
     precision: str
     """fp32 | bf16: arithmetic that the members were trained and judged in, and predict in."""
+    profile: Profile
+    """What their training images look like."""
     card: dict[str, Any]
     """Where it comes from and what it is for."""
 
@@ -51,7 +55,7 @@ class Predictor:
 
     def __init__(self, about: About, models: Sequence[WholeImageClassifier]) -> None:
         self.ensemble = about.ensemble
-        self.images = about.images
+        self.images, self.profile = about.images, about.profile
         self._precision = about.precision
         self._models = list(models)
 
@@ -64,6 +68,22 @@ class Predictor:
         """Return the members' flip-averaged probabilities of malignant (N, K) [0-1] of images already reduced."""
         members_KN = [prediction.flip_averaged(model, pixels_NHW, self._precision)[1] for model in self._models]
         return np.stack(members_KN, axis=1)
+
+    def evidence(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+        """Say where in images of the members' size the score comes from.
+
+        Returns:
+            float32 (N, u, v), the mean over members of what each cell of 32 px adds to the logit of malignant, positive
+            parts alone, as shares of the image's largest; 0 where nothing speaks for malignant.
+
+        Source: Draelos and Carin 2020 (HiResCAM).
+        """
+        times_K = [member.times for member in self.ensemble.members]
+        maps_KNuv = [prediction.evidence(model, pixels_NHW, self._precision) for model in self._models]
+        mean_Nuv = np.maximum(np.average(maps_KNuv, axis=0, weights=times_K), 0)
+        largest_N11 = mean_Nuv.max(axis=(1, 2), keepdims=True)
+        shares_Nuv = np.divide(mean_Nuv, largest_N11, out=np.zeros_like(mean_Nuv), where=largest_N11 > 0)
+        return np.asarray(shares_Nuv, np.float32)
 
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Score images; the entry point that MLflow calls.
@@ -154,7 +174,10 @@ def read_about(url: str) -> About:
     values = lake.read_json(url)
     try:
         ensemble, images = ensembles.from_dict(values["ensemble"]), ImageConfig(**values["images"])
-        return About(ensemble=ensemble, images=images, precision=values["precision"], card=values["card"])
+        profile = profiles.from_dict(values["profile"])
+        return About(
+            ensemble=ensemble, images=images, precision=values["precision"], profile=profile, card=values["card"]
+        )
     except (KeyError, TypeError) as error:
         raise LakeError(f"{url} is of another version of mammoflow ({error!r}); register the ensemble anew") from error
 

@@ -33,6 +33,7 @@ from mammoflow.models.timm_trunks import is_timm
 from mammoflow.results import model_card, predictor
 from mammoflow.results.ensemble import Ensemble
 from mammoflow.results.predictor import About, Predictor
+from mammoflow.results.profile import Profile
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 """Aliases: the newest registered version, and the one that users score with."""
@@ -102,6 +103,7 @@ def register(
     images: ImageConfig,
     *,
     precision: str,
+    profile: Profile,
     validation: pa.Table,
 ) -> str:
     """Package the ensemble into an MLflow run, register it as a new version and give it the alias `candidate`.
@@ -114,6 +116,7 @@ def register(
         name: of the registered model.
         images: size and fit of the images that the members were trained on.
         precision: fp32 | bf16, arithmetic that the members were trained and judged in, and will predict in.
+        profile: of their training images.
         validation: the ensemble's own rows (schema.SCORES) on validation, which a later version is held against.
 
     Returns:
@@ -127,7 +130,7 @@ def register(
     tags = {"val_auc": repr(ensemble.val_auc), "members": ", ".join(ensemble.names)}
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, connect(tracking_uri) as client:
         package = Path(folder) / "model"
-        about = About(ensemble=ensemble, images=images, precision=precision, card=dict(card))
+        about = About(ensemble=ensemble, images=images, precision=precision, profile=profile, card=dict(card))
         _pack(package, about, members, validation, name)
         run_id = tracker.start(name, params={"cutoff": ensemble.cutoff}, tags=tags)
         with tracker.closing([run_id]):

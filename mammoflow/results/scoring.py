@@ -1,189 +1,219 @@
-"""New images -> scores with a registered model, as one Ray Data pipeline. Needs ray; no training code.
+"""New images -> scores, heatmaps and DICOM with a registered model, as one Ray Data pipeline. Needs ray; never trains.
 
 Files are decoded in CPU tasks, by the same code path as in training, and scored by a pool of actors that load the
-model once each. A file that can't be used is a row with its reason, never a crash. No patient identity is passed on.
+model once each. A few images make a shard, whose rows appear whole or not at all; a rerun does what is missing. A file
+that can't be used is a row with its reason, never a crash. No patient identity is passed on.
 
-Shape letters: N files of a block, H W rows and columns of the reduced image [px], K members.
+Shape letters: N images of a shard, H W rows and columns of the reduced image [px], K members.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.fs as pafs
 import ray
 import ray.data
 import torch
 
-from mammoflow import lake
+from mammoflow import cli, lake
 from mammoflow.config import ComputeConfig, ImageConfig
-from mammoflow.data import decode
-from mammoflow.errors import DecodeError, SourceError
-from mammoflow.results import registered_model
-from mammoflow.results.ensemble import decide
+from mammoflow.data import decode, dicom_files, image_files
+from mammoflow.data.shards import Progress, Say
+from mammoflow.errors import DecodeError
+from mammoflow.results import pictures, registered_model, score_files, score_tables
+from mammoflow.results import profile as profiles
+from mammoflow.results.prediction import FILMS
+from mammoflow.results.registered_model import Registered
+from mammoflow.results.score_files import File, Heatmaps, Outputs
 
-SUFFIXES = (".dcm", ".dicom", ".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg")
-"""Files of a folder that are taken for images; files without a suffix are too where they are DICOM."""
+HEATMAPS = "heatmaps"
+"""Folder of PNG below that of the scores."""
 
-_BATCH = 8
 _DECODING_BYTES = 2**30
 """Memory of a decoding task; 0.65 GiB were measured on films of 13 million pixels. The request also keeps decoding in
 tasks of its own: Ray Data would fuse it into the model's actors where both ask for the same."""
-Columns = Mapping[str, npt.NDArray[Any]]
+
+_OF_PHANTOMS = "by a model trained on phantoms: no clinical meaning"
+
+Row = dict[str, Any]
 
 
-def score(model_uri: str, tracking_uri: str, images: str | Sequence[str], out: str, compute: ComputeConfig) -> pa.Table:
-    """Score image files with a registered model and write the table.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be scored, by whom, to where."""
+
+    model: Registered
+    """The registered version."""
+    tracking_uri: str
+    """Of its registry."""
+    out: str
+    """Folder or URL to write."""
+    outputs: Outputs
+    """What it is to hold."""
+    salt: str
+    """Of patients' hashes."""
+    compute: ComputeConfig
+    """A GPU for each actor where it asks for GPUs; whether files that could not be used are tried again."""
+    actors: int | None = None
+    """Processes that hold the model; None: one a GPU where GPUs are asked for, else one a CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What a folder of scores holds."""
+
+    images: pa.Table
+    """A row a file, sorted by path (`score_tables.images`)."""
+    breasts: pa.Table
+    """A row a breast."""
+    patients: pa.Table
+    """A row a patient."""
+
+
+def score(request: Request, images: str | Sequence[str], say: Say = print) -> Scored:
+    """Score image files with a registered model, and write images.parquet, breasts.parquet, patients.parquet.
 
     Args:
-        model_uri: models:/<name>@<alias> or models:/<name>/<version>.
-        tracking_uri: of the registry.
+        request: by what, to where.
         images: a folder or URL, read with all folders below it, one file, or a list of files.
-        out: path or URL of the Parquet file to write.
-        compute: `workers` actors hold the model, each with a GPU where it asks for GPUs.
-
-    Returns:
-        What was written, see `schema`; one row a file, sorted by path.
+        say: takes lines on how far it is.
 
     Raises:
         SourceError: nothing there to score.
-        TrackingError: no such model.
+        ConfigError: `out` holds scores of another model or of other outputs.
+        TrackingError: the registry does not answer.
         LakeError: `out` can't be written.
     """
-    paths = find_files(images)
-    model = registered_model.describe(tracking_uri, model_uri)
-    rows = ray.data.from_arrow(pa.table({"path": paths})).repartition(min(len(paths), _blocks(len(paths))))
-    decoded = rows.map_batches(
-        partial(_decode, images=model.images), batch_size=_BATCH, num_cpus=1, memory=_DECODING_BYTES
+    files = score_files.find(images)
+    score_files.begin(request.out, request.outputs)
+    schema = score_tables.images(request.model.ensemble.names)
+    held = score_files.rows(request.out, schema, ["path", "size", "modified", "error"])
+    undone = score_files.left(files, held, again=request.compute.retry_quarantined)
+    progress = Progress("images scored", say)
+    progress.start(len(files), len(files) - len(undone))
+    if undone:
+        _run(request, score_files.shards_of(undone), progress)
+    return _write(request, score_files.newest(score_files.rows(request.out, schema)))
+
+
+def _write(request: Request, images: pa.Table) -> Scored:
+    ensemble = request.model.ensemble
+    breasts, patients = (score_tables.grouped(images, what, ensemble) for what in ("breasts", "patients"))
+    for name, table in (("images", images), ("breasts", breasts), ("patients", patients)):
+        lake.write_table(lake.join(request.out, f"{name}.parquet"), table)
+    return Scored(images=images, breasts=breasts, patients=patients)
+
+
+def _run(request: Request, shards: Sequence[Row], progress: Progress) -> None:
+    """Decode and score shards, each written by the actor that scored it."""
+    compute = request.compute
+    actors = request.actors or int(ray.cluster_resources().get("GPU" if compute.gpu else "CPU", 1))
+    todo = ray.data.from_arrow(pa.Table.from_pylist(list(shards))).repartition(len(shards))
+    decoded = todo.map_batches(
+        partial(_decode, images=request.model.images, salt=request.salt),
+        batch_size=1,
+        num_cpus=1,
+        memory=_DECODING_BYTES,
     )
     scored = decoded.map_batches(
         _Scorer,
-        fn_constructor_args=(tracking_uri, model.uri, compute),
-        batch_size=_BATCH,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=compute.workers),
-        num_cpus=_actor_cpus(compute),
+        fn_constructor_args=(request,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(actors, len(shards)))),
+        num_cpus=_actor_cpus(actors),
         num_gpus=1 if compute.gpu else None,
     )
-    table = _table(list(scored.iter_rows()), model)
-    lake.write_table(out, table)
-    return table
+    for row in scored.iter_rows():
+        cli.check_terminated()
+        progress.add(int(row["images"]), int(row["bad"]))
 
 
-def schema(members: Sequence[str]) -> pa.Schema:
-    """Return the schema of a scores file of an ensemble with these members."""
-    return pa.schema(
-        [
-            ("path", pa.string()),
-            ("score", pa.float64()),  # the members' mean [0-1]; null where the file can't be used
-            ("probability", pa.float64()),  # of malignant, the calibrated score [0-1]; null likewise
-            ("malignant", pa.bool_()),  # decision at the ensemble's cut-off; null likewise
-            ("members", pa.struct([(name, pa.float64()) for name in members])),  # flip-averaged, by candidate name
-            ("model", pa.string()),  # <name>/<version> in the registry
-            ("laterality", pa.string()),  # L | R; null where the file doesn't say
-            ("view", pa.string()),  # CC | MLO | ...; null likewise
-            ("error", pa.string()),  # empty where all went well
-        ]
-    )
-
-
-def find_files(images: str | Sequence[str]) -> list[str]:
-    """Return the image files of a folder and all below it, of one file, or of a list, sorted, each once.
-
-    Raises:
-        SourceError: nothing there, or no image among it.
-    """
-    if not isinstance(images, str):
-        if not images:
-            raise SourceError("the list of images is empty; name at least one file")
-        return sorted({*images})
-    fs, path = lake.filesystem(images)
-    kind = fs.get_file_info(path).type
-    if kind == pafs.FileType.NotFound:
-        raise SourceError(f"{images} is not there; give a folder or URL of images")
-    if kind == pafs.FileType.File:
-        return [images]
-    infos = fs.get_file_info(pafs.FileSelector(path, recursive=True))
-    files = [info.path for info in infos if info.is_file and _is_image(fs, info)]
-    if not files:
-        raise SourceError(
-            f"{images} holds no file that ends in {', '.join(SUFFIXES)} and no DICOM file without an ending"
-        )
-    root = images.rstrip("/")
-    return sorted(root + file[len(path.rstrip("/")) :] for file in files)
-
-
-def _is_image(fs: pafs.FileSystem, info: pafs.FileInfo) -> bool:
-    if info.base_name.startswith(".") or info.base_name == "DICOMDIR":
-        return False
-    if info.extension:
-        return f".{info.extension.lower()}" in SUFFIXES
-    with fs.open_input_file(info.path) as stream:
-        return bytes(stream.read(132)[128:]) == b"DICM"
-
-
-def _blocks(files: int) -> int:
-    """Return into how many blocks the files go: several for each CPU, so that no CPU waits for a slow block."""
-    return max(1, min(-(-files // _BATCH), int(4 * ray.cluster_resources().get("CPU", 1))))
-
-
-def _actor_cpus(compute: ComputeConfig) -> float:
-    """Return the CPUs to reserve for an actor: on a small machine fewer than asked for, so that one CPU can decode."""
+def _actor_cpus(actors: int) -> float:
+    """Return the CPUs to reserve for an actor: what leaves one for decoding, however small the machine."""
     spare = float(ray.cluster_resources().get("CPU", 1)) - 1
-    return max(0.0, min(float(compute.cpus_per_worker), spare))
+    return max(0.0, min(1.0, spare / actors))
 
 
-def _decode(batch: Columns, images: ImageConfig) -> dict[str, Any]:
-    """Decode a batch of files; runs in a CPU task. Images that can't be used are black and have their reason."""
-    pixels_NHW = np.zeros((len(batch["path"]), images.height, images.width), np.uint16)
-    tags: dict[str, list[str]] = {"laterality": [], "view": [], "error": []}
-    for index, path in enumerate(batch["path"]):
-        laterality, view, reason = None, None, ""
+def _decode(batch: Mapping[str, Any], images: ImageConfig, salt: str) -> dict[str, Any]:
+    """Decode the files of one shard; runs in a CPU task. Images that can't be used are black and have their reason."""
+    files = [File(**file) for file in batch["files"][0]]
+    pixels_NHW = np.zeros((len(files), images.height, images.width), np.uint16)
+    about = []
+    for index, file in enumerate(files):
+        row: Row = dict.fromkeys(("patient_id", "laterality", "view", "vendor"))
+        row |= {"path": file.path, "key": file.key, "size": file.size, "modified": file.modified, "error": ""}
         try:
-            image = decode.load_image(str(path), images)
+            data = image_files.fetch(file.path)
+            image = decode.decode_bytes(file.path, data, images)
             pixels_NHW[index] = image.pixels
-            laterality, view = image.identity.laterality, image.identity.view
+            said = image.identity
+            row |= {"laterality": said.laterality, "view": said.view, "vendor": said.vendor}
+            row["patient_id"] = said.patient_id or dicom_files.patient_key(file.path, data, salt)
         except DecodeError as error:
-            reason = str(error)
-        tags["laterality"].append(laterality or "")
-        tags["view"].append(view or "")
-        tags["error"].append(reason)
-    return {"path": batch["path"], "pixels": pixels_NHW, **{name: np.array(values) for name, values in tags.items()}}
+            row["error"] = str(error)
+        about.append(row)
+    return {"shard": batch["shard"], "about": [about], "pixels": pixels_NHW[None]}
 
 
 class _Scorer:
-    """Holds the model in an actor and scores batches with it."""
+    """Holds the model in an actor; scores a shard and writes all that is made of it."""
 
-    def __init__(self, tracking_uri: str, uri: str, compute: ComputeConfig) -> None:
-        torch.set_num_threads(compute.cpus_per_worker)
-        self._model = registered_model.load(tracking_uri, uri).to("cuda" if compute.gpu else "cpu")
+    def __init__(self, request: Request) -> None:
+        torch.set_num_threads(request.compute.cpus_per_worker)
+        self._request = request
+        predictor = registered_model.load(request.tracking_uri, request.model.uri)
+        self._model = predictor.to("cuda" if request.compute.gpu else "cpu")
 
-    def __call__(self, batch: Columns) -> dict[str, Any]:
-        good_N = batch["error"] == ""
-        members_NK = np.full((len(good_N), len(self._model.ensemble.members)), np.nan)
-        if good_N.any():
-            members_NK[good_N] = self._model.score(batch["pixels"][good_N])
-        return {name: batch[name] for name in ("path", "laterality", "view", "error")} | {"members": members_NK}
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        about, pixels_NHW = [dict(row) for row in batch["about"][0]], np.asarray(batch["pixels"][0], np.uint16)
+        good_N = np.array([row["error"] == "" for row in about])
+        members_NK = self._score(pixels_NHW)
+        for row, pixels_HW in zip(about, pixels_NHW, strict=True):
+            good = row["error"] == ""
+            row["warnings"] = profiles.warnings(self._model.profile, pixels_HW, row["vendor"]) if good else []
+            row["heatmap"] = None
+        version = self._request.outputs.model
+        rows = score_tables.image_rows(about, members_NK, self._model.ensemble, version)
+        rows = self._pictures(rows, pixels_NHW)
+        lake.write_table(score_files.shard_url(self._request.out, str(batch["shard"][0])), rows)
+        return {"images": np.array([len(about)]), "bad": np.array([int((~good_N).sum())])}
+
+    def _score(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+        """Return members' scores (N, K), to the bit the same whatever else is in the shard.
+
+        Images go through a model in full batches, for a convolution of fewer rounds otherwise.
+        """
+        spare = -len(pixels_NHW) % FILMS
+        return self._model.score(np.pad(pixels_NHW, ((0, spare), (0, 0), (0, 0))))[: len(pixels_NHW)]
+
+    def _pictures(self, rows: pa.Table, pixels_NHW: npt.NDArray[np.uint16]) -> pa.Table:
+        """Write the heatmaps that are wanted, the fainter the lower the score, and return the rows with their names."""
+        chosen = {n: row for n, row in enumerate(rows.to_pylist()) if _is_drawn(row, self._request.outputs.heatmaps)}
+        if not chosen:
+            return rows
+        names: list[str | None] = [None] * rows.num_rows
+        maps_Nuv = self._model.evidence(pixels_NHW[[*chosen]])
+        for (n, row), evidence_uv in zip(chosen.items(), maps_Nuv, strict=True):
+            names[n] = f"{HEATMAPS}/{row['key']}.png"
+            picture = pictures.overlay(pixels_NHW[n], evidence_uv * np.float32(row["score"]), _caption(row), self._mark)
+            lake.write_bytes(lake.join(self._request.out, HEATMAPS, f"{row['key']}.png"), pictures.png(picture))
+        return rows.set_column(rows.schema.get_field_index("heatmap"), "heatmap", pa.array(names, pa.string()))
+
+    @property
+    def _mark(self) -> str:
+        return _OF_PHANTOMS if self._request.model.card["phantoms"] else ""
 
 
-def _table(rows: Sequence[Mapping[str, Any]], model: registered_model.Registered) -> pa.Table:
-    """Return the scores file of these rows."""
-    names = model.ensemble.names
-    members_NK = np.array([row["members"] for row in rows])
-    score_N, probability_N, malignant_N = decide(members_NK, model.ensemble)
-    bad_N = np.array([row["error"] != "" for row in rows])
-    members = [pa.array(column, mask=bad_N) for column in members_NK.T]
-    columns = [
-        [row["path"] for row in rows],
-        pa.array(score_N, mask=bad_N),
-        pa.array(probability_N, mask=bad_N),
-        pa.array(malignant_N, mask=bad_N),
-        pa.StructArray.from_arrays(members, list(names), mask=pa.array(bad_N)),
-        [f"{model.name}/{model.version}"] * len(rows),
-        [row["laterality"] or None for row in rows],
-        [row["view"] or None for row in rows],
-        [row["error"] for row in rows],
-    ]
-    return pa.table(dict(zip(schema(names).names, columns, strict=True))).cast(schema(names)).sort_by("path")
+def _is_drawn(row: Row, wanted: Heatmaps) -> bool:
+    return wanted != "none" and not row["error"] and (wanted == "all" or bool(row["malignant"]))
+
+
+def _caption(row: Row) -> str:
+    """Return what stands below a heatmap."""
+    where = " ".join(part for part in (row["laterality"], row["view"]) if part)
+    called = "malignant" if row["malignant"] else "benign"
+    return f"{where + ': ' if where else ''}probability {row['probability']:.3f}, called {called} ({row['model']})"
