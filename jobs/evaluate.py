@@ -17,6 +17,7 @@ def main() -> None:
     artefacts = pipeline.ensure("evaluation", config)
     tables.show_scores(pipeline.summarise(artefacts))
     if artefacts.registered.done:
+        pipeline.tag_test_figures(artefacts)
         tables.show_promotion(config)
         tables.show_next("report", config)
     else:

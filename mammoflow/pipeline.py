@@ -313,6 +313,7 @@ def _build_evaluation(a: Artefacts) -> Built:
 
 
 def _build_report(a: Artefacts) -> Built:
+    tag_test_figures(a)
     return [(a.report, {"url": write_report(a)})]
 
 
@@ -349,6 +350,21 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         registered=f"models:/{a.config.ensemble.model_name}@champion",
         seconds=a.seconds(),
     )
+
+
+def tag_test_figures(a: Artefacts) -> None:
+    """Write what the ensemble reached on test beside its registered version."""
+    row = summary.ensemble_row(
+        lake.read_table(a.ensemble.file("val.parquet")),
+        lake.read_table(a.evaluation.file("test.parquet")),
+        load_ensemble(a),
+    )
+    low, high = row["ci95_patients"]
+    figures = {name: f"{row[name]:.4f}" for name in ("test_auc", "sensitivity", "specificity")}
+    tags = {"test_auc": figures["test_auc"], "test_ci95": f"{low:.4f} to {high:.4f}"}
+    tags |= {f"test_{name}": figures[name] for name in ("sensitivity", "specificity")}
+    model = a.registered.summary()
+    registered_model.tag(tracking.uri(a.lake), f"models:/{model['name']}/{model['version']}", tags)
 
 
 def write_qc(a: Artefacts) -> str:

@@ -151,7 +151,6 @@ def test_real_films_are_scored_by_the_command_that_promote_names(
     assert len(rows) == 8
     assert all(0 <= row["probability"] <= 1 and row["error"] == "" for row in rows)
     assert {row["model"] for row in rows} == {"mammoflow/1"}
-    assert all(row["warnings"] for row in rows), "a model of small phantoms has seen nothing like them"
     breasts, patients = (pq.read_table(out / f"{what}.parquet").to_pylist() for what in ("breasts", "patients"))
     assert [(row["patient_id"], row["laterality"], row["views"]) for row in breasts] == [
         (patient, side, ["CC", "MLO"]) for patient in ("P_00173", "P_00820") for side in "LR"

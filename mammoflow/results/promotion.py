@@ -82,7 +82,7 @@ def promote(tracking_uri: str, name: str, version: str | None = None, *, force: 
     if old == to and (moves := history(tracking_uri, name)) and moves[0].version == to:
         return moves[0]  # as when the same command is run again
     found = None if old in ("", to) else _compared(tracking_uri, name, old, to, force=force)
-    return _move(tracking_uri, name, _now("promotion", to, old, forced=force, difference=found))
+    return _move(tracking_uri, name, _now("promotion", to, old, forced=force and old != "", difference=found))
 
 
 def rollback(tracking_uri: str, name: str) -> Move:

@@ -146,6 +146,18 @@ def register(
     return str(made.version)
 
 
+def tag(tracking_uri: str, uri: str, figures: Mapping[str, str]) -> None:
+    """Give a registered version tags, such as what came out on the test split.
+
+    Raises:
+        TrackingError: no such model, version or alias.
+    """
+    with connect(tracking_uri) as client:
+        found = find(client, uri)
+        for name, value in figures.items():
+            client.set_model_version_tag(found.name, found.version, name, value)
+
+
 def describe(tracking_uri: str, uri: str) -> Registered:
     """Return what a registered version is, without loading its weights.
 
