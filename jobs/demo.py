@@ -8,7 +8,7 @@ Writes   everything in the lake, the registered model with alias `champion`, and
 Next     jobs/score.py
 """
 
-from mammoflow import cli, lake, pipeline, recipes, tables, tracking
+from mammoflow import cli, findings, lake, pipeline, recipes, tables, tracking
 from mammoflow.results import promotion
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     artefacts = pipeline.ensure("report", config)
     model = artefacts.registered.summary()
     promotion.promote(tracking.uri(artefacts.lake), model["name"], model["version"], force=True)
-    summary = pipeline.summarise(artefacts)
+    summary = findings.summarise(artefacts)
     lake.write_json(lake.join(artefacts.lake.root, "summary.json"), summary)
     tables.show_data(artefacts.images, artefacts.patches)
     tables.show_quarantine([artefacts.images, artefacts.patches], config.source)

@@ -8,16 +8,16 @@ Writes   evaluation/ in the lake: one row per image and model, and the patch cla
 Next     jobs/promote.py, jobs/report.py
 """
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, findings, pipeline, recipes, tables
 
 
 def main() -> None:
     """Print the plan, score the test split, print the tables; without a registered ensemble that comes next."""
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("evaluation", config)
-    tables.show_scores(pipeline.summarise(artefacts))
+    tables.show_scores(findings.summarise(artefacts))
     if artefacts.registered.done:
-        pipeline.tag_test_figures(artefacts)
+        findings.tag_test_figures(artefacts)
         tables.show_promotion(config)
         tables.show_next("report", config)
     else:

@@ -12,7 +12,7 @@ Writes   images/ and patches/ in the lake, each with a quarantine of what could 
 Next     jobs/train_patch.py; where the source holds a test part only, jobs/score.py
 """
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, findings, pipeline, recipes, tables
 from mammoflow.results import contact_sheet
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     tables.show_data(artefacts.images, artefacts.patches)
     tables.show_quarantine([artefacts.images, artefacts.patches], config.source)
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
-    print(f"qc page:       {pipeline.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
+    print(f"qc page:       {findings.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
     if artefacts.images.summary()["images"]["train"]:
         tables.show_next("finetune" if config.start else "train_patch", config)
     else:

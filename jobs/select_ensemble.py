@@ -8,14 +8,14 @@ Writes   ensemble/ in the lake; registered model `mammoflow`, alias `candidate`
 Next     jobs/evaluate.py, then jobs/promote.py
 """
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, findings, pipeline, recipes, tables
 
 
 def main() -> None:
     """Print the plan, choose, register, print members and the registered version."""
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = pipeline.ensure("registered", config)
-    chosen = pipeline.load_ensemble(artefacts)
+    chosen = findings.load_ensemble(artefacts)
     rows = [[member.name, member.kind, f"{member.val_auc:.3f}"] for member in chosen.members]
     tables.show("Ensemble (chosen on validation)", ["member", "kind", "val A-AUC"], rows)
     print(f"validation A-AUC {chosen.val_auc:.3f}; operating point at probability {chosen.cutoff:.3f} (Youden)")

@@ -5,32 +5,18 @@ Every job names the stage it wants; `ensure` prints a plan, builds what is missi
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
-from mammoflow import cluster, dry_run, lake, lake_care, locks, tables, tracking
+from mammoflow import builders, cluster, dry_run, lake, lake_care, locks, tables, tracking
 from mammoflow.config import Config
-from mammoflow.data import ingest, releases, shards
+from mammoflow.data import releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
 from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
-from mammoflow.lake import Artefact, Lake
-from mammoflow.results import (
-    contact_sheet,
-    ensemble,
-    evaluation,
-    model_card,
-    qc,
-    registered_model,
-    report,
-    search_figures,
-    selection,
-    starts,
-    summary,
-)
-from mammoflow.results.report_inputs import PHANTOM_MARK, SEARCH_PICTURE
-from mammoflow.training import inputs, mining, trunks, tuning
+from mammoflow.lake import Lake
+from mammoflow.results import starts
+from mammoflow.training import inputs, tuning
 
 _ON_MODELS = frozenset(("trunks", "mined", "retrained", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
@@ -186,7 +172,7 @@ def _build(stage: str, artefacts: Artefacts) -> None:
         for item in missing:
             lake.sweep(item.url)
             lake_care.finish_removal(item)
-        for item, figures in _BUILDERS[stage](artefacts):
+        for item, figures in builders.BY_STAGE[stage](artefacts):
             item.finish({**figures, "seconds": round(time.monotonic() - started, 2)}, inputs)
             lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
@@ -207,200 +193,3 @@ def _check_quarantine(artefacts: Artefacts) -> None:
             f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
             f"{reasons}; {remedy}, or allow more with --max-bad"
         )
-
-
-Built = list[tuple[Artefact, dict[str, Any]]]
-
-
-def _build_phantoms(a: Artefacts) -> Built:
-    out = a.of("phantoms")[0]
-    return [(out, ingest.draw_phantoms(a.config, out))]
-
-
-def _build_images(a: Artefacts) -> Built:
-    return [(a.images, ingest.decode_images(a.config, a.source, a.images, salt=a.lake.salt))]
-
-
-def _build_patches(a: Artefacts) -> Built:
-    figures = ingest.cut_patches(a.config, a.images, a.patches)
-    write_qc(a)
-    return [(a.patches, figures)]
-
-
-def _build_trunks(a: Artefacts) -> Built:
-    missing = {name: item for name, item in a.trunks.items() if not item.done}
-    trained = trunks.train(a.config, a.lake, a.images, a.patches, missing)
-    return [(missing[name], figures) for name, figures in trained.items()]
-
-
-def _build_mined(a: Artefacts) -> Built:
-    return [
-        (
-            a.mined[trunk.backbone],
-            mining.mine(a.config, trunk, a.images, a.trunks[trunk.backbone], a.mined[trunk.backbone]),
-        )
-        for trunk in a.config.trunks
-        if trunk.mined and not a.mined[trunk.backbone].done
-    ]
-
-
-def _build_retrained(a: Artefacts) -> Built:
-    missing = {name: item for name, item in a.retrained.items() if not item.done}
-    trained = trunks.train(a.config, a.lake, a.images, a.patches, missing, mined=a.mined)
-    return [(missing[name], figures) for name, figures in trained.items()]
-
-
-def _build_search(a: Artefacts) -> Built:
-    begun = starts.fetch(a.starts, a.search) if a.starts else None
-    found = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
-    picture = search_figures.search(found["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
-    lake.write_bytes(a.search.file(SEARCH_PICTURE), picture)
-    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(found["run_id"], SEARCH_PICTURE, picture)
-    return [(a.search, found)]
-
-
-def _build_ensemble(a: Artefacts) -> Built:
-    ranking = [*a.search.summary()["ranking"], *a.pool]
-    scores = evaluation.score_split(
-        _finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
-    )
-    by_rule = selection.choose_each(scores, ranking, a.config.ensemble)
-    chosen = by_rule[a.config.ensemble.rule]
-    lake.write_table(a.ensemble.file("val.parquet"), scores)
-    lake.write_json(a.ensemble.file("ensembles.json"), {rule: ensemble.to_dict(each) for rule, each in by_rule.items()})
-    return [(a.ensemble, {"members": list(chosen.names), "val_auc": chosen.val_auc})]
-
-
-def _build_registered(a: Artefacts) -> Built:
-    chosen = load_ensemble(a)
-    scores = lake.read_table(a.ensemble.file("val.parquet"))
-    begun = a.starts.name if a.starts else None
-    card = model_card.facts(a.config, a.images, code=tracking.code_tags(), started_from=begun)
-    card |= {
-        "validation": model_card.validation(scores, chosen, a.config.ensemble.cutoff),
-        "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in STAGES},
-    }
-    uri = tracking.uri(a.lake)
-    version = registered_model.register(
-        uri,
-        chosen,
-        _finished(a),
-        card,
-        a.config.ensemble.model_name,
-        a.config.images,
-        precision=a.config.image_training.precision,
-        profile=evaluation.training_profile(a.images, a.config.compute),
-        validation=ensemble.average(scores, chosen),
-    )
-    return [
-        (a.registered, {"tracking_uri": tracking.public(uri), "name": a.config.ensemble.model_name, "version": version})
-    ]
-
-
-def _build_evaluation(a: Artefacts) -> Built:
-    chosen = load_ensemble(a)
-    compute, precision = a.config.compute, a.config.image_training.precision
-    scores = evaluation.score_split(_finished(a), a.images, "test", compute, precision=precision, ensemble=chosen)
-    lake.write_table(a.evaluation.file("test.parquet"), scores)
-    precisions = {trunk.backbone: trunk.training.precision for trunk in a.config.trunks}
-    accuracy = {
-        name: evaluation.patch_accuracy(
-            item.file("best"), a.patches, "test", compute, precision=precisions[name], ensemble=chosen
-        )
-        for name, item in a.classifiers.items()
-    }
-    return [(a.evaluation, {"patch_accuracy": accuracy})]
-
-
-def _build_report(a: Artefacts) -> Built:
-    tag_test_figures(a)
-    return [(a.report, {"url": write_report(a)})]
-
-
-def _finished(a: Artefacts) -> dict[str, str]:
-    """Return the model folders of the candidates that went through both stages, and of those from elsewhere."""
-    ranking = a.search.summary()["ranking"]
-    own = {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
-    return own | {row["name"]: row["folder"] for row in a.pool}
-
-
-def load_ensemble(a: Artefacts) -> ensemble.Ensemble:
-    """Return the ensemble that was chosen on validation by the config's rule."""
-    return load_ensembles(a)[a.config.ensemble.rule]
-
-
-def load_ensembles(a: Artefacts) -> dict[str, ensemble.Ensemble]:
-    """Return what each rule chose on validation."""
-    by_rule = lake.read_json(a.ensemble.file("ensembles.json"))
-    return {rule: ensemble.from_dict(values) for rule, values in by_rule.items()}
-
-
-def summarise(a: Artefacts) -> dict[str, Any]:
-    """Gather the figures of a finished run, as summary.json holds them."""
-    return summary.summarise(
-        recipe=a.config.name,
-        images=a.images.summary(),
-        patches=a.patches.summary(),
-        patch_accuracy=a.evaluation.summary()["patch_accuracy"],
-        patch_val_accuracy={name: item.summary()["val_accuracy"] for name, item in a.classifiers.items()},
-        ranking=a.search.summary()["ranking"],
-        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
-        test_scores=lake.read_table(a.evaluation.file("test.parquet")),
-        chosen=load_ensemble(a),
-        registered=f"models:/{a.config.ensemble.model_name}@champion",
-        seconds=a.seconds(),
-    )
-
-
-def tag_test_figures(a: Artefacts) -> None:
-    """Write what the ensemble reached on test beside its registered version."""
-    row = summary.ensemble_row(
-        lake.read_table(a.ensemble.file("val.parquet")),
-        lake.read_table(a.evaluation.file("test.parquet")),
-        load_ensemble(a),
-    )
-    low, high = row["ci95_patients"]
-    figures = {name: f"{row[name]:.4f}" for name in ("test_auc", "sensitivity", "specificity")}
-    tags = {"test_auc": figures["test_auc"], "test_ci95": f"{low:.4f} to {high:.4f}"}
-    tags |= {f"test_{name}": figures[name] for name in ("sensitivity", "specificity")}
-    model = a.registered.summary()
-    registered_model.tag(tracking.uri(a.lake), f"models:/{model['name']}/{model['version']}", tags)
-
-
-def write_qc(a: Artefacts) -> str:
-    """Write the contact sheet and the page that show what ingest made, and return where the page lies."""
-    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
-    return qc.write(a.config, a.images, a.patches)
-
-
-def write_report(a: Artefacts) -> str:
-    """Write the report of a finished run and return where it lies."""
-    inputs = report.ReportInputs(
-        config=a.config,
-        images=a.images,
-        patches=a.patches,
-        trunks=a.classifiers,
-        search=a.search,
-        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
-        test_scores=lake.read_table(a.evaluation.file("test.parquet")),
-        ensemble=load_ensemble(a),
-        registered=a.registered.summary(),
-        patch_accuracy=a.evaluation.summary()["patch_accuracy"],
-        seconds=a.seconds(),
-    )
-    return report.write(inputs, a.report.file("report.html"))
-
-
-_BUILDERS: dict[str, Callable[[Artefacts], Built]] = {
-    "phantoms": _build_phantoms,
-    "images": _build_images,
-    "patches": _build_patches,
-    "trunks": _build_trunks,
-    "mined": _build_mined,
-    "retrained": _build_retrained,
-    "search": _build_search,
-    "ensemble": _build_ensemble,
-    "registered": _build_registered,
-    "evaluation": _build_evaluation,
-    "report": _build_report,
-}

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import t as student
 
-from mammoflow import lake, pipeline, recipes
+from mammoflow import findings, lake, pipeline, recipes
 from mammoflow.config import Config, StageConfig, TrunkConfig
 from mammoflow.graph import Artefacts
 from mammoflow.results import ensemble, evaluation, metrics
@@ -147,7 +147,7 @@ class Seed:
 
     def members(self) -> float:
         """Return the mean A-AUC of the ensemble's members."""
-        chosen = pipeline.load_ensemble(self._done["base"]).members
+        chosen = findings.load_ensemble(self._done["base"]).members
         return float(np.mean([self.auc(f"base/{member.backbone} {member.top_layers}") for member in chosen]))
 
     def accuracy(self, variant: str, backbone: str) -> float:
@@ -159,7 +159,7 @@ class Seed:
             "test",
             made.config.compute,
             precision=made.config.trunks[0].training.precision,
-            ensemble=pipeline.load_ensemble(tests),
+            ensemble=findings.load_ensemble(tests),
         )
         return float(found["balanced_accuracy"])
 
@@ -186,7 +186,7 @@ def _is(row: dict, backbone: str, top_layers: str) -> bool:
 def _scores(done: Artefacts) -> pa.Table:
     """Return the rows of every candidate, under `backbone top layers`, and the ensemble's."""
     scores = lake.read_table(done.evaluation.file("test.parquet"))
-    average = ensemble.average(scores, pipeline.load_ensemble(done))
+    average = ensemble.average(scores, findings.load_ensemble(done))
     named = {row["name"]: f"{row['backbone']} {row['top_layers']}" for row in done.search.summary()["ranking"]}
     models = pa.array([named[name] for name in scores["model"].to_pylist()])
     renamed = scores.set_column(scores.schema.get_field_index("model"), "model", models)

@@ -1,0 +1,150 @@
+"""How each stage of the graph is built from the artefacts before it. pipeline.py says which are built, and when."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mammoflow import findings, lake, tracking
+from mammoflow.data import ingest
+from mammoflow.graph import STAGES, Artefacts
+from mammoflow.lake import Artefact
+from mammoflow.results import (
+    ensemble,
+    evaluation,
+    model_card,
+    registered_model,
+    search_figures,
+    selection,
+    starts,
+)
+from mammoflow.results.report_inputs import PHANTOM_MARK, SEARCH_PICTURE
+from mammoflow.training import mining, trunks, tuning
+
+Built = list[tuple[Artefact, dict[str, Any]]]
+
+
+def _build_phantoms(a: Artefacts) -> Built:
+    out = a.of("phantoms")[0]
+    return [(out, ingest.draw_phantoms(a.config, out))]
+
+
+def _build_images(a: Artefacts) -> Built:
+    return [(a.images, ingest.decode_images(a.config, a.source, a.images, salt=a.lake.salt))]
+
+
+def _build_patches(a: Artefacts) -> Built:
+    figures = ingest.cut_patches(a.config, a.images, a.patches)
+    findings.write_qc(a)
+    return [(a.patches, figures)]
+
+
+def _build_trunks(a: Artefacts) -> Built:
+    missing = {name: item for name, item in a.trunks.items() if not item.done}
+    trained = trunks.train(a.config, a.lake, a.images, a.patches, missing)
+    return [(missing[name], figures) for name, figures in trained.items()]
+
+
+def _build_mined(a: Artefacts) -> Built:
+    return [
+        (
+            a.mined[trunk.backbone],
+            mining.mine(a.config, trunk, a.images, a.trunks[trunk.backbone], a.mined[trunk.backbone]),
+        )
+        for trunk in a.config.trunks
+        if trunk.mined and not a.mined[trunk.backbone].done
+    ]
+
+
+def _build_retrained(a: Artefacts) -> Built:
+    missing = {name: item for name, item in a.retrained.items() if not item.done}
+    trained = trunks.train(a.config, a.lake, a.images, a.patches, missing, mined=a.mined)
+    return [(missing[name], figures) for name, figures in trained.items()]
+
+
+def _build_search(a: Artefacts) -> Built:
+    begun = starts.fetch(a.starts, a.search) if a.starts else None
+    found = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
+    picture = search_figures.search(found["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
+    lake.write_bytes(a.search.file(SEARCH_PICTURE), picture)
+    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(found["run_id"], SEARCH_PICTURE, picture)
+    return [(a.search, found)]
+
+
+def _build_ensemble(a: Artefacts) -> Built:
+    ranking = [*a.search.summary()["ranking"], *a.pool]
+    scores = evaluation.score_split(
+        _finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
+    )
+    by_rule = selection.choose_each(scores, ranking, a.config.ensemble)
+    chosen = by_rule[a.config.ensemble.rule]
+    lake.write_table(a.ensemble.file("val.parquet"), scores)
+    lake.write_json(a.ensemble.file("ensembles.json"), {rule: ensemble.to_dict(each) for rule, each in by_rule.items()})
+    return [(a.ensemble, {"members": list(chosen.names), "val_auc": chosen.val_auc})]
+
+
+def _build_registered(a: Artefacts) -> Built:
+    chosen = findings.load_ensemble(a)
+    scores = lake.read_table(a.ensemble.file("val.parquet"))
+    begun = a.starts.name if a.starts else None
+    card = model_card.facts(a.config, a.images, code=tracking.code_tags(), started_from=begun)
+    card |= {
+        "validation": model_card.validation(scores, chosen, a.config.ensemble.cutoff),
+        "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in STAGES},
+    }
+    uri = tracking.uri(a.lake)
+    version = registered_model.register(
+        uri,
+        chosen,
+        _finished(a),
+        card,
+        a.config.ensemble.model_name,
+        a.config.images,
+        precision=a.config.image_training.precision,
+        profile=evaluation.training_profile(a.images, a.config.compute),
+        validation=ensemble.average(scores, chosen),
+    )
+    return [
+        (a.registered, {"tracking_uri": tracking.public(uri), "name": a.config.ensemble.model_name, "version": version})
+    ]
+
+
+def _build_evaluation(a: Artefacts) -> Built:
+    chosen = findings.load_ensemble(a)
+    compute, precision = a.config.compute, a.config.image_training.precision
+    scores = evaluation.score_split(_finished(a), a.images, "test", compute, precision=precision, ensemble=chosen)
+    lake.write_table(a.evaluation.file("test.parquet"), scores)
+    precisions = {trunk.backbone: trunk.training.precision for trunk in a.config.trunks}
+    accuracy = {
+        name: evaluation.patch_accuracy(
+            item.file("best"), a.patches, "test", compute, precision=precisions[name], ensemble=chosen
+        )
+        for name, item in a.classifiers.items()
+    }
+    return [(a.evaluation, {"patch_accuracy": accuracy})]
+
+
+def _build_report(a: Artefacts) -> Built:
+    findings.tag_test_figures(a)
+    return [(a.report, {"url": findings.write_report(a)})]
+
+
+def _finished(a: Artefacts) -> dict[str, str]:
+    """Return the model folders of the candidates that went through both stages, and of those from elsewhere."""
+    ranking = a.search.summary()["ranking"]
+    own = {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
+    return own | {row["name"]: row["folder"] for row in a.pool}
+
+
+BY_STAGE: dict[str, Callable[[Artefacts], Built]] = {
+    "phantoms": _build_phantoms,
+    "images": _build_images,
+    "patches": _build_patches,
+    "trunks": _build_trunks,
+    "mined": _build_mined,
+    "retrained": _build_retrained,
+    "search": _build_search,
+    "ensemble": _build_ensemble,
+    "registered": _build_registered,
+    "evaluation": _build_evaluation,
+    "report": _build_report,
+}
+"""Stage -> what builds its artefacts that are missing, and says of each what `done.json` is to hold."""

@@ -1,0 +1,75 @@
+"""What the artefacts of a run say together: its figures, its report, the pages of its data. No Ray of its own."""
+
+from typing import Any
+
+from mammoflow import lake, tracking
+from mammoflow.graph import Artefacts
+from mammoflow.results import contact_sheet, ensemble, qc, registered_model, report, summary
+from mammoflow.results.report_inputs import PHANTOM_MARK
+
+
+def load_ensemble(a: Artefacts) -> ensemble.Ensemble:
+    """Return the ensemble that was chosen on validation by the config's rule."""
+    return load_ensembles(a)[a.config.ensemble.rule]
+
+
+def load_ensembles(a: Artefacts) -> dict[str, ensemble.Ensemble]:
+    """Return what each rule chose on validation."""
+    by_rule = lake.read_json(a.ensemble.file("ensembles.json"))
+    return {rule: ensemble.from_dict(values) for rule, values in by_rule.items()}
+
+
+def summarise(a: Artefacts) -> dict[str, Any]:
+    """Gather the figures of a finished run, as summary.json holds them."""
+    return summary.summarise(
+        recipe=a.config.name,
+        images=a.images.summary(),
+        patches=a.patches.summary(),
+        patch_accuracy=a.evaluation.summary()["patch_accuracy"],
+        patch_val_accuracy={name: item.summary()["val_accuracy"] for name, item in a.classifiers.items()},
+        ranking=a.search.summary()["ranking"],
+        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
+        test_scores=lake.read_table(a.evaluation.file("test.parquet")),
+        chosen=load_ensemble(a),
+        registered=f"models:/{a.config.ensemble.model_name}@champion",
+        seconds=a.seconds(),
+    )
+
+
+def tag_test_figures(a: Artefacts) -> None:
+    """Write what the ensemble reached on test beside its registered version."""
+    row = summary.ensemble_row(
+        lake.read_table(a.ensemble.file("val.parquet")),
+        lake.read_table(a.evaluation.file("test.parquet")),
+        load_ensemble(a),
+    )
+    low, high = row["ci95_patients"]
+    figures = {name: f"{row[name]:.4f}" for name in ("test_auc", "sensitivity", "specificity")}
+    tags = {"test_auc": figures["test_auc"], "test_ci95": f"{low:.4f} to {high:.4f}"}
+    tags |= {f"test_{name}": figures[name] for name in ("sensitivity", "specificity")}
+    model = a.registered.summary()
+    registered_model.tag(tracking.uri(a.lake), f"models:/{model['name']}/{model['version']}", tags)
+
+
+def write_qc(a: Artefacts) -> str:
+    """Write the contact sheet and the page that show what ingest made, and return where the page lies."""
+    contact_sheet.write(a.images, a.patches, a.config.patches.side, "" if a.config.source else PHANTOM_MARK)
+    return qc.write(a.config, a.images, a.patches)
+
+
+def write_report(a: Artefacts) -> str:
+    """Write the report of a finished run and return where it lies."""
+    inputs = report.ReportInputs(
+        config=a.config,
+        images=a.images,
+        patches=a.patches,
+        trunks=a.classifiers,
+        search=a.search,
+        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
+        test_scores=lake.read_table(a.evaluation.file("test.parquet")),
+        ensemble=load_ensemble(a),
+        registered=a.registered.summary(),
+        patch_accuracy=a.evaluation.summary()["patch_accuracy"],
+        seconds=a.seconds(),
+    )
+    return report.write(inputs, a.report.file("report.html"))
