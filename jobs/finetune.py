@@ -3,12 +3,16 @@ r"""Train whole-image classifiers on for other data, by image labels alone: the 
     ray job submit --working-dir . -- python jobs/finetune.py inbreast-72 \
         --source /data/INbreast --start models:/mammoflow@champion --lake s3://bucket/lake
 
+With numbers of patients (`inbreast`, or `--transfer 20 40 72`) it trains on each of them in turn, evaluates, and prints
+the paper's Table 4 with intervals, and each ensemble on the other's test images.
+
 Reads    images/ of the new data, and the classifiers that --start names; builds what is missing
-Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, one child per classifier
+Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, one child per classifier; with several
+         numbers evaluation/ of each, and transfer/
 Next     jobs/select_ensemble.py
 """
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, lake, pipeline, recipes, tables, transfer
 from mammoflow.errors import ConfigError
 
 
@@ -22,6 +26,9 @@ def main() -> None:
         )
     if config.compute.dry_run:
         pipeline.preview(config)
+        return
+    if config.transfer:
+        tables.show_transfer(lake.read_json(transfer.run(config).file(transfer.FILE)))
         return
     artefacts = pipeline.ensure("search", config)
     tables.show_ranking(artefacts.search)

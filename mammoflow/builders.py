@@ -31,6 +31,41 @@ def _build_images(a: Artefacts) -> Built:
     return [(a.images, ingest.decode_images(a.config, a.source, a.images, salt=a.lake.salt))]
 
 
+def _build_external(a: Artefacts) -> Built:
+    (out,), (begun, about) = a.of("external"), a.begun
+    folders = starts.fetch(begun, out)
+    for split in ("val", "test"):
+        scores = evaluation.score_split(
+            folders, a.images, split, a.config.compute, precision=about.precision, ensemble=about.ensemble
+        )
+        lake.write_table(out.file(f"{split}.parquet"), scores)
+    return [(out, {"model": begun.name})]
+
+
+def _build_recalibrated(a: Artefacts) -> Built:
+    (out,), (scored,), (begun, about) = a.of("recalibrated"), a.of("external"), a.begun
+    settings, name = a.config.ensemble, a.config.ensemble.model_name
+    scores = lake.read_table(scored.file("val.parquet"))
+    chosen = selection.recalibrate(scores, about.ensemble, settings)
+    site = model_card.facts(a.config, a.images, code=tracking.code_tags(), started_from=begun.name)
+    card = {**about.card, "started_from": begun.name, "recalibrated_on": site["data"]}
+    card["validation"] = model_card.validation(scores, chosen, settings.cutoff)
+    uri, average = tracking.uri(a.lake), ensemble.average(scores, chosen)
+    version = registered_model.register(
+        uri,
+        chosen,
+        starts.fetch(begun, out),
+        card,
+        name,
+        about.images,
+        precision=about.precision,
+        profile=about.profile,
+        validation=average,
+    )
+    lake.write_json(out.file("ensemble.json"), ensemble.to_dict(chosen))
+    return [(out, {"tracking_uri": tracking.public(uri), "name": name, "version": version})]
+
+
 def _build_patches(a: Artefacts) -> Built:
     figures = ingest.cut_patches(a.config, a.images, a.patches)
     findings.write_qc(a)
@@ -137,6 +172,8 @@ def _finished(a: Artefacts) -> dict[str, str]:
 BY_STAGE: dict[str, Callable[[Artefacts], Built]] = {
     "phantoms": _build_phantoms,
     "images": _build_images,
+    "external": _build_external,
+    "recalibrated": _build_recalibrated,
     "patches": _build_patches,
     "trunks": _build_trunks,
     "mined": _build_mined,

@@ -4,7 +4,7 @@ from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.graph import Artefacts
-from mammoflow.results import contact_sheet, ensemble, qc, registered_model, report, summary
+from mammoflow.results import contact_sheet, ensemble, qc, registered_model, report, selection, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK
 
 
@@ -17,6 +17,18 @@ def load_ensembles(a: Artefacts) -> dict[str, ensemble.Ensemble]:
     """Return what each rule chose on validation."""
     by_rule = lake.read_json(a.ensemble.file("ensembles.json"))
     return {rule: ensemble.from_dict(values) for rule, values in by_rule.items()}
+
+
+def transferred(a: Artefacts) -> list[dict[str, Any]]:
+    """Return what a registered ensemble of other data reaches on these: as it is, and recalibrated for them.
+
+    `cutoff` and `calibration` name what was used; the rest is as `summary.at_site` gives it.
+    """
+    (scored,), (_, about) = a.of("external"), a.begun
+    val, test = (lake.read_table(scored.file(f"{split}.parquet")) for split in ("val", "test"))
+    fresh = selection.recalibrate(val, about.ensemble, a.config.ensemble)
+    ways = {"as registered": about.ensemble, "of this site": fresh}
+    return [{"calibrated": name, **summary.at_site(test, each)} for name, each in ways.items()]
 
 
 def summarise(a: Artefacts) -> dict[str, Any]:

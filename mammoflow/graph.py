@@ -5,7 +5,8 @@ source   ─┴▶ images ─▶ patches ─▶ trunks ────────�
                                                                            └──────▶ evaluation ─▶ report
 
 Where whole-image classifiers of other data are gone on from, there are no trunks, and `search` reads images alone;
-patches are cut all the same, to be looked at.
+patches are cut all the same, to be looked at. `external` scores images with a registered ensemble of other data as it
+is, and `recalibrated` registers it with a cut-off and a calibration of these images.
 `mined` and `retrained` are there for trunks that train a second time, on patches that the first time gets wrong.
 """
 
@@ -17,14 +18,18 @@ from mammoflow import lake, tracking
 from mammoflow.config import Config, TrunkConfig
 from mammoflow.data import releases
 from mammoflow.data.releases.listing import contents
+from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
 from mammoflow.results import pool, starts
+from mammoflow.results.registered_model import Registered
 from mammoflow.results.starts import Starts
 
 STAGES = (
     "phantoms",
     "images",
+    "external",
+    "recalibrated",
     "patches",
     "trunks",
     "mined",
@@ -37,9 +42,14 @@ STAGES = (
 )
 """Every stage, each after all that it needs."""
 
+OF_SEVERAL = ("transfer",)
+"""Folders of the lake whose artefacts are made of those of several configs."""
+
 NEEDS = {
     "phantoms": (),
     "images": ("phantoms",),
+    "external": ("images",),
+    "recalibrated": ("external",),
     "patches": ("images",),
     "trunks": ("patches",),
     "mined": ("images", "trunks"),
@@ -64,6 +74,10 @@ class Artefacts:
     patches: Artefact
     starts: Starts | None
     """Whole-image classifiers to go on from, in the place of trunks."""
+    external: Artefact | None
+    """Their scores on these images, as they are; None where they are of no registered ensemble, or there are none."""
+    recalibrated: Artefact | None
+    """The same ensemble, registered with a cut-off and a calibration of these images."""
     trunks: dict[str, Artefact]
     """By backbone, the patch classifiers of the first round."""
     mined: dict[str, Artefact]
@@ -95,6 +109,20 @@ class Artefacts:
         """Return the folder of the release that the images come from."""
         return self.config.source or self.of("phantoms")[0].file("release")
 
+    @property
+    def begun(self) -> tuple[Starts, Registered]:
+        """Return the registered ensemble that is begun from.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.starts is None or self.starts.registered is None:
+            raise ConfigError(
+                f"recipe {self.config.name!r} names no registered ensemble; give one with --start, such as "
+                "models:/mammoflow@champion"
+            )
+        return self.starts, self.starts.registered
+
     def seconds(self) -> dict[str, float]:
         """Return how long each stage took when it was built [s]."""
         done = {stage: [item for item in self.of(stage) if item.done] for stage in STAGES}
@@ -119,6 +147,8 @@ def locate(config: Config, root: Lake) -> Artefacts:
     patches = root.artefact("patches", cut, *used, config.patches, seed)
     trunks, mined, retrained = _trunks(config, root, images, patches)
     begun = starts.find(config, root) if config.start else None
+    external = root.artefact("external", name, *used, begun.identity) if begun and begun.registered else None
+    recalibrated = external and root.artefact("recalibrated", name, external, config.ensemble, tracking.uri(root))
     on = (trunks | retrained).values() if begun is None else (*used, begun.identity)
     tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
     search = root.artefact("search", name, *on, tops, config.image_training, config.search, seed)
@@ -133,6 +163,8 @@ def locate(config: Config, root: Lake) -> Artefacts:
         images=images,
         patches=patches,
         starts=begun,
+        external=external,
+        recalibrated=recalibrated,
         trunks=trunks,
         mined=mined,
         retrained=retrained,

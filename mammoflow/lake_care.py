@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 
 from mammoflow import lake, locks
 from mammoflow.errors import LakeError
-from mammoflow.graph import NEEDS, STAGES
+from mammoflow.graph import NEEDS, OF_SEVERAL, STAGES
 from mammoflow.lake import DONE, Artefact, Lake
 from mammoflow.schema import VERSION
 
@@ -54,7 +54,7 @@ def survey(root: Lake) -> list[Entry]:
     Raises:
         LakeError: the lake can't be listed.
     """
-    return [_entry(artefact, files) for stage in STAGES for artefact, files in _artefacts(root, stage)]
+    return [_entry(artefact, files) for stage in (*STAGES, *OF_SEVERAL) for artefact, files in _artefacts(root, stage)]
 
 
 def _artefacts(root: Lake, stage: str) -> list[tuple[Artefact, dict[str, int]]]:

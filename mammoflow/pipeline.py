@@ -18,7 +18,7 @@ from mammoflow.lake import Lake
 from mammoflow.results import starts
 from mammoflow.training import inputs, tuning
 
-_ON_MODELS = frozenset(("trunks", "mined", "retrained", "search", "ensemble", "evaluation"))
+_ON_MODELS = frozenset(("trunks", "mined", "retrained", "external", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
 
 _DECISIVE = ("images", "search")
@@ -33,6 +33,8 @@ _JOBS = {
     "retrained": "train_patch",
     "search": "tune_top_layers",
     "ensemble": "select_ensemble",
+    "external": "external_validation",
+    "recalibrated": "recalibrate",
     "registered": "select_ensemble",
     "evaluation": "evaluate",
     "report": "report",
@@ -97,6 +99,10 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
 
 
 _BEFORE_START = frozenset(("phantoms", "images", "patches"))
+_AS_THEY_ARE = frozenset(("external", "recalibrated"))
+"""Stages that take a registered ensemble's members as they are."""
+_UNREGISTERED = _BEFORE_START | {"external"}
+"""Stages of which no registered model comes."""
 
 
 def _open(config: Config, wanted: Sequence[str]) -> Artefacts:
@@ -108,13 +114,20 @@ def _open(config: Config, wanted: Sequence[str]) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
-    start = None if _BEFORE_START.issuperset(wanted) or not config.start else starts.find(config, root).name
+    start = None
+    if config.start and not _BEFORE_START.issuperset(wanted):
+        if not _UNREGISTERED.issuperset(wanted):
+            starts.check_name(config)
+        start = starts.find(config, root).name
     trunks = () if start else config.trunks
     asked = tuple(replace(each, weights=tracking.weights_of(root, each.weights)) for each in trunks)
     dataset = releases.resolve(config.dataset, config.source, config.phantoms.layout)
     config = replace(config, dataset=dataset, start=start, trunks=asked)
     tuning.plan(config)
-    return locate(config, root)
+    artefacts = locate(config, root)
+    if not _AS_THEY_ARE.isdisjoint(wanted):
+        starts.check_images(artefacts.begun[1], config)
+    return artefacts
 
 
 def _retry(artefacts: Artefacts) -> Artefacts:

@@ -231,8 +231,8 @@ _ROWS = (
 )
 
 
-def _inbreast(patients: int) -> Callable[[], Config]:
-    """Return the recipe of the paper's transfer to INbreast, with so many patients to train on."""
+def _inbreast(patients: int | None) -> Callable[[], Config]:
+    """Return the recipe of the paper's transfer to INbreast, with so many patients to train on; None: each in turn."""
 
     def recipe() -> Config:
         return Config(
@@ -240,6 +240,7 @@ def _inbreast(patients: int) -> Callable[[], Config]:
             dataset="inbreast",
             start="models:/mammoflow@champion",
             phantoms=PhantomConfig(patients=0),
+            transfer=_PATIENTS if patients is None else (),
             splits=SplitConfig(protocol="70-30", patients=patients, val=0.2),
             image_training=ImageTrainingConfig(
                 stages=(
@@ -252,16 +253,17 @@ def _inbreast(patients: int) -> Callable[[], Config]:
             compute=ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8),
         )
 
-    name = f"inbreast-{patients}"
+    name = f"inbreast-{patients}" if patients else "inbreast"
     recipe.__name__ = name
     recipe.__doc__ = (
-        f"INbreast, the champion's members trained on with {patients} patients: of Table 4. The paper chose epochs by "
-        "the films that it reports; here a fifth of these patients is for that. Wants --source."
+        f"INbreast, the champion's members trained on with {patients or '20 to 72'} patients: Table 4. The paper chose "
+        "epochs by the films that it reports; here a fifth of these patients is for that. Wants --source."
     )
     return recipe
 
 
-_TRANSFERS = tuple(_inbreast(patients) for patients in (20, 30, 40, 50, 60, 72))
+_PATIENTS = (20, 30, 40, 50, 60, 72)
+_TRANSFERS = (_inbreast(None), *(_inbreast(patients) for patients in _PATIENTS))
 
 ALL: Mapping[str, Callable[[], Config]] = {
     "demo": demo,

@@ -155,6 +155,48 @@ def show_scores(summary: Mapping[str, Any]) -> None:
         print(f"patch classifier, test: accuracy {patch['accuracy']:.3f}, balanced {patch['balanced_accuracy']:.3f}")
 
 
+def show_site(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what a registered ensemble reaches on other data, as it is and recalibrated (`findings.transferred`)."""
+    cells = [
+        [
+            row["calibrated"],
+            f"{row['auc']:.3f}",
+            "-".join(f"{bound:.3f}" for bound in row["ci95"]),
+            *(f"{row[name]:.3f}" for name in ("sensitivity", "specificity", "error", "brier")),
+            row["kind"],
+        ]
+        for row in rows
+    ]
+    columns = ["cut-off and calibration", "test A-AUC", "95% interval", "sensitivity", "specificity"]
+    first = rows[0]
+    title = f"{model} on {first['images']} test images, {first['malignant']} of them malignant"
+    show(title, [*columns, "calibration error", "Brier", "calibration"], cells)
+
+
+def show_transfer(found: Mapping[str, Any]) -> None:
+    """Print a transfer: Table 4, each ensemble on both data sets, and calibration (`transfer.run`)."""
+    names = [*found["rows"][0]["members"]]
+    cells = [
+        [row["patients"], row["images"], *(_auc(row["members"].get(name)) for name in names), _auc(row["ensemble"])]
+        for row in found["rows"]
+    ]
+    columns = ["patients", "images", *names, "ensemble"]
+    show(f"{found['model']} trained on: test A-AUC (95% interval)", columns, cells)
+    data = list(dict.fromkeys(row["data"] for row in found["matrix"]))
+    models = list(dict.fromkeys(row["model"] for row in found["matrix"]))
+    by = {(row["model"], row["data"]): row for row in found["matrix"]}
+    cells = [[model, *(_auc(by.get((model, each))) for each in data)] for model in models]
+    show("Ensembles on the test images of both data sets", ["ensemble", *data], cells)
+    show_site(found["model"], found["site"])
+
+
+def _auc(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return "-"
+    low, high = figures["ci95"]
+    return f"{figures['auc']:.3f} ({low:.3f}-{high:.3f})"
+
+
 def show_next(job: str, config: Config, *flags: str) -> None:
     """Print the command of the next job, with the flags of this one; of a flag that stands twice the last counts."""
     words = [word for word in sys.argv[1:] if word != "--retry-quarantined"]  # done by now

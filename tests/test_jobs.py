@@ -138,6 +138,22 @@ def test_the_champion_is_trained_on_for_other_data_and_registered_for_it(lake: P
     report = Path(path).read_text()
     assert "begun from models:/mammoflow/1" in report, "the version that was champion when it began"
     assert "Where the patch classifiers look" not in report
+    # Several numbers of patients: what is there is reused, Table 4 and the ensembles on each other's data are new.
+    table = job("jobs/finetune.py", *words, "--transfer", "14")
+    assert table.returncode == 0, table.stdout + table.stderr
+    assert built(table.stdout) == ["images", "external"]
+    (made,) = lake.glob("transfer/*/transfer.json")
+    found = json.loads(made.read_text())
+    assert [row["patients"] for row in found["rows"]] == [0, 14]
+    assert found["rows"][1]["ensemble"]["auc"] == pytest.approx(summary["ensemble"]["test_auc"])
+    assert {(row["model"], row["data"]) for row in found["matrix"]} == {
+        (model, data) for model in ("begun from", "trained on") for data in ("this site", "where it began")
+    }
+    assert "trained on: test A-AUC" in table.stdout
+    done = job("jobs/recalibrate.py", *words, "--splits.patients", "None")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert built(done.stdout) == ["recalibrated"]
+    assert "registered models:/site/2 (alias candidate)" in done.stdout
 
 
 def test_real_films_are_scored_by_the_command_that_promote_names(

@@ -80,7 +80,6 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
     (folder, *_) = made.folders.values()
     for start, images, error, reason in (
         (made.trunk.file("best"), {}, ConfigError, "is a patch classifier, but start wants whole-image classifiers"),
-        ("models:/mammoflow@champion", {}, ConfigError, "would begin from itself; give --ensemble.model-name another"),
         (f"models:/{NAME}@nobody", {}, TrackingError, "is not registered"),
         (f"models:/{NAME}/7", {}, TrackingError, "register one with jobs/select_ensemble.py"),
         (str(tmp_path), {}, LakeError, "model.json"),
@@ -88,11 +87,23 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
     ):
         with pytest.raises(error, match=reason):
             starts.find(asking(made, start, **images), store)
-    assert starts.find(
-        replace(asking(made, f"models:/{NAME}/1"), ensemble=EnsembleConfig(model_name=NAME)), store
-    ).specs
+    own = EnsembleConfig(model_name=NAME)
+    starts.check_name(replace(asking(made, f"models:/{NAME}/1"), ensemble=own))
+    with pytest.raises(ConfigError, match=r"would begin from itself; give --ensemble\.model-name another"):
+        starts.check_name(replace(asking(made, f"models:/{NAME}@champion"), ensemble=own))
     with pytest.raises(TrackingError, match="no model is registered"):
         starts.find(asking(made, f"models:/{NAME}@champion"), Lake(str(tmp_path)))
+
+
+def test_a_registered_ensemble_scores_images_reduced_as_its_own(made, store) -> None:
+    found = starts.find(asking(made, f"models:/{NAME}@champion"), store)
+    starts.check_images(found.registered, made.config)
+    for change, flag in (({"fit": "pad"}, "--images.fit stretch"), ({"intensity": "percentile"}, "--images.intensity")):
+        other = replace(made.config, images=replace(made.config.images, **change))
+        with pytest.raises(ConfigError, match=f"give {flag}"):
+            starts.check_images(found.registered, other)
+    with pytest.raises(ConfigError, match="names no registered ensemble; give one with --start"):
+        pipeline.ensure("external", replace(made.config, lake=store.root, start=next(iter(made.folders.values()))))
 
 
 def test_a_model_goes_to_other_sizes_with_its_weights_and_the_new_mean(made) -> None:

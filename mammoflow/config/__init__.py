@@ -176,6 +176,9 @@ class Config:
     """Whole-image classifiers of other data to train on, by image labels alone, in the place of `trunks`: all members
     of a registered ensemble (`models:/mammoflow@champion`, `models:/mammoflow/3`), the candidate of an MLflow run
     (`runs:/<id>`), or a folder or URL of a model. What it is, not its name, enters fingerprints."""
+    transfer: tuple[int, ...] = how(())
+    """Numbers of patients of new data to train on, one after the other, by jobs/finetune.py: the paper's Table 4.
+    Empty: once, with all of them or `splits.patients`."""
     trunks: tuple[TrunkConfig, ...] = (TrunkConfig(),)
     """Patch classifiers, and the top layers to try on each."""
     image_training: ImageTrainingConfig = ImageTrainingConfig()

@@ -48,6 +48,7 @@ def facts(config: Config, images: Artefact, *, code: Mapping[str, str], started_
         "config": lake.science(config),
         "phantoms": phantoms,
         "started_from": started_from,
+        "recalibrated_on": None,
         "intended_use": "research; not a medical device",
         "limits": list(_LIMITS),
         "licence": "code Apache-2.0; weights as the licence of the images allows that they were trained on.",

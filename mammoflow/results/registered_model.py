@@ -80,6 +80,10 @@ class Registered:
     """Members, cut-off and validation figures."""
     images: ImageConfig
     """Size and fit of the images that the members take."""
+    precision: str
+    """fp32 | bf16: arithmetic that it predicts in."""
+    profile: Profile
+    """What its training images look like."""
     card: dict[str, Any]
     """Where it comes from and what it is for, as given at registration."""
 
@@ -179,6 +183,8 @@ def describe(tracking_uri: str, uri: str) -> Registered:
             aliases=tuple(sorted(found.aliases)),
             ensemble=about.ensemble,
             images=about.images,
+            precision=about.precision,
+            profile=about.profile,
             card=about.card,
         )
 

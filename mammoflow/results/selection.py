@@ -61,6 +61,25 @@ def choose_each(
     return {str(rule): choose(val_scores, ranking, replace(config, rule=rule)) for rule in _RULES}
 
 
+def recalibrate(val_scores: pa.Table, chosen: Ensemble, config: EnsembleConfig) -> Ensemble:
+    """Return an ensemble with a cut-off and a calibration of other validation images, as of a new site.
+
+    Members and weights stay; its validation figures are those of the new images.
+
+    Args:
+        val_scores: schema.SCORES of every member on the new validation images alone.
+        chosen: the ensemble.
+        config: the rules for cut-off and calibration.
+
+    Raises:
+        SplitError: a row of another split, no rows, or one class only.
+        LakeError: a member without scores.
+    """
+    _refuse_other_splits(val_scores)
+    fresh = [replace(each, val_auc=_auc(ensemble.rows_of(val_scores, each.name))) for each in chosen.members]
+    return replace(_freeze(val_scores, fresh, config), rule=chosen.rule)
+
+
 def _freeze(val_scores: pa.Table, members: Sequence[Member], config: EnsembleConfig) -> Ensemble:
     """Return the ensemble of these members, its cut-off and calibration fitted on the same images."""
     means = ensemble.mean_scores(val_scores, members)
@@ -97,14 +116,17 @@ def _refuse_other_splits(scores: pa.Table) -> None:
 
 
 def _member(row: Mapping[str, Any], scores: pa.Table) -> Member:
-    labels_N, scores_N = ensemble.columns(scores)
     return Member(
         name=str(row["name"]),
         kind=str(row["kind"]),
         backbone=str(row["backbone"]),
         top_layers=str(row["top_layers"]),
-        val_auc=metrics.auc(labels_N, scores_N),
+        val_auc=_auc(scores),
     )
+
+
+def _auc(rows: pa.Table) -> float:
+    return metrics.auc(*ensemble.columns(rows))
 
 
 def _best_of_kinds(_: pa.Table, candidates: Sequence[Member], __: EnsembleConfig) -> list[Member]:

@@ -5,7 +5,7 @@ They are members of a registered ensemble, the candidate of an MLflow run, or a 
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from mammoflow import lake, tracking
 from mammoflow.config import Config
@@ -15,6 +15,7 @@ from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE, WEIGHTS_FILE
 from mammoflow.results import registered_model
+from mammoflow.results.registered_model import Registered
 
 _REGISTRY = "models:/"
 
@@ -31,6 +32,8 @@ class Starts:
     """By candidate name."""
     tracking_uri: str | None
     """Of the registry that holds them; None: `name` is their folder."""
+    registered: Registered | None
+    """The version whose members they are; None where `name` is a folder."""
 
 
 def find(config: Config, root: Lake) -> Starts:
@@ -46,16 +49,37 @@ def find(config: Config, root: Lake) -> Starts:
         ConfigError: it is a patch classifier, or does not fit the images.
     """
     start = str(config.start)
+    found = _registered(root, start) if start.startswith(_REGISTRY) else _in_folder(root, start)
+    for spec in found.specs.values():
+        classifiers.adapted(spec, config.images, spec.mean_grey)
+    return found
+
+
+def check_images(found: Registered, config: Config) -> None:
+    """Refuse images that a registered ensemble can't score as it is: reduced otherwise than those of its training.
+
+    Raises:
+        ConfigError: another size or policy.
+    """
+    for name, wanted in asdict(found.images).items():
+        if (given := getattr(config.images, name)) != wanted:
+            flag = f"--images.{name.replace('_', '-')}"
+            raise ConfigError(f"images.{name} is {given}, but {found.uri} takes {wanted}; give {flag} {wanted}")
+
+
+def check_name(config: Config) -> None:
+    """Refuse to register under the name that a champion to begin from is found by.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    start = str(config.start)
     named = start.removeprefix(_REGISTRY).partition("@")
     if start.startswith(_REGISTRY) and named[1] and named[0] == config.ensemble.model_name:
         raise ConfigError(
             f"start is {start}, and what comes of it is registered as {named[0]} too: once promoted, it would begin "
             f"from itself; give --ensemble.model-name another name, or name a version, such as {_REGISTRY}{named[0]}/1"
         )
-    found = _registered(root, start) if start.startswith(_REGISTRY) else _in_folder(root, start)
-    for spec in found.specs.values():
-        classifiers.adapted(spec, config.images, spec.mean_grey)
-    return found
 
 
 def fetch(starts: Starts, out: Artefact) -> dict[str, str]:
@@ -81,7 +105,7 @@ def _registered(root: Lake, uri: str) -> Starts:
     tracking.check_registry(tracking_uri)
     about = registered_model.describe(tracking_uri, uri)
     specs = registered_model.member_specs(tracking_uri, about)
-    return Starts(name=about.uri, identity=about.run_id, specs=specs, tracking_uri=tracking_uri)
+    return Starts(name=about.uri, identity=about.run_id, specs=specs, tracking_uri=tracking_uri, registered=about)
 
 
 def _in_folder(root: Lake, start: str) -> Starts:
@@ -98,4 +122,5 @@ def _in_folder(root: Lake, start: str) -> Starts:
         hashlib.sha256(lake.read_bytes(lake.join(folder, name))).hexdigest() for name in (SPEC_FILE, WEIGHTS_FILE)
     ]
     name = classifiers.candidate_name(spec.backbone, spec.top_layers)
-    return Starts(name=folder, identity=lake.fingerprint(contents), specs={name: spec}, tracking_uri=None)
+    identity = lake.fingerprint(contents)
+    return Starts(name=folder, identity=identity, specs={name: spec}, tracking_uri=None, registered=None)

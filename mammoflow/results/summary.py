@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mammoflow.results import calibration
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import ENSEMBLE, Ensemble
 
@@ -46,6 +47,35 @@ def ensemble_row(val_scores: pa.Table, test_scores: pa.Table, chosen: Ensemble) 
         "cutoff": chosen.cutoff,
         "sensitivity": point.sensitivity.value,
         "specificity": point.specificity.value,
+    }
+
+
+def at_site(scores: pa.Table, chosen: Ensemble) -> dict[str, Any]:
+    """Return what an ensemble reaches on a split of another data set, at its own cut-off and by its own calibration.
+
+    Args:
+        scores: schema.SCORES of every member on that split.
+        chosen: the ensemble.
+
+    Returns:
+        `auc`, `ci95` (by patient), `sensitivity`, `specificity` [0-1], `error` (expected calibration error), `brier`,
+        `kind` of calibration, `cutoff`, `images`, `malignant`.
+    """
+    means = ensembles.average(scores, chosen)
+    found, point = ensembles.summarise(means)[ENSEMBLE], ensembles.performance(scores, chosen)
+    labels_N, scores_N = ensembles.columns(means)
+    probabilities_N = chosen.calibration.apply(scores_N)
+    return {
+        "auc": found["auc_tta"],
+        "ci95": found["ci95_patients"],
+        "sensitivity": point.sensitivity.value,
+        "specificity": point.specificity.value,
+        "error": calibration.expected_error(labels_N, probabilities_N),
+        "brier": calibration.brier(labels_N, probabilities_N),
+        "kind": chosen.calibration.kind,
+        "cutoff": chosen.cutoff,
+        "images": found["images"],
+        "malignant": found["malignant"],
     }
 
 

@@ -1,0 +1,26 @@
+r"""Register an ensemble anew with a cut-off and a calibration of another site's validation images. Never trains.
+
+    ray job submit --working-dir . -- python jobs/recalibrate.py inbreast-72 \
+        --source /data/INbreast --start models:/mammoflow@champion --lake s3://bucket/lake
+
+Reads    external/ of the new data; builds what is missing
+Writes   registered model --ensemble.model-name, alias `candidate`: the same members
+Next     jobs/promote.py
+"""
+
+from mammoflow import cli, findings, pipeline, recipes, tables
+
+
+def main() -> None:
+    """Print the plan, register, print what changes."""
+    config = cli.parse(__doc__, recipes.ALL)
+    artefacts = pipeline.ensure("recalibrated", config)
+    tables.show_site(str(artefacts.config.start), findings.transferred(artefacts))
+    (made,) = artefacts.of("recalibrated")
+    model = made.summary()
+    print(f"registered models:/{model['name']}/{model['version']} (alias candidate) at {model['tracking_uri']}")
+    tables.show_promotion(config)
+
+
+if __name__ == "__main__":
+    cli.run(main)
