@@ -1,20 +1,23 @@
 """How each stage of the graph is built from the artefacts before it. pipeline.py says which are built, and when."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mammoflow import findings, lake, tracking
 from mammoflow.data import ingest
-from mammoflow.graph import STAGES, Artefacts
+from mammoflow.graph import STAGES, Artefacts, two_step_backbone
 from mammoflow.lake import Artefact
 from mammoflow.results import (
     ensemble,
     evaluation,
+    forest,
     model_card,
     registered_model,
     search_figures,
     selection,
     starts,
+    two_step,
 )
 from mammoflow.results.report_inputs import PHANTOM_MARK, SEARCH_PICTURE
 from mammoflow.training import mining, trunks, tuning
@@ -93,6 +96,22 @@ def _build_retrained(a: Artefacts) -> Built:
     missing = {name: item for name, item in a.retrained.items() if not item.done}
     trained = trunks.train(a.config, a.lake, a.images, a.patches, missing, mined=a.mined)
     return [(missing[name], figures) for name, figures in trained.items()]
+
+
+def _build_two_step(a: Artefacts) -> Built:
+    (out,), backbone, compute = a.of("two_step"), two_step_backbone(a.config), a.config.compute
+    folder, settings = a.classifiers[backbone].file("best"), a.config.two_step
+    (precision,) = (trunk.training.precision for trunk in a.config.trunks if trunk.backbone == backbone)
+    fitted = two_step.fit(folder, a.images, settings, compute, precision=precision, seed=a.config.seed)
+    lake.write_bytes(out.file("forest.safetensors"), forest.to_bytes(fitted))
+    run = partial(two_step.score_split, fitted, folder, a.images, precision=precision)
+    val = run("val", settings, compute)
+    frozen = two_step.choose(val, backbone, a.config.ensemble)  # before the first test image is read
+    test = run("test", settings, compute, frozen=frozen)
+    for split, scores in (("val", val), ("test", test)):
+        lake.write_table(out.file(f"{split}.parquet"), scores)
+    lake.write_json(out.file("choice.json"), ensemble.to_dict(frozen))
+    return [(out, {"backbone": backbone, "val_auc": frozen.val_auc})]
 
 
 def _build_search(a: Artefacts) -> Built:
@@ -178,6 +197,7 @@ BY_STAGE: dict[str, Callable[[Artefacts], Built]] = {
     "trunks": _build_trunks,
     "mined": _build_mined,
     "retrained": _build_retrained,
+    "two_step": _build_two_step,
     "search": _build_search,
     "ensemble": _build_ensemble,
     "registered": _build_registered,

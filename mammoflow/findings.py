@@ -31,6 +31,14 @@ def transferred(a: Artefacts) -> list[dict[str, Any]]:
     return [{"calibrated": name, **summary.at_site(test, each)} for name, each in ways.items()]
 
 
+def baseline(a: Artefacts) -> dict[str, Any]:
+    """Return what the two-step baseline reaches on test, as `summary.at_site` gives it, and its `backbone`."""
+    (made,) = a.of("two_step")
+    frozen = ensemble.from_dict(lake.read_json(made.file("choice.json")))
+    reached = summary.at_site(lake.read_table(made.file("test.parquet")), frozen)
+    return {"backbone": made.summary()["backbone"], **reached}
+
+
 def summarise(a: Artefacts) -> dict[str, Any]:
     """Gather the figures of a finished run, as summary.json holds them."""
     return summary.summarise(

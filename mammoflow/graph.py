@@ -2,7 +2,7 @@
 
 phantoms ─┐                            ┌▶ mined ─▶ retrained ─┐
 source   ─┴▶ images ─▶ patches ─▶ trunks ─────────────────────┴▶ search ─▶ ensemble ─▶ registered
-                                                                           └──────▶ evaluation ─▶ report
+                                                               └▶ two_step └──────▶ evaluation ─▶ report
 
 Where whole-image classifiers of other data are gone on from, there are no trunks, and `search` reads images alone;
 patches are cut all the same, to be looked at. `external` scores images with a registered ensemble of other data as it
@@ -34,6 +34,7 @@ STAGES = (
     "trunks",
     "mined",
     "retrained",
+    "two_step",
     "search",
     "ensemble",
     "registered",
@@ -54,6 +55,7 @@ NEEDS = {
     "trunks": ("patches",),
     "mined": ("images", "trunks"),
     "retrained": ("patches", "mined"),
+    "two_step": ("images", "trunks", "retrained"),
     "search": ("images", "trunks", "retrained"),
     "ensemble": ("search",),
     "registered": ("ensemble",),
@@ -84,6 +86,8 @@ class Artefacts:
     """By backbone, the patches of a second round."""
     retrained: dict[str, Artefact]
     """By backbone, the patch classifiers of a second round."""
+    two_step: Artefact | None
+    """The two-step baseline on one of them; None where there are no trunks."""
     search: Artefact
     pool: list[dict[str, Any]]
     """Candidates of other searches that the ensemble may take, see results.pool."""
@@ -147,6 +151,8 @@ def locate(config: Config, root: Lake) -> Artefacts:
     patches = root.artefact("patches", cut, *used, config.patches, seed)
     trunks, mined, retrained = _trunks(config, root, images, patches)
     begun = starts.find(config, root) if config.start else None
+    heatmaps = None if begun else (trunks | retrained)[two_step_backbone(config)]
+    two_step = heatmaps and root.artefact("two_step", name, *used, heatmaps, config.two_step, seed)
     external = root.artefact("external", name, *used, begun.identity) if begun and begun.registered else None
     recalibrated = external and root.artefact("recalibrated", name, external, config.ensemble, tracking.uri(root))
     on = (trunks | retrained).values() if begun is None else (*used, begun.identity)
@@ -168,6 +174,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
         trunks=trunks,
         mined=mined,
         retrained=retrained,
+        two_step=two_step,
         search=search,
         pool=others,
         ensemble=chosen,
@@ -175,6 +182,13 @@ def locate(config: Config, root: Lake) -> Artefacts:
         evaluation=evaluated,
         report=root.artefact("report", name, evaluated, registered),
     )
+
+
+def two_step_backbone(config: Config) -> str:
+    """Return the trunk whose patch classifier gives the heatmaps of the two-step baseline."""
+    families = {trunk.backbone: backbones.find(trunk.backbone).family for trunk in config.trunks}
+    first = next(iter(families))
+    return config.two_step.backbone or next((name for name, family in families.items() if family == "Resnet"), first)
 
 
 def _images(config: Config, root: Lake) -> tuple[Artefact | None, Artefact]:

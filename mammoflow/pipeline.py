@@ -18,7 +18,7 @@ from mammoflow.lake import Lake
 from mammoflow.results import starts
 from mammoflow.training import inputs, tuning
 
-_ON_MODELS = frozenset(("trunks", "mined", "retrained", "external", "search", "ensemble", "evaluation"))
+_ON_MODELS = frozenset(("trunks", "mined", "retrained", "two_step", "external", "search", "ensemble", "evaluation"))
 """Stages that train models or run them, on GPUs where the config asks for them."""
 
 _DECISIVE = ("images", "search")
@@ -31,6 +31,7 @@ _JOBS = {
     "trunks": "train_patch",
     "mined": "train_patch",
     "retrained": "train_patch",
+    "two_step": "two_step",
     "search": "tune_top_layers",
     "ensemble": "select_ensemble",
     "external": "external_validation",

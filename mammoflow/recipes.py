@@ -22,6 +22,7 @@ from mammoflow.config import (
     SplitConfig,
     StageConfig,
     TrunkConfig,
+    TwoStepConfig,
 )
 from mammoflow.models.top_spec import slug
 
@@ -83,6 +84,7 @@ def smoke() -> Config:
             batch=8,
             precision="fp32",
         ),
+        two_step=TwoStepConfig(min_split=4),
     )
 
 
@@ -126,6 +128,7 @@ def demo() -> Config:
             augment=gentle,
             settle=30,
         ),
+        two_step=TwoStepConfig(min_split=56),  # the paper's share of its training images
     )
 
 

@@ -173,6 +173,13 @@ def show_site(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
     show(title, [*columns, "calibration error", "Brier", "calibration"], cells)
 
 
+def show_baseline(row: Mapping[str, Any]) -> None:
+    """Print what the two-step baseline reaches (`findings.baseline`)."""
+    cells = [[row["backbone"], _auc(row), *(f"{row[name]:.3f}" for name in ("sensitivity", "specificity"))]]
+    title = f"Two-step baseline on {row['images']} test images, {row['malignant']} of them malignant"
+    show(title, ["heatmaps of", "test A-AUC (95% interval)", "sensitivity", "specificity"], cells)
+
+
 def show_transfer(found: Mapping[str, Any]) -> None:
     """Print a transfer: Table 4, each ensemble on both data sets, and calibration (`transfer.run`)."""
     names = [*found["rows"][0]["members"]]

@@ -40,6 +40,7 @@ __all__ = [
     "SplitConfig",
     "StageConfig",
     "TrunkConfig",
+    "TwoStepConfig",
     "how",
     "require",
 ]
@@ -84,6 +85,33 @@ class EnsembleConfig:
             return name, float(share)
         except ValueError:
             return name, math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoStepConfig:
+    """The two-step baseline: heatmap, regions, random forest."""
+
+    backbone: str | None = None
+    """Trunk whose patch classifier gives the heatmaps; None: the first ResNet of the config, as in the paper, else the
+    first trunk."""
+    cutoffs: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
+    """Probabilities at which each class's map is cut (0-1)."""
+    regions: int = 2
+    """Largest regions of each cut map that are described; the paper says "the largest"."""
+    trees: int = 500
+    """Trees of the forest."""
+    depth: int = 9
+    """Most levels of a tree."""
+    min_split: int = 300
+    """Fewest training images at a node that is split."""
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no figures or no trees."""
+        for name in ("regions", "trees", "depth"):
+            require(getattr(self, name) >= 1, f"two_step.{name}", getattr(self, name), "at least 1", "give it more")
+        require(self.min_split >= 2, "two_step.min_split", self.min_split, "at least 2", "a node of one can't be split")
+        inside = bool(self.cutoffs) and all(0 < cutoff < 1 for cutoff in self.cutoffs)
+        require(inside, "two_step.cutoffs", self.cutoffs, "one or more between 0 and 1", "they are probabilities")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +215,8 @@ class Config:
     """Which of them go on."""
     ensemble: EnsembleConfig = EnsembleConfig()
     """Which of them are averaged."""
+    two_step: TwoStepConfig = TwoStepConfig()
+    """The baseline that they are held against."""
     compute: ComputeConfig = ComputeConfig()
     """Workers, CPUs, GPUs, shards."""
 
@@ -210,6 +240,14 @@ class Config:
             self.search.drawn,
             "0 with --start, which goes on from top layers that are there",
             "leave one of the two out",
+        )
+        own, wanted = [trunk.backbone for trunk in self.trunks], self.two_step.backbone
+        require(
+            wanted is None or wanted in own or bool(self.start),
+            "two_step.backbone",
+            wanted,
+            f"one of the trunks {own}",
+            "or leave it out",
         )
         mined = any(trunk.mined for trunk in self.trunks)
         require(

@@ -60,11 +60,11 @@ def score_split(
 
     Source: paper, methods (augmented prediction: mean over identity, H, V and HV flips).
     """
-    shards = _shards(images, split, ensemble)
-    groups = _spread(shards, len(models), compute)
+    shards = open_shards(images, split, ensemble)
+    groups = spread(shards, len(models), compute)
     work = [(name, folder, group) for name, folder in sorted(models.items()) for group in groups]
-    task = _task(_score_shards, compute)
-    tables = ray.get([task.remote(name, folder, group, compute, precision) for name, folder, group in work])
+    run = task(_score_shards, compute)
+    tables = ray.get([run.remote(name, folder, group, compute, precision) for name, folder, group in work])
     return pa.concat_tables(tables).sort_by([("model", "ascending"), ("image_id", "ascending")])
 
 
@@ -84,7 +84,7 @@ def image_facts(images: Artefact, split: str, *, ensemble: Ensemble | None = Non
         SplitError, LakeError: as in `score_split`.
     """
     columns = ["image_id", "density", "vendor", "lesions"]
-    rows = pa.concat_tables([lake.read_table(shard, columns) for shard in _shards(images, split, ensemble)])
+    rows = pa.concat_tables([lake.read_table(shard, columns) for shard in open_shards(images, split, ensemble)])
     kinds = [[lesion["kind"] for lesion in lesions or []] for lesions in rows["lesions"].to_pylist()]
     return (
         rows.drop_columns("lesions").append_column("kinds", pa.array(kinds, pa.list_(pa.string()))).sort_by("image_id")
@@ -101,9 +101,9 @@ def training_profile(images: Artefact, compute: ComputeConfig) -> Profile:
     Raises:
         LakeError: the split has no images.
     """
-    shards = _shards(images, "train", None)
-    task = ray.remote(num_cpus=1)(_figures_of_shards)
-    parts = ray.get([task.remote(group) for group in _spread(shards, 1, replace(compute, gpu=False))])
+    shards = open_shards(images, "train", None)
+    run = ray.remote(num_cpus=1)(_figures_of_shards)
+    parts = ray.get([run.remote(group) for group in spread(shards, 1, replace(compute, gpu=False))])
     figures_NF, vendors = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
     return profiles.fit(np.array(figures_NF), vendors)
 
@@ -136,9 +136,9 @@ def patch_accuracy(
         SplitError: the test split without a frozen ensemble, or an unknown split.
         LakeError: the split has no patches, or the model is missing.
     """
-    shards = _shards(patches, split, ensemble)
-    task = _task(_confuse_shards, compute)
-    parts = ray.get([task.remote(folder, group, compute, precision) for group in _spread(shards, 1, compute)])
+    shards = open_shards(patches, split, ensemble)
+    run = task(_confuse_shards, compute)
+    parts = ray.get([run.remote(folder, group, compute, precision) for group in spread(shards, 1, compute)])
     confusion_CC = np.sum(parts, axis=0)
     of_class_C = confusion_CC.sum(axis=1)
     if not of_class_C.any():
@@ -152,8 +152,13 @@ def patch_accuracy(
     }
 
 
-def _shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> list[str]:
-    """Return the split's shards, or refuse: this is the only way to the test split."""
+def open_shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> list[str]:
+    """Return the split's shards, or refuse: this is the only way to the test split.
+
+    Raises:
+        SplitError: the test split without a frozen ensemble, or an unknown split.
+        LakeError: the split has no shards.
+    """
     if split not in SPLITS:
         raise SplitError(f"split {split!r} is unknown; the known ones are {SPLITS}")
     if split == "test" and not isinstance(ensemble, Ensemble):
@@ -167,7 +172,7 @@ def _shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> list[s
     return shards
 
 
-def _spread(shards: Sequence[str], models: int, compute: ComputeConfig) -> list[list[str]]:
+def spread(shards: Sequence[str], models: int, compute: ComputeConfig) -> list[list[str]]:
     """Deal the shards into as many groups as keep every CPU or GPU busy once; a group loads its model once."""
     resources = ray.cluster_resources()
     slots = resources.get("GPU", 1) if compute.gpu else resources.get("CPU", 1) // compute.cpus_per_worker
@@ -175,18 +180,18 @@ def _spread(shards: Sequence[str], models: int, compute: ComputeConfig) -> list[
     return [list(shards[start::groups]) for start in range(groups)]
 
 
-def _task(function: Callable[..., Any], compute: ComputeConfig) -> Any:
+def task(function: Callable[..., Any], compute: ComputeConfig) -> Any:
+    """Return a function as a Ray task with the CPUs and GPU of one worker."""
     return ray.remote(num_cpus=compute.cpus_per_worker, num_gpus=1 if compute.gpu else 0)(function)
 
 
 def _score_shards(name: str, folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str) -> pa.Table:
     """Score these shards with one model; runs in a Ray task."""
-    torch.set_num_threads(compute.cpus_per_worker)
-    model = prediction.whole_image(folder).to(_device(compute))
+    model = prediction.whole_image(folder).to(prepare(compute))
     tables = []
     for shard in shards:
-        rows = lake.read_table(shard, [*_ABOUT, "pixels"])
-        plain_N, averaged_N = prediction.flip_averaged(model, _pixels(rows), precision)
+        rows = read_images(shard)
+        plain_N, averaged_N = prediction.flip_averaged(model, pixels_of(rows), precision)
         values = {column: rows[column] for column in _ABOUT}
         values |= {"model": [name] * rows.num_rows, "score": plain_N, "score_tta": averaged_N}
         tables.append(pa.table({column: values[column] for column in SCORES.names}).cast(SCORES))
@@ -198,7 +203,7 @@ def _figures_of_shards(shards: Sequence[str]) -> tuple[list[npt.NDArray[np.float
     figures, vendors = [], []
     for shard in shards:
         rows = lake.read_table(shard, ["vendor", "pixels"])
-        figures += [profiles.figures(pixels_HW) for pixels_HW in _pixels(rows)]
+        figures += [profiles.figures(pixels_HW) for pixels_HW in pixels_of(rows)]
         vendors += rows["vendor"].to_pylist()
     return figures, vendors
 
@@ -207,24 +212,30 @@ def _confuse_shards(
     folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str
 ) -> npt.NDArray[np.int64]:
     """Count true against named classes over these shards, (C, C); runs in a Ray task."""
-    torch.set_num_threads(compute.cpus_per_worker)
-    model = prediction.patch_classifier(folder).to(_device(compute))
+    model = prediction.patch_classifier(folder).to(prepare(compute))
     classes = len(model.spec.classes)
     confusion_CC = np.zeros((classes, classes), np.int64)
     for shard in shards:
         rows = lake.read_table(shard, ["label", "unverified", "pixels"])
         rows = rows.filter(pc.invert(rows["unverified"]))
         if rows.num_rows:
-            named_N = prediction.name_patches(model, _pixels(rows), precision)
+            named_N = prediction.name_patches(model, pixels_of(rows), precision)
             np.add.at(confusion_CC, (rows["label"].to_numpy(), named_N), 1)
     return confusion_CC
 
 
-def _device(compute: ComputeConfig) -> str:
+def prepare(compute: ComputeConfig) -> str:
+    """Take no more threads in a task than it has CPUs, and return the device it has."""
+    torch.set_num_threads(compute.cpus_per_worker)
     return "cuda" if compute.gpu else "cpu"
 
 
-def _pixels(rows: pa.Table) -> npt.NDArray[np.uint16]:
+def read_images(shard: str) -> pa.Table:
+    """Return what scores repeat of the images of a shard, and their pixels."""
+    return lake.read_table(shard, [*_ABOUT, "pixels"])
+
+
+def pixels_of(rows: pa.Table) -> npt.NDArray[np.uint16]:
     """Return the rows' pixels, uint16 (N, H, W)."""
     pixels_NHW: npt.NDArray[np.uint16] = rows["pixels"].combine_chunks().to_numpy_ndarray()
     return pixels_NHW

@@ -106,6 +106,19 @@ def name_patches(model: PatchClassifier, pixels_NPP: NDArray[np.uint16], precisi
     return np.concatenate([batch_N.numpy() for batch_N in named])
 
 
+def heatmap(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: str) -> NDArray[np.float32]:
+    """Return a patch classifier's probabilities over a whole image (u, v, C) [0-1]; see `classifiers.heatmap`.
+
+    Args:
+        model: of `patch_classifier`, on any device.
+        pixels_HW: uint16 (H, W), over the full range.
+        precision: fp32 | bf16, arithmetic of the forward pass.
+    """
+    device = next(model.parameters()).device
+    with _autocast(device, precision):
+        return classifiers.heatmap(model, _tensor(pixels_HW))
+
+
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
