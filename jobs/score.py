@@ -7,7 +7,7 @@ Run again after a kill, or as files come, it scores what is not scored yet.
 
 Reads    DICOM, PNG, TIFF, PGM or JPEG files below a folder or URL
 Writes   images.parquet: path, calibrated probability, decision at the operating point, members' scores, warnings,
-         error; breasts.parquet and patients.parquet: the same over views; heatmaps/: PNG
+         error; breasts.parquet and patients.parquet: the same over views; heatmaps/: PNG; dicom/, where asked
 Next     nothing; read the tables with any Parquet reader
 """
 
@@ -35,6 +35,8 @@ class Options:
     """Registered model, as MLflow names it."""
     heatmaps: Heatmaps = "malignant"
     """Images that get a picture of where their score comes from."""
+    dicom: bool = False
+    """Write what is found on DICOM files as DICOM too: a Structured Report each, and heatmaps as Secondary Captures."""
     actors: int | None = None
     """Processes that hold the model; else one a GPU where --compute.gpu asks for GPUs, else one a CPU."""
     lake: str | None = None
@@ -57,7 +59,7 @@ def main() -> None:
     cluster.start()
     cluster.check_gpus(options.compute)
     cluster.check_nodes(options.images, options.out)
-    outputs = Outputs(model=f"{model.name}/{model.version}", heatmaps=options.heatmaps, dicom=False)
+    outputs = Outputs(model=f"{model.name}/{model.version}", heatmaps=options.heatmaps, dicom=options.dicom)
     request = Request(
         model=model,
         tracking_uri=uri,

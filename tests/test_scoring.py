@@ -4,10 +4,13 @@ import shutil
 from pathlib import Path
 
 import cv2
+import highdicom as hd
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from made_lake import make
+from pydicom.sr.codedict import codes
 from registering import register
 from small_dicom import breast, dicom
 
@@ -41,6 +44,7 @@ def films(tmp_path_factory):
     """A folder as a hospital might send it: nested, mixed formats, damaged files, a report among them."""
     root = tmp_path_factory.mktemp("new")
     about = {"PatientID": "Secret^Patient", "PatientName": "Doenitz^Janessa", "ImageLaterality": "L"}
+    about |= {"StudyInstanceUID": "1.2.826.1", "SeriesInstanceUID": "1.2.826.2"}
     whole = dicom(breast(seed=1), ViewPosition="CC", **about)
     (root / "a").mkdir()
     (root / "a" / "one.dcm").write_bytes(whole)
@@ -58,7 +62,8 @@ def films(tmp_path_factory):
 
 def asking(made, registry, out, **settings):
     model = registered_model.describe(registry, f"models:/{NAME}/1")
-    outputs = Outputs(model=f"{NAME}/1", heatmaps=settings.pop("heatmaps", "none"), dicom=False)
+    heatmaps = settings.pop("heatmaps", "none")
+    outputs = Outputs(model=f"{NAME}/1", heatmaps=heatmaps, dicom=heatmaps != "none")
     own = {"salt": "a", "compute": made.config.compute, "actors": 1} | settings
     return Request(model=model, tracking_uri=registry, out=str(out), outputs=outputs, **own)
 
@@ -124,6 +129,23 @@ def test_heatmaps_show_where_a_score_comes_from(scored, made):
         height, width = made.config.images.height, made.config.images.width
         assert picture.shape[1] / picture.shape[0] > width / height  # two panels
     assert len({row["heatmap"] for row in rows}) == len(rows)
+
+
+def test_dicom_files_get_reports_that_others_read(scored, films):
+    out, found = scored
+    rows = {Path(row["path"]).name: row for row in found.images.to_pylist()}
+    assert {name for name, row in rows.items() if row["report"]} == {"one.dcm", "IM0002"}
+    for name in ("one.dcm", "IM0002"):
+        source, report = pydicom.dcmread(films / "a" / name), hd.sr.srread(out / rows[name]["report"])
+        assert report.StudyInstanceUID == source.StudyInstanceUID
+        assert report.PatientID == rows[name]["patient_id"]
+        (group,) = report.content.get_image_measurement_groups()
+        (chance,) = group.get_measurements(name=codes.DCM.ProbabilityOfCancer)
+        assert chance.value == pytest.approx(100 * rows[name]["probability"], abs=1e-4)
+        capture = pydicom.dcmread(out / "dicom" / f"{rows[name]['key']}-sc.dcm")
+        picture = cv2.cvtColor(cv2.imread(str(out / rows[name]["heatmap"])), cv2.COLOR_BGR2RGB)
+        assert np.array_equal(capture.pixel_array, picture)
+    assert len(list((out / "dicom").iterdir())) == 4
 
 
 def test_a_rerun_does_what_is_missing_and_nothing_twice(made, registry, films, scored, tmp_path):

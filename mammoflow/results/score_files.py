@@ -6,6 +6,7 @@ A folder of scores belongs to one version of one model and one kind of output; i
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -82,8 +83,8 @@ def find(images: str | Sequence[str]) -> list[File]:
     return sorted((_file(root + info.path[inner:], info) for info in found), key=lambda file: file.path)
 
 
-def begin(out: str, outputs: Outputs) -> None:
-    """Take a folder for these outputs, or go on in one that holds such.
+def begin(out: str, outputs: Outputs) -> datetime:
+    """Take a folder for these outputs, or go on in one that holds such; return when it was taken.
 
     Raises:
         ConfigError: it holds scores of another model or of other outputs.
@@ -91,11 +92,14 @@ def begin(out: str, outputs: Outputs) -> None:
     """
     url = lake.join(out, _RUN)
     if not lake.exists(url):
-        lake.write_json(url, asdict(outputs))
-    elif (held := lake.read_json(url)) != asdict(outputs):
+        lake.write_json(url, asdict(outputs) | {"begun": datetime.now(UTC).isoformat(timespec="seconds")})
+    held = lake.read_json(url)
+    begun = datetime.fromisoformat(held.pop("begun"))
+    if held != asdict(outputs):
         asked = ", ".join(f"{name} {value}" for name, value in asdict(outputs).items())
         there = ", ".join(f"{name} {value}" for name, value in held.items())
         raise ConfigError(f"{out} holds scores of {there}, not of {asked}; give --out another folder")
+    return begun
 
 
 def shards_of(files: Sequence[File]) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ def images(members: Sequence[str]) -> pa.Schema:
             ("warnings", pa.list_(pa.string())),  # in what it is unlike the images that the model was trained on
             ("model", pa.string()),  # <name>/<version> in the registry
             ("heatmap", pa.string()),  # file below the folder of scores; null where none was wanted
+            ("report", pa.string()),  # Structured Report likewise; null where none was wanted, or the file is no DICOM
             ("error", pa.string()),  # why the file can't be used; empty where all went well
             ("size", pa.int64()),  # of the file [B]
             ("modified", pa.int64()),  # when it was written last [ns since 1970]
@@ -48,7 +49,7 @@ def image_rows(
 
     Args:
         about: of each image `path`, `key`, `patient_id`, `laterality`, `view`, `vendor`, `warnings`, `heatmap`,
-            `error`, `size` and `modified`.
+            `report`, `error`, `size` and `modified`.
         members_NK: flip-averaged scores (N, K) [0-1], members in order; anything where an image has an error.
         ensemble: that decides.
         model: <name>/<version> in the registry.

@@ -9,6 +9,7 @@ Shape letters: N images of a shard, H W rows and columns of the reduced image [p
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -24,14 +25,15 @@ from mammoflow.config import ComputeConfig, ImageConfig
 from mammoflow.data import decode, dicom_files, image_files
 from mammoflow.data.shards import Progress, Say
 from mammoflow.errors import DecodeError
-from mammoflow.results import pictures, registered_model, score_files, score_tables
+from mammoflow.results import dicom_outputs, pictures, registered_model, score_files, score_tables
 from mammoflow.results import profile as profiles
+from mammoflow.results.dicom_outputs import Finding
 from mammoflow.results.prediction import FILMS
 from mammoflow.results.registered_model import Registered
 from mammoflow.results.score_files import File, Heatmaps, Outputs
 
-HEATMAPS = "heatmaps"
-"""Folder of PNG below that of the scores."""
+HEATMAPS, DICOM = "heatmaps", "dicom"
+"""Folders of PNG and of DICOM files below that of the scores."""
 
 _DECODING_BYTES = 2**30
 """Memory of a decoding task; 0.65 GiB were measured on films of 13 million pixels. The request also keeps decoding in
@@ -89,14 +91,14 @@ def score(request: Request, images: str | Sequence[str], say: Say = print) -> Sc
         LakeError: `out` can't be written.
     """
     files = score_files.find(images)
-    score_files.begin(request.out, request.outputs)
+    begun = score_files.begin(request.out, request.outputs)
     schema = score_tables.images(request.model.ensemble.names)
     held = score_files.rows(request.out, schema, ["path", "size", "modified", "error"])
     undone = score_files.left(files, held, again=request.compute.retry_quarantined)
     progress = Progress("images scored", say)
     progress.start(len(files), len(files) - len(undone))
     if undone:
-        _run(request, score_files.shards_of(undone), progress)
+        _run(request, begun, score_files.shards_of(undone), progress)
     return _write(request, score_files.newest(score_files.rows(request.out, schema)))
 
 
@@ -108,7 +110,7 @@ def _write(request: Request, images: pa.Table) -> Scored:
     return Scored(images=images, breasts=breasts, patients=patients)
 
 
-def _run(request: Request, shards: Sequence[Row], progress: Progress) -> None:
+def _run(request: Request, begun: datetime, shards: Sequence[Row], progress: Progress) -> None:
     """Decode and score shards, each written by the actor that scored it."""
     compute = request.compute
     actors = request.actors or int(ray.cluster_resources().get("GPU" if compute.gpu else "CPU", 1))
@@ -121,7 +123,7 @@ def _run(request: Request, shards: Sequence[Row], progress: Progress) -> None:
     )
     scored = decoded.map_batches(
         _Scorer,
-        fn_constructor_args=(request,),
+        fn_constructor_args=(request, begun),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(actors, len(shards)))),
         num_cpus=_actor_cpus(actors),
@@ -146,11 +148,12 @@ def _decode(batch: Mapping[str, Any], images: ImageConfig, salt: str) -> dict[st
     for index, file in enumerate(files):
         row: Row = dict.fromkeys(("patient_id", "laterality", "view", "vendor"))
         row |= {"path": file.path, "key": file.key, "size": file.size, "modified": file.modified, "error": ""}
+        row["dicom"] = False
         try:
             data = image_files.fetch(file.path)
             image = decode.decode_bytes(file.path, data, images)
             pixels_NHW[index] = image.pixels
-            said = image.identity
+            said, row["dicom"] = image.identity, image_files.is_dicom(data)
             row |= {"laterality": said.laterality, "view": said.view, "vendor": said.vendor}
             row["patient_id"] = said.patient_id or dicom_files.patient_key(file.path, data, salt)
         except DecodeError as error:
@@ -162,24 +165,29 @@ def _decode(batch: Mapping[str, Any], images: ImageConfig, salt: str) -> dict[st
 class _Scorer:
     """Holds the model in an actor; scores a shard and writes all that is made of it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, begun: datetime) -> None:
         torch.set_num_threads(request.compute.cpus_per_worker)
-        self._request = request
+        self._request, self._begun = request, begun
         predictor = registered_model.load(request.tracking_uri, request.model.uri)
         self._model = predictor.to("cuda" if request.compute.gpu else "cpu")
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         about, pixels_NHW = [dict(row) for row in batch["about"][0]], np.asarray(batch["pixels"][0], np.uint16)
         good_N = np.array([row["error"] == "" for row in about])
+        dicom_N = [row.pop("dicom") for row in about]
         members_NK = self._score(pixels_NHW)
         for row, pixels_HW in zip(about, pixels_NHW, strict=True):
             good = row["error"] == ""
             row["warnings"] = profiles.warnings(self._model.profile, pixels_HW, row["vendor"]) if good else []
-            row["heatmap"] = None
-        version = self._request.outputs.model
-        rows = score_tables.image_rows(about, members_NK, self._model.ensemble, version)
-        rows = self._pictures(rows, pixels_NHW)
-        lake.write_table(score_files.shard_url(self._request.out, str(batch["shard"][0])), rows)
+            row["heatmap"] = row["report"] = None
+        scored = score_tables.image_rows(about, members_NK, self._model.ensemble, self._request.outputs.model)
+        rows = scored.to_pylist()
+        drawn = self._pictures(rows, pixels_NHW)
+        if self._request.outputs.dicom:
+            for n in np.flatnonzero(good_N & dicom_N):
+                self._report(rows[n], drawn.get(int(n)))
+        table = pa.Table.from_pylist(rows, schema=scored.schema)
+        lake.write_table(score_files.shard_url(self._request.out, str(batch["shard"][0])), table)
         return {"images": np.array([len(about)]), "bad": np.array([int((~good_N).sum())])}
 
     def _score(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
@@ -190,18 +198,49 @@ class _Scorer:
         spare = -len(pixels_NHW) % FILMS
         return self._model.score(np.pad(pixels_NHW, ((0, spare), (0, 0), (0, 0))))[: len(pixels_NHW)]
 
-    def _pictures(self, rows: pa.Table, pixels_NHW: npt.NDArray[np.uint16]) -> pa.Table:
-        """Write the heatmaps that are wanted, the fainter the lower the score, and return the rows with their names."""
-        chosen = {n: row for n, row in enumerate(rows.to_pylist()) if _is_drawn(row, self._request.outputs.heatmaps)}
-        if not chosen:
-            return rows
-        names: list[str | None] = [None] * rows.num_rows
-        maps_Nuv = self._model.evidence(pixels_NHW[[*chosen]])
-        for (n, row), evidence_uv in zip(chosen.items(), maps_Nuv, strict=True):
-            names[n] = f"{HEATMAPS}/{row['key']}.png"
-            picture = pictures.overlay(pixels_NHW[n], evidence_uv * np.float32(row["score"]), _caption(row), self._mark)
-            lake.write_bytes(lake.join(self._request.out, HEATMAPS, f"{row['key']}.png"), pictures.png(picture))
-        return rows.set_column(rows.schema.get_field_index("heatmap"), "heatmap", pa.array(names, pa.string()))
+    def _pictures(self, rows: Sequence[Row], pixels_NHW: npt.NDArray[np.uint16]) -> dict[int, pictures.Bgr]:
+        """Write the heatmaps that are wanted, the fainter the lower the score, name them in the rows, return them."""
+        chosen = [n for n, row in enumerate(rows) if _is_drawn(row, self._request.outputs.heatmaps)]
+        drawn = {}
+        for n, evidence_uv in zip(chosen, self._model.evidence(pixels_NHW[chosen]) if chosen else (), strict=True):
+            row = rows[n]
+            faded_uv = evidence_uv * np.float32(row["score"])
+            drawn[n] = pictures.overlay(pixels_NHW[n], faded_uv, _caption(row), self._mark)
+            row["heatmap"] = self._write(HEATMAPS, f"{row['key']}.png", pictures.png(drawn[n]))
+        return drawn
+
+    def _report(self, row: Row, picture: pictures.Bgr | None) -> None:
+        """Write what was found on a DICOM file as DICOM, with its heatmap if any, and name the report in its row."""
+        finding, capture = self._finding(row), None
+        try:
+            source = dicom_files.read_header(row["path"])
+            if picture is not None:
+                rgb_HW3 = np.ascontiguousarray(picture[..., ::-1])
+                capture = dicom_outputs.secondary_capture(source, rgb_HW3, finding, self._begun)
+                self._write(DICOM, f"{row['key']}-sc.dcm", dicom_outputs.to_bytes(capture))
+            report = dicom_outputs.structured_report(source, finding, self._begun, capture)
+        except DecodeError as error:
+            row["warnings"] = [*row["warnings"], f"no report: {error}"]
+            return
+        row["report"] = self._write(DICOM, f"{row['key']}-sr.dcm", dicom_outputs.to_bytes(report))
+
+    def _finding(self, row: Row) -> Finding:
+        return Finding(
+            probability=row["probability"],
+            score=row["score"],
+            malignant=row["malignant"],
+            members=row["members"],
+            patient_id=row["patient_id"],
+            laterality=row["laterality"],
+            cutoff=self._model.ensemble.cutoff,
+            model=self._request.outputs.model,
+            mark=self._mark,
+        )
+
+    def _write(self, folder: str, name: str, data: bytes) -> str:
+        """Write a file below the folder of scores, and return what it is called there."""
+        lake.write_bytes(lake.join(self._request.out, folder, name), data)
+        return f"{folder}/{name}"
 
     @property
     def _mark(self) -> str:
