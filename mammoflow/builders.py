@@ -126,7 +126,7 @@ def _build_search(a: Artefacts) -> Built:
 def _build_ensemble(a: Artefacts) -> Built:
     ranking = [*a.search.summary()["ranking"], *a.pool]
     scores = evaluation.score_split(
-        _finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
+        findings.finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
     )
     by_rule = selection.choose_each(scores, ranking, a.config.ensemble)
     chosen = by_rule[a.config.ensemble.rule]
@@ -148,7 +148,7 @@ def _build_registered(a: Artefacts) -> Built:
     version = registered_model.register(
         uri,
         chosen,
-        _finished(a),
+        findings.finished(a),
         card,
         a.config.ensemble.model_name,
         a.config.images,
@@ -164,7 +164,9 @@ def _build_registered(a: Artefacts) -> Built:
 def _build_evaluation(a: Artefacts) -> Built:
     chosen = findings.load_ensemble(a)
     compute, precision = a.config.compute, a.config.image_training.precision
-    scores = evaluation.score_split(_finished(a), a.images, "test", compute, precision=precision, ensemble=chosen)
+    scores = evaluation.score_split(
+        findings.finished(a), a.images, "test", compute, precision=precision, ensemble=chosen
+    )
     lake.write_table(a.evaluation.file("test.parquet"), scores)
     precisions = {trunk.backbone: trunk.training.precision for trunk in a.config.trunks}
     accuracy = {
@@ -179,13 +181,6 @@ def _build_evaluation(a: Artefacts) -> Built:
 def _build_report(a: Artefacts) -> Built:
     findings.tag_test_figures(a)
     return [(a.report, {"url": findings.write_report(a)})]
-
-
-def _finished(a: Artefacts) -> dict[str, str]:
-    """Return the model folders of the candidates that went through both stages, and of those from elsewhere."""
-    ranking = a.search.summary()["ranking"]
-    own = {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
-    return own | {row["name"]: row["folder"] for row in a.pool}
 
 
 BY_STAGE: dict[str, Callable[[Artefacts], Built]] = {

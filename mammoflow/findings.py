@@ -4,8 +4,9 @@ from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.graph import Artefacts
-from mammoflow.results import contact_sheet, ensemble, qc, registered_model, report, selection, summary
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.lake import DONE
+from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, selection, summary
+from mammoflow.results.report_inputs import PHANTOM_MARK, Baseline
 
 
 def load_ensemble(a: Artefacts) -> ensemble.Ensemble:
@@ -77,17 +78,54 @@ def write_qc(a: Artefacts) -> str:
     return qc.write(a.config, a.images, a.patches)
 
 
+def finished(a: Artefacts) -> dict[str, str]:
+    """Return the model folders of the candidates that went through both stages, and of those from elsewhere."""
+    ranking = a.search.summary()["ranking"]
+    own = {row["name"]: a.search.file("candidates", row["name"], "best") for row in ranking if row["survived"]}
+    return own | {row["name"]: row["folder"] for row in a.pool}
+
+
+def _baseline(a: Artefacts) -> Baseline | None:
+    """Return the two-step baseline, where it was run."""
+    made = [item for item in a.of("two_step") if item.done]
+    if not made:
+        return None
+    choice = ensemble.from_dict(lake.read_json(made[0].file("choice.json")))
+    test = lake.read_table(made[0].file("test.parquet"))
+    return Baseline(backbone=made[0].summary()["backbone"], choice=choice, test=test)
+
+
+def _transfer(a: Artefacts) -> dict[str, Any] | None:
+    """Return what came of the registered version on other data, of the latest that the lake holds."""
+    model = a.registered.summary()
+    uri = f"models:/{model['name']}/{model['version']}"
+    folders = [
+        url for url in lake.list_folders(lake.join(a.lake.root, "transfer")) if lake.exists(lake.join(url, DONE))
+    ]
+    newest = sorted(folders, key=lambda url: str(lake.read_json(lake.join(url, DONE))["finished"]), reverse=True)
+    held = (lake.read_json(lake.join(url, "transfer.json")) for url in newest)
+    return next((dict(each) for each in held if each["model"] == uri), None)
+
+
 def write_report(a: Artefacts) -> str:
     """Write the report of a finished run and return where it lies."""
+    val, chosen = lake.read_table(a.ensemble.file("val.parquet")), load_ensemble(a)
+    ranking = [*a.search.summary()["ranking"], *a.pool]
     inputs = report.ReportInputs(
         config=a.config,
         images=a.images,
         patches=a.patches,
         trunks=a.classifiers,
         search=a.search,
-        val_scores=lake.read_table(a.ensemble.file("val.parquet")),
+        val_scores=val,
         test_scores=lake.read_table(a.evaluation.file("test.parquet")),
-        ensemble=load_ensemble(a),
+        ensemble=chosen,
+        ensembles=load_ensembles(a),
+        singles=selection.choose_singles(val, ranking, a.config.ensemble),
+        folders=finished(a),
+        facts=evaluation.image_facts(a.images, "test", ensemble=chosen),
+        baseline=_baseline(a),
+        transfer=_transfer(a),
         registered=a.registered.summary(),
         patch_accuracy=a.evaluation.summary()["patch_accuracy"],
         seconds=a.seconds(),

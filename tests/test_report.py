@@ -1,5 +1,6 @@
 """The report of a made run: whole, offline, marked, and true to the figures."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,8 +14,19 @@ from made_lake import BACKBONE, make
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.results import ensemble, page, paper_tables, report, report_tables, selection
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.results import (
+    ensemble,
+    metrics,
+    page,
+    paper_tables,
+    report,
+    report_cases,
+    report_numbers,
+    report_tables,
+    selection,
+    two_step,
+)
+from mammoflow.results.report_inputs import PHANTOM_MARK, Baseline
 from mammoflow.schema import SCORES
 
 
@@ -57,8 +69,44 @@ def scores(made, split, seed):
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 
+def facts(made):
+    """What is known of the test films beside their scores."""
+    films = lake.read_table(made.images.file("shards"), ["image_id", "split", "density", "vendor"]).to_pylist()
+    rows = [{**film, "kinds": ["mass"] if n % 2 else []} for n, film in enumerate(films) if film.pop("split") == "test"]
+    fields = [
+        ("image_id", pa.string()),
+        ("density", pa.int8()),
+        ("vendor", pa.string()),
+        ("kinds", pa.list_(pa.string())),
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields)).sort_by("image_id")
+
+
+def baseline(made):
+    """A two-step baseline with scores of its own."""
+
+    def table(split, seed):
+        rows = ensemble.rows_of(scores(made, split, seed), next(iter(made.folders)))
+        names = pa.array([two_step.NAME] * rows.num_rows)
+        return rows.set_column(0, "model", names).cast(SCORES)
+
+    choice = two_step.choose(table("val", 8), BACKBONE, EnsembleConfig())
+    return Baseline(backbone=BACKBONE, choice=choice, test=table("test", 9))
+
+
+FIGURES = {"auc": 0.8125, "ci95": [0.7, 0.9], "images": 60}
+SITE = {"calibrated": "as registered", "sensitivity": 0.9, "specificity": 0.5, "error": 0.1, "brier": 0.2, "images": 60}
+TRANSFER = {
+    "model": "models:/mammoflow/3",
+    "site": [{**SITE, "kind": "isotonic"}],
+    "rows": [{"patients": n, "images": 4 * n, "members": {"one": FIGURES}, "ensemble": FIGURES} for n in (0, 20)],
+    "matrix": [{"model": "begun from", "data": "this site", **FIGURES}],
+}
+
+
 def inputs_of(made):
     val = scores(made, "val", 1)
+    by_rule = selection.choose_each(val, made.ranking, EnsembleConfig())
     accuracy = {"accuracy": 0.5, "balanced_accuracy": 0.4, "confusion": np.eye(5, dtype=int).tolist(), "patches": 5}
     return report.ReportInputs(
         config=made.config,
@@ -68,7 +116,13 @@ def inputs_of(made):
         search=made.search,
         val_scores=val,
         test_scores=scores(made, "test", 2),
-        ensemble=selection.choose(val, made.ranking, EnsembleConfig()),
+        ensemble=by_rule["best_of_kinds"],
+        ensembles=by_rule,
+        singles=selection.choose_singles(val, made.ranking, EnsembleConfig()),
+        folders=made.folders,
+        facts=facts(made),
+        baseline=baseline(made),
+        transfer=TRANSFER,
         registered={"name": "mammoflow", "version": "3"},
         patch_accuracy={BACKBONE: accuracy},
         seconds={"images": 12.0, "search": 100.5},
@@ -96,6 +150,54 @@ def test_one_file_with_everything_in_it(inputs, tmp_path):
     assert "models:/mammoflow/3" in page.text
     assert "<cut off>" in page.text  # the reason in quarantine, escaped in the file
     assert "<cut off>" not in text
+
+
+def test_every_number_is_beside_the_page_as_json(inputs, tmp_path):
+    url = report.write(inputs, str(tmp_path / "report.html"))
+    found, text = lake.read_json(str(tmp_path / "report.json")), Page(Path(url).read_text(encoding="utf-8")).text
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    names = [way["name"] for way in found["compared"]]
+    assert names == ["two-step baseline", "all-convolutional", "mean of the best of each kind", "greedy ensemble"]
+    for way in found["compared"]:
+        assert f"{way['auc']:.3f} ({way['ci95'][0]:.3f}–{way['ci95'][1]:.3f})" in text
+    best = found["compared"][2]
+    labels, own = ensemble.columns(inputs.test_ensemble)
+    assert best["auc"] == pytest.approx(metrics.auc(labels, own))
+    _, theirs = ensemble.columns(ensemble.average(inputs.baseline.test, inputs.baseline.choice))
+    apart = metrics.auc_difference(labels, own, theirs)
+    assert best["over_baseline"]["p"] == pytest.approx(apart.p)
+    assert f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})" in text
+    by_level = {(row["level"], row["rule"]): row for row in found["levels"]}
+    assert by_level["image", "mean"]["auc"] == pytest.approx(best["auc"])
+    assert by_level["patient", "max"]["cases"] == len({*inputs.test_ensemble["patient_id"].to_pylist()})
+    points = found["calibration"]["after"]["bins"]
+    assert sum(point["images"] for point in points) == len(labels)
+    assert sum(group["images"] for group in found["subgroups"] if group["by"] == "vendor") == len(labels)
+    assert found["transfer"] == json.loads(json.dumps(TRANSFER))
+    assert found["references"]["cad_auc"] == 0.72
+    assert "0.812 (0.700–0.900)" in text
+
+
+def test_cases_are_sorted_by_what_the_ensemble_makes_of_them(inputs):
+    found = {outcome["name"]: outcome for outcome in report_cases.cases(inputs)}
+    labels, own = ensemble.columns(inputs.test_ensemble)
+    called = own >= inputs.ensemble.cutoff
+    counts = {"True positives": (labels == 1) & called, "False positives": (labels == 0) & called}
+    counts |= {"False negatives": (labels == 1) & ~called, "True negatives": (labels == 0) & ~called}
+    for name, inside in counts.items():
+        assert found[name]["count"] == inside.sum()
+        said = [float(re.search(r"score ([0-9.]+),", film["caption"])[1]) for film in found[name]["films"]]
+        assert said == sorted(said, reverse=name.endswith("positives"))
+        if len(said):
+            extreme = max if name.endswith("positives") else min
+            assert said[0] == pytest.approx(extreme(own[inside]), abs=6e-4)
+
+
+def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
+    bare = replace(inputs, baseline=None, transfer=None)
+    text = Page(Path(report.write(bare, str(tmp_path / "report.html"))).read_text(encoding="utf-8")).text
+    assert "Other data" not in text
+    assert report_numbers.compared(bare)[0]["over_baseline"] is None
 
 
 def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_path):

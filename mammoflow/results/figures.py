@@ -18,6 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6
 """Told apart by colour-blind readers too (Okabe and Ito, less yellow and black)."""
 
 INK, FAINT, GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
+_LONG = 30  # characters of a name in the legend that leave no room for a second one beside it
 _SIZE = (5.4, 3.9)  # inches; on a phone the text stays readable at the width of the screen
 
 
@@ -82,7 +83,9 @@ def curves(title: str, lines: Sequence[Line], rates: Mapping[int, float], mark: 
     Returns:
         SVG.
     """
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    wide, high = _SIZE
+    long = any(len(line.name) >= _LONG for line in lines)  # then each has a line of the legend for itself
+    figure = Figure(figsize=(wide, high + 0.17 * max(0, len(lines) * (1 if long else 0.5) - 3)), layout="constrained")
     axes = figure.add_subplot()
     for line in lines:
         epochs = np.arange(1, len(line.values) + 1)
@@ -147,6 +150,36 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
     return encode(figure, "svg")
 
 
+def reliability(title: str, parts: Mapping[str, Sequence[Mapping[str, float]]], mark: str) -> bytes:
+    """Draw how often images of each probability are malignant; on the diagonal probabilities hold.
+
+    Args:
+        title: what the figure shows.
+        parts: name of a curve -> its points, each with `predicted`, `observed`, `low` and `high` [0-1].
+        mark: kind of data, written below.
+
+    Returns:
+        SVG.
+    """
+    figure = Figure(figsize=(5.4, 5.7), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
+    for colour, (name, points) in zip(COLOURS, parts.items(), strict=False):
+        at, seen, low, high = ([point[key] for point in points] for key in ("predicted", "observed", "low", "high"))
+        below, above = np.subtract(seen, low), np.subtract(high, seen)
+        errors = np.clip([below, above], 0, None)
+        axes.errorbar(
+            at, seen, yerr=errors, color=colour, marker="o", markersize=4, linewidth=1.3, capsize=2, label=name
+        )
+    axes.set_xlabel("predicted probability of malignant")
+    axes.set_ylabel("share that is malignant (95% interval)")
+    axes.set_box_aspect(1)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    _dress(figure, axes, title, mark)
+    return encode(figure, "svg")
+
+
 def histogram(title: str, parts: Sequence[Histogram], axes_names: tuple[str, str], mark: str, *, log: bool) -> bytes:
     """Draw distributions over each other.
 
@@ -193,7 +226,7 @@ def _dress(figure: Figure, axes: Axes, title: str, mark: str) -> None:
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    columns = 2 if all(len(text) < 30 for text in axes.get_legend_handles_labels()[1]) else 1
+    columns = 2 if all(len(text) < _LONG for text in axes.get_legend_handles_labels()[1]) else 1
     figure.legend(loc="outside lower left", ncols=columns, fontsize=8.5, frameon=False)
     if mark:
         axes.text(0.5, 0.5, mark, transform=axes.transAxes, ha="center", va="center", color=FAINT, alpha=0.45, zorder=1)

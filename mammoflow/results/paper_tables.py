@@ -71,6 +71,30 @@ ENSEMBLE_SENSITIVITY = 0.861
 ENSEMBLE_SPECIFICITY = 0.801
 
 
+WAYS = {
+    "two-step baseline": 0.73,
+    "heatmap + FC": 0.73,
+    "heatmap": 0.81,
+    "all-convolutional": 0.88,
+    "mean of the best of each kind": 0.91,
+}
+"""Its best test AUC by each way to a whole-image score, flip-averaged where it gives that; tables 2 and 3, and text."""
+
+REFERENCES = {"cad_auc": 0.72, "radiologists_sensitivity": 0.844, "radiologists_specificity": 0.908}
+"""Of others, as the paper's text gives them: commercial computer-aided detection on average, and radiologists of US
+screening; of other films than these."""
+
+TRANSFER = (
+    (20, 79, {"Resnet-Resnet": 0.92, "Resnet-VGG": 0.88, "VGG-VGG": 0.87, "VGG-Resnet": 0.89}),
+    (30, 117, {"Resnet-Resnet": 0.93, "Resnet-VGG": 0.94, "VGG-VGG": 0.93, "VGG-Resnet": 0.90}),
+    (40, 159, {"Resnet-Resnet": 0.93, "Resnet-VGG": 0.95, "VGG-VGG": 0.93, "VGG-Resnet": 0.93}),
+    (50, 199, {"Resnet-Resnet": 0.94, "Resnet-VGG": 0.95, "VGG-VGG": 0.94, "VGG-Resnet": 0.93}),
+    (60, 239, {"Resnet-Resnet": 0.95, "Resnet-VGG": 0.95, "VGG-VGG": 0.95, "VGG-Resnet": 0.94}),
+    (72, 280, {"Resnet-Resnet": 0.95, "Resnet-VGG": 0.95, "VGG-VGG": 0.95, "VGG-Resnet": 0.95}),
+)
+"""Table 4: patients, images, test AUC per image on INbreast of each kind trained on."""
+
+
 def find(backbone: str, patch_set: str, top_layers: str) -> PaperRow | None:
     """Return the paper's row of this very model, or None where it has none."""
     wanted = (backbone, patch_set, top_layers.replace(" ", ""))

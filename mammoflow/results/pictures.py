@@ -25,6 +25,7 @@ BACKGROUND_BGR, LESION_BGR = (96, 190, 96), (80, 215, 240)  # frames of patches:
 STRIDE = 32
 """Pixels between neighbouring cells of a heatmap, of every trunk."""
 _LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
+_CASE_HEIGHT = 480  # of the cases of a report, of which there are many [px]
 _STRIP = 24
 _CLOSEUP = 300  # longer side of a close-up [px]
 _MASK_SIDE = 256  # the breast is sought in a thumbnail of about as many pixels along the film's shorter side
@@ -89,6 +90,18 @@ def overlay(pixels_HW: GreyImage, evidence_uv: npt.NDArray[np.float32], caption:
     gap = np.full((base.shape[0], 6, 3), 255, np.uint8)
     picture = _captioned(np.concatenate([base, gap, panel], axis=1), caption)
     return _captioned(picture, mark) if mark else picture
+
+
+def case(pixels_HW: GreyImage, lesions: Sequence[Lesion], evidence_uv: npt.NDArray[np.float32], mark: str) -> bytes:
+    """Draw an image with its lesions outlined and, beside it, under the map of its score, small; returns JPEG."""
+    base = _bgr(pixels_HW)
+    panel = _under(base, _spread(Heatmap(values=evidence_uv, side=STRIDE), pixels_HW.shape, base.shape))
+    gap = np.full((base.shape[0], 6, 3), 255, np.uint8)
+    picture = np.concatenate([_outlined(base.copy(), lesions), gap, panel], axis=1)
+    factor = _CASE_HEIGHT / picture.shape[0]
+    if factor < 1:
+        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return _jpeg(np.asarray(picture, np.uint8), mark)
 
 
 def png(picture: Bgr) -> bytes:

@@ -70,20 +70,8 @@ class Predictor:
         return np.stack(members_KN, axis=1)
 
     def evidence(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-        """Say where in images of the members' size the score comes from.
-
-        Returns:
-            float32 (N, u, v), the mean over members of what each cell of 32 px adds to the logit of malignant, positive
-            parts alone, as shares of the image's largest; 0 where nothing speaks for malignant.
-
-        Source: Draelos and Carin 2020 (HiResCAM).
-        """
-        times_K = [member.times for member in self.ensemble.members]
-        maps_KNuv = [prediction.evidence(model, pixels_NHW, self._precision) for model in self._models]
-        mean_Nuv = np.maximum(np.average(maps_KNuv, axis=0, weights=times_K), 0)
-        largest_N11 = mean_Nuv.max(axis=(1, 2), keepdims=True)
-        shares_Nuv = np.divide(mean_Nuv, largest_N11, out=np.zeros_like(mean_Nuv), where=largest_N11 > 0)
-        return np.asarray(shares_Nuv, np.float32)
+        """Say where in images of the members' size the score comes from; see `mean_evidence`."""
+        return mean_evidence(self.ensemble, self._models, pixels_NHW, self._precision)
 
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Score images; the entry point that MLflow calls.
@@ -124,6 +112,31 @@ class Predictor:
             )
         fit = plan_fit(item.shape[0], item.shape[1], self.images)
         return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
+
+
+def mean_evidence(
+    ensemble: Ensemble, models: Sequence[WholeImageClassifier], pixels_NHW: npt.NDArray[np.uint16], precision: str
+) -> npt.NDArray[np.float32]:
+    """Say where in images an ensemble's scores come from.
+
+    Args:
+        ensemble: how often each member counts.
+        models: its members, in order.
+        pixels_NHW: uint16 (N, H, W), of the members' size.
+        precision: fp32 | bf16, arithmetic of the passes.
+
+    Returns:
+        float32 (N, u, v), the mean over members of what each cell of 32 px adds to the logit of malignant, positive
+        parts alone, as shares of the image's largest; 0 where nothing speaks for malignant.
+
+    Source: Draelos and Carin 2020 (HiResCAM).
+    """
+    times_K = [member.times for member in ensemble.members]
+    maps_KNuv = [prediction.evidence(model, pixels_NHW, precision) for model in models]
+    mean_Nuv = np.maximum(np.average(maps_KNuv, axis=0, weights=times_K), 0)
+    largest_N11 = mean_Nuv.max(axis=(1, 2), keepdims=True)
+    shares_Nuv = np.divide(mean_Nuv, largest_N11, out=np.zeros_like(mean_Nuv), where=largest_N11 > 0)
+    return np.asarray(shares_Nuv, np.float32)
 
 
 def write_folder(url: str, about: About, members: Mapping[str, str], validation: pa.Table) -> list[ImageSpec]:

@@ -12,7 +12,15 @@ from typing import Any
 import mammoflow
 from mammoflow import lake
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import page, report_pictures, report_tables
+from mammoflow.results import (
+    figures,
+    page,
+    report_cases,
+    report_numbers,
+    report_pictures,
+    report_results,
+    report_tables,
+)
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
 from mammoflow.results.summary import best_patch_classifier
@@ -21,7 +29,7 @@ __all__ = ["ReportInputs", "write"]
 
 
 def write(inputs: ReportInputs, url: str) -> str:
-    """Write the report and return its URL.
+    """Write the report, and beside it every number of it as JSON; return its URL.
 
     Args:
         inputs: a finished run.
@@ -31,11 +39,13 @@ def write(inputs: ReportInputs, url: str) -> str:
         LakeError: an artefact is incomplete, or `url` can't be written.
         SplitError: a split lacks a class, so that no AUC can be given.
     """
-    lake.write_bytes(url, page.render("report.html", context(inputs)))
+    numbers = report_numbers.numbers(inputs)
+    lake.write_json(f"{url.removesuffix('.html')}.json", numbers)
+    lake.write_bytes(url, page.render("report.html", context(inputs, numbers)))
     return url
 
 
-def context(inputs: ReportInputs) -> dict[str, Any]:
+def context(inputs: ReportInputs, numbers: dict[str, Any]) -> dict[str, Any]:
     """Return what the template shows, as plain values."""
     config = inputs.config
     origin = (
@@ -54,7 +64,10 @@ def context(inputs: ReportInputs) -> dict[str, Any]:
         "mark": inputs.mark,
         "size": f"{config.images.height} x {config.images.width}",
         "cards": _cards(inputs),
-        "tables": report_tables.tables(inputs),
+        "tables": report_tables.tables(inputs) | report_results.tables(numbers),
+        "cases": report_cases.cases(inputs),
+        "reliability": _reliability(inputs, numbers["calibration"]),
+        "references": numbers["references"],
         "patch_text": _patch_text(inputs) if inputs.trunks else "",
         "paper_note": _paper_note(inputs),
         "registered_text": f"Registered as models:/{inputs.registered['name']}/{inputs.registered['version']}.",
@@ -102,6 +115,18 @@ def _cards(inputs: ReportInputs) -> list[dict[str, str]]:
         more = f"balanced {patch['balanced_accuracy']:.3f}, chance {chance:.2f}"
         cards.insert(3, {"what": "Patch accuracy, test", "value": f"{patch['accuracy']:.3f}", "more": more})
     return cards
+
+
+def _reliability(inputs: ReportInputs, found: dict[str, Any]) -> dict[str, str]:
+    """Return the reliability curve before and after calibration."""
+    parts = {"scores as they are": found["before"]["bins"], f"calibrated ({found['kind']})": found["after"]["bins"]}
+    errors = f"{found['before']['error']:.3f} before and {found['after']['error']:.3f} after"
+    return page.picture(
+        figures.reliability("Reliability of the ensemble's probabilities on test", parts, inputs.mark),
+        "svg+xml",
+        f"Reliability curves of the ensemble on test; the expected calibration error is {errors} calibration",
+        f"Films by rising probability, in ten parts of as many each; the expected error is {errors} calibration.",
+    )
 
 
 def _patch_text(inputs: ReportInputs) -> str:

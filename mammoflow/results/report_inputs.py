@@ -18,6 +18,18 @@ SEARCH_PICTURE = "search.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The two-step baseline of the same data."""
+
+    backbone: str
+    """Whose patch classifier's heatmaps it reads."""
+    choice: Ensemble
+    """Itself, frozen on validation."""
+    test: pa.Table
+    """schema.SCORES of it on test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInputs:
     """A finished run: its settings, artefacts and figures."""
 
@@ -36,7 +48,20 @@ class ReportInputs:
     test_scores: pa.Table
     """schema.SCORES of the finished candidates on test."""
     ensemble: Ensemble
-    """The frozen choice."""
+    """The frozen choice that is registered."""
+    ensembles: Mapping[str, Ensemble]
+    """What each rule chose, by its name; that one among them."""
+    singles: Mapping[str, Ensemble]
+    """The best single model of each family of top layers by validation, as an ensemble of one: heatmap + FC, heatmap,
+    all-convolutional, of those that there are."""
+    folders: Mapping[str, str]
+    """Candidate name -> folder of its model, of all that were scored."""
+    facts: pa.Table
+    """Density, vendor and lesion kinds of the test images, as evaluation.image_facts gives them."""
+    baseline: Baseline | None
+    """None where it was not run."""
+    transfer: Mapping[str, Any] | None
+    """What came of the registered ensemble on other data (`transfer.run`); None where it was not run."""
     registered: Mapping[str, Any]
     """At least `name` and `version` of the registered model."""
     patch_accuracy: Mapping[str, Mapping[str, Any]]

@@ -67,7 +67,7 @@ def _films(inputs: ReportInputs) -> list[dict[str, str]]:
     rows = about.to_pylist()
     kinds = [sorted({(lesion["pathology"], lesion["kind"]) for lesion in row["lesions"] or []}) for row in rows]
     chosen = _varied([str(kind) for kind in kinds], _FILMS)
-    pixels_NHW = _pixels(lake.read_table(shard, ["pixels"]).take(chosen))
+    pixels_NHW = pixels_of(lake.read_table(shard, ["pixels"]).take(chosen))
     films = []
     for index, pixels_HW in zip(chosen, pixels_NHW, strict=True):
         row = rows[index]
@@ -101,7 +101,7 @@ def _sheets(inputs: ReportInputs) -> list[dict[str, str]]:
         if not wanted:
             continue
         for label, pixels_PP in zip(
-            labels_N[wanted], _pixels(lake.read_table(shard, ["pixels"]).take(wanted)), strict=True
+            labels_N[wanted], pixels_of(lake.read_table(shard, ["pixels"]).take(wanted)), strict=True
         ):
             found.setdefault(int(label), []).append(pixels_PP)
         if len(found) == len(inputs.config.patches.classes) and min(map(len, found.values())) >= _PATCHES:
@@ -212,9 +212,9 @@ def _heatmaps(inputs: ReportInputs) -> list[dict[str, str]]:
     models = {name: _patch_classifier(item) for name, item in inputs.trunks.items()}
     shown = []
     for caption, image_id in _extremes(inputs).items():
-        film = _film(inputs.images, image_id)
-        pixels_HW = _pixels(film)[0]
-        lesions = draw.lesions_of(film.drop_columns("pixels").to_pylist()[0])
+        about = film(inputs.images, image_id)
+        pixels_HW = pixels_of(about)[0]
+        lesions = draw.lesions_of(about.drop_columns("pixels").to_pylist()[0])
         maps = [_malignant(model, pixels_HW) for model in models.values()]
         data = draw.heatmaps(pixels_HW, lesions, maps, inputs.mark)
         caption = f"{caption} Heatmaps: {', '.join(models)}."
@@ -245,8 +245,12 @@ def _patch_classifier(trunk: Artefact) -> PatchClassifier:
     return prediction.patch_classifier(trunk.file("best"))
 
 
-def _film(images: Artefact, image_id: str) -> pa.Table:
-    """Return one test film's row of schema.images."""
+def film(images: Artefact, image_id: str) -> pa.Table:
+    """Return one test film's row of schema.images.
+
+    Raises:
+        LakeError: there is no such film.
+    """
     for shard in _shards(images, "test"):
         found = pc.index(lake.read_table(shard, ["image_id"])["image_id"], image_id).as_py()
         if found >= 0:
@@ -261,6 +265,6 @@ def _shards(artefact: Artefact, split: str) -> list[str]:
     return shards
 
 
-def _pixels(rows: pa.Table) -> npt.NDArray[np.uint16]:
+def pixels_of(rows: pa.Table) -> npt.NDArray[np.uint16]:
     """Return pixels uint16 (N, H, W) of rows of images or patches."""
     return np.array(rows["pixels"].combine_chunks().to_numpy_ndarray(), np.uint16)

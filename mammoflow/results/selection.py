@@ -23,6 +23,9 @@ from mammoflow.results.metrics import FloatArray
 
 CHOSEN_ON = "val"
 
+FAMILIES = {"heatmap + FC": ("FC",), "heatmap": ("Heatmap",), "all-convolutional": ("VGG", "Resnet", "Mixed")}
+"""The paper's ways from a patch classifier to a whole-image one, by the families of top layers."""
+
 _KINDS = ("Resnet-Resnet", "Resnet-VGG", "VGG-VGG", "VGG-Resnet")
 """Kinds of which the paper averages the best: convolutional top layers on either trunk."""
 
@@ -59,6 +62,33 @@ def choose_each(
 ) -> dict[str, Ensemble]:
     """Choose an ensemble by each rule that there is, so that they can be set side by side; see `choose`."""
     return {str(rule): choose(val_scores, ranking, replace(config, rule=rule)) for rule in _RULES}
+
+
+def choose_singles(
+    val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: EnsembleConfig
+) -> dict[str, Ensemble]:
+    """Choose the best single model of each family of top layers, each as an ensemble of one; see `choose`.
+
+    Returns:
+        Of `heatmap + FC`, `heatmap` and `all-convolutional` those that there are, in this order.
+    """
+    _refuse_other_splits(val_scores)
+    found = {}
+    for family, kinds in FAMILIES.items():
+        names = [row["name"] for row in ranking if str(row["kind"]).rpartition("-")[2] in kinds]
+        rows = val_scores.filter(pc.is_in(val_scores["model"], pa.array(names, pa.string())))
+        if rows.num_rows:
+            best = _best(rows, ranking)
+            one = rows.filter(pc.equal(rows["model"], best))
+            found[family] = choose(one, ranking, replace(config, rule="best_of_kinds"))
+    return found
+
+
+def _best(rows: pa.Table, ranking: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of the best model of a table, of equals the first by name."""
+    known = {str(row["name"]): row for row in ranking}
+    scored = [_member(known[name], ensemble.rows_of(rows, name)) for name in pc.unique(rows["model"]).to_pylist()]
+    return min(scored, key=lambda member: (-member.val_auc, member.name)).name
 
 
 def recalibrate(val_scores: pa.Table, chosen: Ensemble, config: EnsembleConfig) -> Ensemble:
