@@ -83,8 +83,9 @@ def compared(inputs: ReportInputs) -> list[dict[str, Any]]:
     """Return the ways to a whole-image score beside each other on test, each frozen on validation.
 
     The two-step baseline, the best single model of each family by validation, and the ensemble of each rule; of each
-    `name`, `of` (what it is made of), `members` (how often each counts), `val_auc`, the figures of `summary.at_site`, `ci95_delong`, `partial_auc`,
-    `over_baseline` (difference in AUC with interval and DeLong's p; None without a baseline), `paper` (AUC, or None).
+    `name`, `of` (what it is made of), `members` (how often each counts), `val_auc`, the figures of `summary.at_site`,
+    `ci95_delong`, `partial_auc`, `over_baseline` (difference in AUC with interval and DeLong's p; None without a
+    baseline), `paper` (AUC, or None).
     """
     ways = [*_singles(inputs), *_means(inputs)]
     base = None

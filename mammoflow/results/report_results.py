@@ -44,14 +44,14 @@ def _compared(ways: Sequence[Numbers]) -> dict[str, Any]:
                 f"{way['sensitivity']:.3f}",
                 f"{way['specificity']:.3f}",
                 f"{way['partial_auc']:.3f}",
-                page.NONE if over is None else f"{_signed(over['value'], over['low'], over['high'])}, {_p(over['p'])}",
+                page.NONE if over is None else f"{_signed(over['value'], over['low'], over['high'])}\n{_p(over['p'])}",
                 page.NONE if way["paper"] is None else f"{way['paper']:.2f}",
                 strong="ensemble" in way["name"] or "mean" in way["name"],
             )
         )
     columns = ["way", "of", "val A-AUC", "test A-AUC (95%, by patient)", "95% by DeLong", "sensitivity", "specificity"]
     columns += ["partial AUC", "over the baseline (95%, p)", "paper"]
-    classes = ["nowrap", "path", "n", "n", "n", "n", "n", "n", "n", "n paper"]
+    classes = ["", "", "n", "n", "n", "n", "n", "n", "lines n", "n paper"]
     return page.table("Ways from patches to a whole-image score, each frozen on validation", columns, classes, rows)
 
 
