@@ -20,6 +20,10 @@ def load_ensembles(a: Artefacts) -> dict[str, ensemble.Ensemble]:
     return {rule: ensemble.from_dict(values) for rule, values in by_rule.items()}
 
 
+TRANSFER, REPRODUCTION = "transfer.json", "tables.json"
+"""Files of artefacts that are made of those of several configs."""
+
+
 def transferred(a: Artefacts) -> list[dict[str, Any]]:
     """Return what a registered ensemble of other data reaches on these: as it is, and recalibrated for them.
 
@@ -98,13 +102,16 @@ def _baseline(a: Artefacts) -> Baseline | None:
 def _transfer(a: Artefacts) -> dict[str, Any] | None:
     """Return what came of the registered version on other data, of the latest that the lake holds."""
     model = a.registered.summary()
-    uri = f"models:/{model['name']}/{model['version']}"
-    folders = [
-        url for url in lake.list_folders(lake.join(a.lake.root, "transfer")) if lake.exists(lake.join(url, DONE))
-    ]
-    newest = sorted(folders, key=lambda url: str(lake.read_json(lake.join(url, DONE))["finished"]), reverse=True)
-    held = (lake.read_json(lake.join(url, "transfer.json")) for url in newest)
-    return next((dict(each) for each in held if each["model"] == uri), None)
+    return _newest(a, "transfer", TRANSFER, "model", f"models:/{model['name']}/{model['version']}")
+
+
+def _newest(a: Artefacts, stage: str, file: str, key: str, value: str) -> dict[str, Any] | None:
+    """Return what the latest finished artefact of several configs holds that is of this run; None without one."""
+    folders = lake.list_folders(lake.join(a.lake.root, stage))
+    done = [url for url in folders if lake.exists(lake.join(url, DONE))]
+    newest = sorted(done, key=lambda url: str(lake.read_json(lake.join(url, DONE))["finished"]), reverse=True)
+    held = (lake.read_json(lake.join(url, file)) for url in newest)
+    return next((dict(each) for each in held if each[key] == value), None)
 
 
 def write_report(a: Artefacts) -> str:
@@ -126,6 +133,7 @@ def write_report(a: Artefacts) -> str:
         facts=evaluation.image_facts(a.images, "test", ensemble=chosen),
         baseline=_baseline(a),
         transfer=_transfer(a),
+        reproduction=_newest(a, "reproduction", REPRODUCTION, "search", a.search.fingerprint),
         registered=a.registered.summary(),
         patch_accuracy=a.evaluation.summary()["patch_accuracy"],
         seconds=a.seconds(),

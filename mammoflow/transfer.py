@@ -20,7 +20,6 @@ from mammoflow.results import evaluation, starts
 from mammoflow.results.ensemble import ENSEMBLE, Ensemble
 
 STAGE = "transfer"
-FILE = "transfer.json"
 
 
 def run(config: Config) -> Artefact:
@@ -54,7 +53,7 @@ def run(config: Config) -> Artefact:
             "rows": [_untouched(scored, before), *(_row(patients, each) for patients, each in runs.items())],
             "matrix": _matrix(before, runs[max(runs)], out),
         }
-        lake.write_json(out.file(FILE), found)
+        lake.write_json(out.file(findings.TRANSFER), found)
         out.finish({"sizes": [*runs]}, [scored, *made])
         lake.remove(out.file("work"))
     return out

@@ -71,6 +71,15 @@ ENSEMBLE_SENSITIVITY = 0.861
 ENSEMBLE_SPECIFICITY = 0.801
 
 
+PATCH_ROWS = (
+    ("resnet50", None, "S1", 0.97, 198),
+    ("resnet50", "imagenet", "S1", 0.99, 99),
+    ("resnet50", None, "S10", 0.63, 24),
+    ("resnet50", "imagenet", "S10", 0.89, 39),
+    ("vgg16", "imagenet", "S10", 0.84, 25),
+)
+"""Table 1: trunk, weights it began with, patch set, test accuracy, epoch of the best validation accuracy."""
+
 WAYS = {
     "two-step baseline": 0.73,
     "heatmap + FC": 0.73,
@@ -99,3 +108,9 @@ def find(backbone: str, patch_set: str, top_layers: str) -> PaperRow | None:
     """Return the paper's row of this very model, or None where it has none."""
     wanted = (backbone, patch_set, top_layers.replace(" ", ""))
     return next((row for row in ROWS if (row.backbone, row.patch_set, row.top_layers) == wanted), None)
+
+
+def find_patch(backbone: str, weights: str | None, set: str) -> dict[str, float] | None:  # noqa: A002
+    """Return the paper's accuracy and epoch of this very patch classifier, or None where it has none."""
+    rows = (row for row in PATCH_ROWS if row[:3] == (backbone, weights, set))
+    return next(({"accuracy": accuracy, "epoch": epoch} for *_, accuracy, epoch in rows), None)

@@ -69,6 +69,9 @@ class ReportInputs:
     seconds: dict[str, float]
     """How long each stage took [s]."""
 
+    reproduction: Mapping[str, Any] | None = None
+    """The paper's Table 1 and its row of the other patch set (`reproduction`); None where they were not run."""
+
     @property
     def mark(self) -> str:
         """Return what every figure must say of its data: of phantoms, that they are; else nothing."""

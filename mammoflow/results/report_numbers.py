@@ -65,6 +65,7 @@ def numbers(inputs: ReportInputs) -> dict[str, Any]:
                 asdict(group) for group in subgroups.table(inputs.test_ensemble, inputs.facts, inputs.ensemble.cutoff)
             ],
             "transfer": inputs.transfer,
+            "reproduction": inputs.reproduction,
             "references": dict(paper_tables.REFERENCES),
         }
     )

@@ -26,6 +26,8 @@ def tables(numbers: Numbers) -> dict[str, Any]:
         "transfer": numbers["transfer"] and _transfer(numbers["transfer"]),
         "matrix": numbers["transfer"] and _matrix(numbers["transfer"]),
         "site": numbers["transfer"] and _site(numbers["transfer"]),
+        "table1": numbers["reproduction"] and _table1(numbers["reproduction"]["patch_classifiers"]),
+        "other_set": numbers["reproduction"] and _other_set(numbers["reproduction"]["other_set"]),
         "paper_transfer": numbers["transfer"] and _paper_transfer(),
     }
 
@@ -39,8 +41,7 @@ def _compared(ways: Sequence[Numbers]) -> dict[str, Any]:
                 way["name"],
                 way["of"],
                 f"{way['val_auc']:.3f}",
-                _interval(way["auc"], way["ci95"]),
-                _range(way["ci95_delong"]),
+                f"{_interval(way['auc'], way['ci95'])}\nDeLong {_range(way['ci95_delong'])}",
                 f"{way['sensitivity']:.3f}",
                 f"{way['specificity']:.3f}",
                 f"{way['partial_auc']:.3f}",
@@ -49,9 +50,9 @@ def _compared(ways: Sequence[Numbers]) -> dict[str, Any]:
                 strong="ensemble" in way["name"] or "mean" in way["name"],
             )
         )
-    columns = ["way", "of", "val A-AUC", "test A-AUC (95%, by patient)", "95% by DeLong", "sensitivity", "specificity"]
+    columns = ["way", "of", "val A-AUC", "test A-AUC (95%, by patient)", "sensitivity", "specificity"]
     columns += ["partial AUC", "over the baseline (95%, p)", "paper"]
-    classes = ["", "", "n", "n", "n", "n", "n", "n", "lines n", "n paper"]
+    classes = ["", "", "n", "lines n", "n", "n", "n", "lines n", "n paper"]
     return page.table("Ways from patches to a whole-image score, each frozen on validation", columns, classes, rows)
 
 
@@ -152,6 +153,43 @@ def _site(found: Numbers) -> dict[str, Any]:
     ]
     caption = f"{found['model']} on the other data without training there, on {found['site'][0]['images']} test images"
     return page.table(caption, columns, ["nowrap", "n", "n", "n", "n", "nowrap"], rows)
+
+
+def _table1(rows: Sequence[Numbers]) -> dict[str, Any]:
+    cells = [
+        page.cells(
+            row["backbone"],
+            row["weights"] or "random",
+            row["set"],
+            f"{row['accuracy']:.3f}",
+            f"{row['balanced_accuracy']:.3f}",
+            row["epoch"] or page.NONE,
+            page.NONE if row["paper"] is None else f"{row['paper']['accuracy']:.2f}",
+            page.NONE if row["paper"] is None else row["paper"]["epoch"],
+        )
+        for row in rows
+    ]
+    columns = ["trunk", "weights", "set", "test accuracy", "balanced", "epoch", "paper", "paper's epoch"]
+    classes = ["nowrap", "nowrap", "", "n", "n", "n", "n paper", "n paper"]
+    return page.table("Table 1: patch classifiers", columns, classes, cells)
+
+
+def _other_set(rows: Sequence[Numbers]) -> dict[str, Any]:
+    cells = [
+        page.cells(
+            row["set"],
+            row["backbone"],
+            row["top_layers"],
+            page.NONE if row["test"] is None else _interval(row["test"]["auc"], row["test"]["ci95"]),
+            page.NONE if row["test"] is None else _interval(row["test"]["auc_tta"], row["test"]["ci95_patients"]),
+            row["best_epoch"],
+            page.NONE if row["paper"] is None else f"{row['paper']['auc']:.2f}",
+        )
+        for row in rows
+    ]
+    columns = ["set", "trunk", "top layers", "test AUC (95%, DeLong)", "test A-AUC (95%, by patient)", "epoch", "paper"]
+    classes = ["", "nowrap", "nowrap", "n", "n", "n", "n paper"]
+    return page.table("Table 2's row of the other patch set", columns, classes, cells)
 
 
 def _paper_transfer() -> dict[str, Any]:
