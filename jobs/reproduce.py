@@ -36,8 +36,8 @@ class Options:
     lake: str | None = None
     """Folder or URL where everything is kept; else $MAMMOFLOW_LAKE, else ~/mammoflow/lake."""
     tflops: float | None = None
-    """For the plan: operations that a device sustains [TFLOP/s]; else 50, as a large GPU in bf16 at the paper's batch of
-    2, or 0.2, as two cores of a CPU, for phantoms."""
+    """For the plan: operations that a device sustains [TFLOP/s]; else 50, as a large GPU in bf16 at batches of 2, or
+    0.2, as two cores of a CPU, for phantoms."""
     compute: FlagConversionOff[ComputeConfig] = field(
         default_factory=lambda: ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8)
     )

@@ -41,12 +41,11 @@ def of_config(what: str, config: Config, *, patches_alone: bool = False) -> Esti
     """Return what a config would cost; only its patch classifiers where `patches_alone`."""
     films = _films(config)
     patches = _patches(config, films)
-    side = config.patches.side
+    area = config.patches.side**2 / (config.images.height * config.images.width)  # operations grow with it
     flops = sum(
-        _TRAINED * patches * sum(stage.epochs for stage in trunk.training.stages)
-        * cost.of_trunk(trunk.backbone, side, side, torch.bfloat16).flops
+        _TRAINED * patches * sum(stage.epochs for stage in trunk.training.stages) * area * _trunk(config, trunk).flops
         for trunk in config.trunks
-    )  # fmt: skip
+    )
     image, more = (0.0, 0.0) if patches_alone else _whole(config, tuning.plan(config), films)
     return Estimate(
         what=what,
@@ -104,7 +103,7 @@ def _whole(config: Config, candidates: Sequence[Candidate], films: Mapping[str, 
         own = [candidate for candidate in candidates if candidate.backbone == trunk.backbone]
         if not own:
             continue
-        body, tops = _costs(config, trunk, own)
+        body, tops = _trunk(config, trunk), _tops(config, trunk, own)
         for pack in rounds.cut(own, config.compute.pack):
             heads = [tops[candidate.name] for candidate in pack]
             flops += first.epochs * cost.epoch_flops(body, heads, trunk_passes=1, train=train, val=val)
@@ -115,8 +114,12 @@ def _whole(config: Config, candidates: Sequence[Candidate], films: Mapping[str, 
     return flops, more
 
 
-def _costs(config: Config, trunk: TrunkConfig, own: Sequence[Candidate]) -> tuple[Cost, dict[str, Cost]]:
-    """Return what a trunk costs an image, and what each candidate's top layers do, by its name."""
-    body = cost.of_trunk(trunk.backbone, config.images.height, config.images.width, torch.bfloat16)
+def _trunk(config: Config, trunk: TrunkConfig) -> Cost:
+    """Return what a trunk costs a whole image."""
+    return cost.of_trunk(trunk.backbone, config.images.height, config.images.width, torch.bfloat16)
+
+
+def _tops(config: Config, trunk: TrunkConfig, own: Sequence[Candidate]) -> dict[str, Cost]:
+    """Return what each candidate's top layers cost an image, by its name."""
     ground = run_ground(config, trunk.backbone)
-    return body, {each.name: cost.of_top(each.top_layers, ground, torch.bfloat16) for each in own}
+    return {each.name: cost.of_top(each.top_layers, ground, torch.bfloat16) for each in own}
