@@ -200,7 +200,7 @@ def _ensemble(inputs: ReportInputs) -> dict[str, Any]:
         page.cells("cut-off", f"{chosen.cutoff:.4f}", "as chosen on validation", page.NONE),
         page.cells("films", page.count(chosen.val_images), page.count(test["images"]), page.NONE),
     ]
-    columns = ["", "validation (chosen on)", "test", "paper (chosen on test)"]
+    columns = ["figure", "validation (chosen on)", "test", "paper (chosen on test)"]
     return page.table("The ensemble and its operating point", columns, ["", "nowrap", "nowrap", "n paper"], rows)
 
 
