@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo test lint fix bench soak clean
+.PHONY: venv demo reproduce test lint fix bench soak clean
 
 venv: $(READY)
 
@@ -15,6 +15,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python jobs/demo.py
+
+reproduce: $(READY)
+	$(BIN)/python jobs/reproduce.py --dataset phantoms
 
 test: $(READY)
 	$(BIN)/python -m pytest --durations=15 --ignore=tests/test_jobs.py

@@ -15,7 +15,7 @@ from test_report import Page
 
 from mammoflow import lake, schema, tables
 from mammoflow.lake import Artefact
-from mammoflow.results import contact_sheet, qc, quarantine
+from mammoflow.results import contact_sheet, data_sets, qc, quarantine
 from mammoflow.results.report_inputs import PHANTOM_MARK
 
 
@@ -181,7 +181,7 @@ def test_data_sets_of_one_lake_stand_side_by_side(made):
     shutil.copytree(made.images.url, unfinished)
     Path(unfinished, lake.DONE).unlink()
     shown = context(made)
-    assert [row["cells"][0] for row in shown["data_sets"]["rows"]] == [qc._title(made.images), "phantoms-other-abcd"]
+    assert [row["cells"][0] for row in shown["data_sets"]["rows"]] == [data_sets.title(made.images), "phantoms-other-abcd"]
     assert [row["tag"] for row in shown["data_sets"]["rows"]] == ["this page", ""]
     assert [item["mark"] for item in shown["examples"]] == ["", PHANTOM_MARK]
     assert "phantoms-other-abcd" in shown["intensity"]["alt"]

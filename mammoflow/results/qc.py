@@ -19,7 +19,7 @@ import mammoflow
 from mammoflow import lake
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
-from mammoflow.results import contact_sheet, figures, page, pictures, quarantine
+from mammoflow.results import contact_sheet, data_sets, figures, page, pictures, quarantine
 from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.schema import BENIGN, MALIGNANT, SPLITS
 
@@ -27,7 +27,6 @@ FILE = "qc.html"
 UNKNOWN = "unknown"
 _SHOWN = 50  # rows of quarantine
 _WORST = 12  # patches
-_SETS = 6  # data sets side by side
 _EXAMPLES = 4  # films of each data set
 _DENSITY = {1: "A, almost fatty", 2: "B, scattered", 3: "C, heterogeneous", 4: "D, extremely dense"}
 _LABEL = {BENIGN: "benign or negative", MALIGNANT: "malignant"}
@@ -77,7 +76,7 @@ def write(config: Config, images: Artefact, patches: Artefact) -> str:
 
 def context(inputs: QcInputs) -> dict[str, Any]:
     """Return what the template shows, as plain values."""
-    config, sets = inputs.config, _data_sets(inputs)
+    config, sets = inputs.config, data_sets.beside(inputs.images)
     refused = quarantine.read((inputs.images, inputs.patches), config.source)
     return {
         "name": inputs.images.name,
@@ -88,7 +87,7 @@ def context(inputs: QcInputs) -> dict[str, Any]:
         "counts": _counts(inputs),
         "sizes": _sizes(inputs),
         "data_sets": _compared(inputs, sets),
-        "intensity": _intensity(inputs, sets),
+        "intensity": data_sets.intensity(inputs.images, sets),
         "examples": [found for item in sets if (found := _examples(item))],
         "sheet": _sheet(inputs),
         "patch_text": _patch_text(inputs),
@@ -182,12 +181,6 @@ def _range(values: Any) -> str:
     return f"{values.min():,}" if values.min() == values.max() else f"{values.min():,} to {values.max():,}"
 
 
-def _data_sets(inputs: QcInputs) -> list[Artefact]:
-    """Return this data set and others of the lake, as far as their grey values were counted."""
-    known = (inputs.images, *lake.list_siblings(inputs.images))
-    return [item for item in known if item.summary().get("histogram")][:_SETS]
-
-
 def _compared(inputs: QcInputs, sets: list[Artefact]) -> dict[str, Any]:
     """Return a row of figures for each data set."""
     rows = []
@@ -198,41 +191,9 @@ def _compared(inputs: QcInputs, sets: list[Artefact]) -> dict[str, Any]:
         middle = "" if not counts[1:].any() else int(np.searchsorted(np.cumsum(counts[1:]), counts[1:].sum() / 2)) + 1
         tag = "this page" if item.url == inputs.images.url else ""
         shares = page.share(malignant, films), page.share(counts[0], counts.sum())
-        rows.append(page.cells(_title(item), page.count(films), *shares, middle, tag=tag))
+        rows.append(page.cells(data_sets.title(item), page.count(films), *shares, middle, tag=tag))
     columns = ["data set", "films", "malignant", "pixels at 0", "median grey of the others"]
     return page.table("Data sets of this lake", columns, ["path", "n", "n", "n", "n"], rows, ours=False)
-
-
-def _intensity(inputs: QcInputs, sets: list[Artefact]) -> dict[str, str] | None:
-    """Return the distribution of grey values of each data set."""
-    if not sets:
-        return None
-    parts = []
-    for index, item in enumerate(sets):
-        counts = np.array(item.summary()["histogram"], np.float64)
-        heights = 100 * counts / max(1, counts.sum())
-        name, colour = _title(item), figures.COLOURS[index % len(figures.COLOURS)]
-        edges = np.arange(257.0)
-        parts.append(
-            figures.Histogram(
-                name=name, heights=heights, edges=edges, colour=colour, strong=item.url == inputs.images.url
-            )
-        )
-    mark = PHANTOM_MARK if all(_mark(item) for item in sets) else ""
-    names = ("grey value, 0 (air) to 255", "share of pixels [%]")
-    drawn = figures.histogram("Grey values", parts, names, mark, log=True)
-    said = ", ".join(part.name for part in parts)
-    caption = "Share of pixels by grey value, over all films as decoded; logarithmic, since most pixels are air."
-    return page.picture(drawn, "svg+xml", f"Histogram of grey values of {said}", caption, mark)
-
-
-def _mark(item: Artefact) -> str:
-    """Return what a picture of a data set must say; graph.locate names those that mammoflow drew."""
-    return PHANTOM_MARK if item.name.startswith("phantoms-") else ""
-
-
-def _title(item: Artefact) -> str:
-    return f"{item.name}-{item.fingerprint[:4]}"
 
 
 def _examples(item: Artefact) -> dict[str, str] | None:
@@ -256,8 +217,14 @@ def _examples(item: Artefact) -> dict[str, str] | None:
         )
         for index, pixels_HW in zip(chosen, _pixels(lake.read_table(shard, ["pixels"]).take(chosen)), strict=True)
     ]
-    drawn = pictures.contact_sheet(films, _EXAMPLES, _mark(item))
-    return page.picture(drawn, "jpeg", f"{len(films)} films of {_title(item)}", f"{_title(item)}.", _mark(item))
+    drawn = pictures.contact_sheet(films, _EXAMPLES, data_sets.mark(item))
+    return page.picture(
+        drawn,
+        "jpeg",
+        f"{len(films)} films of {data_sets.title(item)}",
+        f"{data_sets.title(item)}.",
+        data_sets.mark(item),
+    )
 
 
 def _sheet(inputs: QcInputs) -> dict[str, str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import mammoflow
 from mammoflow import lake
-from mammoflow.results import ensemble as ensembles
 from mammoflow.results import (
+    data_sets,
     figures,
     page,
     report_cases,
@@ -21,6 +21,7 @@ from mammoflow.results import (
     report_results,
     report_tables,
 )
+from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import ENSEMBLE
 from mammoflow.results.report_inputs import ReportInputs
 from mammoflow.results.summary import best_patch_classifier
@@ -65,6 +66,7 @@ def context(inputs: ReportInputs, numbers: dict[str, Any]) -> dict[str, Any]:
         "size": f"{config.images.height} x {config.images.width}",
         "cards": _cards(inputs),
         "tables": report_tables.tables(inputs) | report_results.tables(numbers),
+        "intensity": data_sets.intensity(inputs.images, data_sets.beside(inputs.images)),
         "cases": report_cases.cases(inputs),
         "reliability": _reliability(inputs, numbers["calibration"]),
         "references": numbers["references"],
