@@ -181,7 +181,10 @@ def test_data_sets_of_one_lake_stand_side_by_side(made):
     shutil.copytree(made.images.url, unfinished)
     Path(unfinished, lake.DONE).unlink()
     shown = context(made)
-    assert [row["cells"][0] for row in shown["data_sets"]["rows"]] == [data_sets.title(made.images), "phantoms-other-abcd"]
+    assert [row["cells"][0] for row in shown["data_sets"]["rows"]] == [
+        data_sets.title(made.images),
+        "phantoms-other-abcd",
+    ]
     assert [row["tag"] for row in shown["data_sets"]["rows"]] == ["this page", ""]
     assert [item["mark"] for item in shown["examples"]] == ["", PHANTOM_MARK]
     assert "phantoms-other-abcd" in shown["intensity"]["alt"]
