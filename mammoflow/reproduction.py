@@ -18,7 +18,7 @@ from mammoflow.results import evaluation, paper_tables
 STAGE = "reproduction"
 
 _WOMEN = {"demo": 110, "smoke": 24}
-_SIZES = {"demo": (10, 20, 30, 40, 60), "smoke": (8, 14)}
+_SIZES = {"demo": (10, 20, 30, 40, 60), "smoke": (14,)}
 _EPOCHS = {"demo": 8, "smoke": 1}
 """Of the transfer between phantoms: women drawn as INbreast, how many of them to train on, for how many epochs."""
 _CHAMPION = "models:/mammoflow@champion"  # stands for the version that the main run registers

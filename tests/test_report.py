@@ -200,6 +200,14 @@ def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
     assert report_numbers.compared(bare)[0]["over_baseline"] is None
 
 
+def test_a_run_that_went_on_from_others_says_so_and_shows_no_patch_classifiers(inputs, tmp_path):
+    config = replace(inputs.config, start="models:/elsewhere/2")
+    begun = replace(inputs, config=config, trunks={}, patch_accuracy={}, baseline=None)
+    text = Page(Path(report.write(begun, str(tmp_path / "report.html"))).read_text(encoding="utf-8")).text
+    assert "begun from models:/elsewhere/2" in text
+    assert "Where the patch classifiers look" not in text
+
+
 def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_path):
     made = make(tmp_path)
     lake.write_json(made.trunk.file("history.json"), [])
