@@ -16,7 +16,7 @@ from mammoflow.errors import ConfigError
 from mammoflow.graph import Artefacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble as ensembles
-from mammoflow.results import evaluation, starts
+from mammoflow.results import evaluation, metrics, starts
 from mammoflow.results.ensemble import ENSEMBLE, Ensemble
 
 STAGE = "transfer"
@@ -31,7 +31,8 @@ def run(config: Config) -> Artefact:
     Returns:
         The artefact whose `transfer.json` holds `model` (what was begun from), `site` (`findings.transferred`), `rows`
         (one a size: `patients`, `images`, `malignant` to train on, `members` and `ensemble`, each with `auc` and
-        `ci95`) and `matrix` (one a model and test set: `model`, `data`, `auc`, `ci95`, `images`).
+        `ci95`), `matrix` (one a model and test set: `model`, `data`, `auc`, `ci95`, `images`) and `curves` (ROC on test
+        after the most patients).
 
     Raises:
         ConfigError: no sizes, or no registered ensemble.
@@ -52,6 +53,7 @@ def run(config: Config) -> Artefact:
             "site": findings.transferred(before),
             "rows": [_untouched(scored, before), *(_row(patients, each) for patients, each in runs.items())],
             "matrix": _matrix(before, runs[max(runs)], out),
+            "curves": _curves(runs[max(runs)]),
         }
         lake.write_json(out.file(findings.TRANSFER), found)
         out.finish({"sizes": [*runs]}, [scored, *made])
@@ -67,6 +69,20 @@ def _untouched(scored: Artefact, before: Artefacts) -> dict[str, Any]:
     """Return the row of the ensemble as it is, trained on nobody here."""
     test = lake.read_table(scored.file("test.parquet"))
     return {"patients": 0, "images": 0, "malignant": 0, **_reached(test, before.begun[1].ensemble)}
+
+
+def _curves(after: Artefacts) -> dict[str, dict[str, list[float]]]:
+    """Return the ROC curves of the ensemble that saw most patients, and of its members, on test."""
+    chosen = findings.load_ensemble(after)
+    test = lake.read_table(after.evaluation.file("test.parquet"))
+    tables = {name: ensembles.rows_of(test, name) for name in chosen.names} | {
+        ENSEMBLE: ensembles.average(test, chosen)
+    }
+    found = {}
+    for name, rows in tables.items():
+        false_positive, true_positive, _ = metrics.roc_points(*ensembles.columns(rows))
+        found[name] = {"false_positive": false_positive.tolist(), "true_positive": true_positive.tolist()}
+    return found
 
 
 def _row(patients: int, done: Artefacts) -> dict[str, Any]:

@@ -100,6 +100,7 @@ TRANSFER = {
     "model": "models:/mammoflow/3",
     "site": [{**SITE, "kind": "isotonic"}],
     "rows": [{"patients": n, "images": 4 * n, "members": {"one": FIGURES}, "ensemble": FIGURES} for n in (0, 20)],
+    "curves": {name: {"false_positive": [0, 0.2, 1], "true_positive": [0, 0.9, 1]} for name in ("one", "ensemble")},
     "matrix": [{"model": "begun from", "data": "this site", **FIGURES}],
 }
 

@@ -116,13 +116,13 @@ def curves(title: str, lines: Sequence[Line], rates: Mapping[int, float], mark: 
     return encode(figure, "svg")
 
 
-def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], mark: str) -> bytes:
+def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float] | None, mark: str) -> bytes:
     """Draw ROC curves and the ensemble's operating point.
 
     Args:
         title: what the figure shows.
         rocs: the curves.
-        operating_point: 1 - specificity and sensitivity of the ensemble at its cut-off [0-1].
+        operating_point: 1 - specificity and sensitivity of the ensemble at its cut-off [0-1]; None: not drawn.
         mark: kind of data, written below.
 
     Returns:
@@ -140,7 +140,9 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float], m
             label=curve.name,
             zorder=3 if curve.strong else 2,
         )
-    axes.plot(*operating_point, "o", color=INK, markersize=8, zorder=4, label="operating point (cut-off of validation)")
+    if operating_point is not None:
+        said = "operating point (cut-off of validation)"
+        axes.plot(*operating_point, "o", color=INK, markersize=8, zorder=4, label=said)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
     axes.set_box_aspect(1)

@@ -39,6 +39,7 @@ def pictures(inputs: ReportInputs) -> dict[str, Any]:
         "candidate_curves": [picture for name in _backbones(inputs) for picture in _candidate_curves(inputs, name)],
         "search": _search(inputs),
         "roc": _roc(inputs),
+        "transfer_roc": _transfer_roc(inputs),
         "heatmaps": _heatmaps(inputs) if inputs.trunks else [],
     }
 
@@ -204,6 +205,35 @@ def _roc(inputs: ReportInputs) -> dict[str, str]:
         f"ROC curves of {len(inputs.ensemble.names)} members and their mean, whose AUC is {best['auc_tta']:.3f}; "
         f"at the cut-off its sensitivity is {at[1]:.3f} and its specificity {1 - at[0]:.3f}",
         f"A-AUC with 95% interval, {best['images']} test films, {best['malignant']} of them malignant.",
+    )
+
+
+def _transfer_roc(inputs: ReportInputs) -> dict[str, str] | None:
+    """Return the ROC curves on other data, after training on there; None where that was not run."""
+    if inputs.transfer is None:
+        return None
+    last = inputs.transfer["rows"][-1]
+    lines = []
+    for index, (name, curve) in enumerate(inputs.transfer["curves"].items()):
+        figures_of = last["ensemble"] if name == ENSEMBLE else last["members"][name]
+        low, high = figures_of["ci95"]
+        strong = name == ENSEMBLE
+        lines.append(
+            figures.Roc(
+                name=f"{name}: {figures_of['auc']:.3f} ({low:.3f}-{high:.3f})",
+                false_positive=np.array(curve["false_positive"]),
+                true_positive=np.array(curve["true_positive"]),
+                colour="#1f2933" if strong else figures.COLOURS[index % len(figures.COLOURS)],
+                strong=strong,
+            )
+        )
+    reached, patients = last["ensemble"]["auc"], last["patients"]
+    return page.picture(
+        figures.roc(f"ROC on other data, {patients} patients to train on", lines, None, inputs.mark),
+        "svg+xml",
+        f"ROC curves on the other data's test images after training on there with {patients} patients; that of the "
+        f"ensemble has an AUC of {reached:.3f}",
+        f"A-AUC with 95% interval by patient, {last['ensemble']['images']} test images.",
     )
 
 
