@@ -42,6 +42,7 @@ def register(
     name: str,
     val_scores: pa.Table | None = None,
     folders: Mapping[str, str] | None = None,
+    precision: str = "fp32",
 ) -> str:
     """Register the ensemble as a run of the pipeline would, and return its version."""
     scores = drawn(frozen) if val_scores is None else val_scores
@@ -51,5 +52,5 @@ def register(
     images = made.config.images
     seen = profile.fit(np.array([[0.3] * len(profile.FIGURES), [0.7] * len(profile.FIGURES)]), [None, None])
     return registered_model.register(
-        uri, frozen, folders or made.folders, card, name, images, precision="fp32", profile=seen, validation=average
+        uri, frozen, folders or made.folders, card, name, images, precision=precision, profile=seen, validation=average
     )

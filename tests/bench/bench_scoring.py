@@ -65,7 +65,7 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
     frozen = Ensemble(members=tuple(members), cutoff=0.5, val_images=200, **figures)
     sized = replace(made, config=replace(made.config, images=images))
     uri = f"sqlite:///{root}/mlflow/mlflow.db"
-    registering.register(sized, uri, frozen, NAME, folders=folders)
+    registering.register(sized, uri, frozen, NAME, folders=folders, precision="bf16")
     version = registered_model.MlflowClient(uri, uri).get_model_version(NAME, "1")
     return uri, f"{version.source}/data/ensemble"
 
