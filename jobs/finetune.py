@@ -28,7 +28,7 @@ def main() -> None:
         pipeline.preview(config)
         return
     if config.transfer:
-        tables.show_transfer(lake.read_json(transfer.run(config).file(findings.TRANSFER)))
+        tables.show_transfer(lake.read_json(transfer.run(config).file(findings.FIGURES)))
         return
     artefacts = pipeline.ensure("search", config)
     tables.show_ranking(artefacts.search)

@@ -69,7 +69,7 @@ def main() -> None:
         compute=options.compute,
         actors=options.actors,
     )
-    scored = scoring.score(request, options.images)
+    scored = scoring.score(request, found)
     tables.show_scored(scored, options.images)
     failed = sum(bool(error) for error in scored.images["error"].to_pylist())
     print(f"{scored.images.num_rows - failed} images scored, {failed} could not be; {options.out}")

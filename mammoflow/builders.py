@@ -50,8 +50,8 @@ def _build_recalibrated(a: Artefacts) -> Built:
     settings, name = a.config.ensemble, a.config.ensemble.model_name
     scores = lake.read_table(scored.file("val.parquet"))
     chosen = selection.recalibrate(scores, about.ensemble, settings)
-    site = model_card.facts(a.config, a.images, code=tracking.code_tags(), started_from=begun.name)
-    card = {**about.card, "started_from": begun.name, "recalibrated_on": site["data"]}
+    site = model_card.data(a.config, a.images)
+    card = {**about.card, "started_from": begun.name, "recalibrated_on": site}
     card["validation"] = model_card.validation(scores, chosen, settings.cutoff)
     uri, average = tracking.uri(a.lake), ensemble.average(scores, chosen)
     version = registered_model.register(
@@ -65,7 +65,6 @@ def _build_recalibrated(a: Artefacts) -> Built:
         profile=about.profile,
         validation=average,
     )
-    lake.write_json(out.file("ensemble.json"), ensemble.to_dict(chosen))
     return [(out, {"tracking_uri": tracking.public(uri), "name": name, "version": version})]
 
 
@@ -124,11 +123,10 @@ def _build_search(a: Artefacts) -> Built:
 
 
 def _build_ensemble(a: Artefacts) -> Built:
-    ranking = [*a.search.summary()["ranking"], *a.pool]
     scores = evaluation.score_split(
         findings.finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
     )
-    by_rule = selection.choose_each(scores, ranking, a.config.ensemble)
+    by_rule = selection.choose_each(scores, findings.ranking(a), a.config.ensemble)
     chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(a.ensemble.file("val.parquet"), scores)
     lake.write_json(a.ensemble.file("ensembles.json"), {rule: ensemble.to_dict(each) for rule, each in by_rule.items()})

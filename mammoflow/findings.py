@@ -3,10 +3,13 @@
 from typing import Any
 
 from mammoflow import lake, tracking
-from mammoflow.graph import Artefacts
-from mammoflow.lake import DONE
+from mammoflow.graph import REPRODUCTION, TRANSFER, Artefacts
+from mammoflow.lake import DONE, Artefact
 from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, selection, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK, Baseline
+
+FIGURES = "figures.json"
+"""File of an artefact that is made of those of several configs (`graph.OF_SEVERAL`)."""
 
 
 def load_ensemble(a: Artefacts) -> ensemble.Ensemble:
@@ -18,10 +21,6 @@ def load_ensembles(a: Artefacts) -> dict[str, ensemble.Ensemble]:
     """Return what each rule chose on validation."""
     by_rule = lake.read_json(a.ensemble.file("ensembles.json"))
     return {rule: ensemble.from_dict(values) for rule, values in by_rule.items()}
-
-
-TRANSFER, REPRODUCTION = "transfer.json", "tables.json"
-"""Files of artefacts that are made of those of several configs."""
 
 
 def transferred(a: Artefacts) -> list[dict[str, Any]]:
@@ -39,9 +38,8 @@ def transferred(a: Artefacts) -> list[dict[str, Any]]:
 def baseline(a: Artefacts) -> dict[str, Any]:
     """Return what the two-step baseline reaches on test, as `summary.at_site` gives it, and its `backbone`."""
     (made,) = a.of("two_step")
-    frozen = ensemble.from_dict(lake.read_json(made.file("choice.json")))
-    reached = summary.at_site(lake.read_table(made.file("test.parquet")), frozen)
-    return {"backbone": made.summary()["backbone"], **reached}
+    held = _held_baseline(made)
+    return {"backbone": held.backbone, **summary.at_site(held.test, held.choice)}
 
 
 def summarise(a: Artefacts) -> dict[str, Any]:
@@ -52,7 +50,7 @@ def summarise(a: Artefacts) -> dict[str, Any]:
         patches=a.patches.summary(),
         patch_accuracy=a.evaluation.summary()["patch_accuracy"],
         patch_val_accuracy={name: item.summary()["val_accuracy"] for name, item in a.classifiers.items()},
-        ranking=a.search.summary()["ranking"],
+        ranking=ranking(a),
         val_scores=lake.read_table(a.ensemble.file("val.parquet")),
         test_scores=lake.read_table(a.evaluation.file("test.parquet")),
         chosen=load_ensemble(a),
@@ -63,15 +61,10 @@ def summarise(a: Artefacts) -> dict[str, Any]:
 
 def tag_test_figures(a: Artefacts) -> None:
     """Write what the ensemble reached on test beside its registered version."""
-    row = summary.ensemble_row(
-        lake.read_table(a.ensemble.file("val.parquet")),
-        lake.read_table(a.evaluation.file("test.parquet")),
-        load_ensemble(a),
-    )
-    low, high = row["ci95_patients"]
-    figures = {name: f"{row[name]:.4f}" for name in ("test_auc", "sensitivity", "specificity")}
-    tags = {"test_auc": figures["test_auc"], "test_ci95": f"{low:.4f} to {high:.4f}"}
-    tags |= {f"test_{name}": figures[name] for name in ("sensitivity", "specificity")}
+    found = summary.at_site(lake.read_table(a.evaluation.file("test.parquet")), load_ensemble(a))
+    low, high = found["ci95"]
+    tags = {f"test_{name}": f"{found[name]:.4f}" for name in ("auc", "sensitivity", "specificity")}
+    tags["test_ci95"] = f"{low:.4f} to {high:.4f}"
     model = a.registered.summary()
     registered_model.tag(tracking.uri(a.lake), f"models:/{model['name']}/{model['version']}", tags)
 
@@ -89,35 +82,35 @@ def finished(a: Artefacts) -> dict[str, str]:
     return own | {row["name"]: row["folder"] for row in a.pool}
 
 
-def _baseline(a: Artefacts) -> Baseline | None:
-    """Return the two-step baseline, where it was run."""
-    made = [item for item in a.of("two_step") if item.done]
-    if not made:
-        return None
-    choice = ensemble.from_dict(lake.read_json(made[0].file("choice.json")))
-    test = lake.read_table(made[0].file("test.parquet"))
-    return Baseline(backbone=made[0].summary()["backbone"], choice=choice, test=test)
+def ranking(a: Artefacts) -> list[dict[str, Any]]:
+    """Return what is known of every candidate that may be scored: of the search, and from elsewhere."""
+    return [*a.search.summary()["ranking"], *a.pool]
+
+
+def _held_baseline(made: Artefact) -> Baseline:
+    """Return the two-step baseline that an artefact holds."""
+    choice = ensemble.from_dict(lake.read_json(made.file("choice.json")))
+    return Baseline(backbone=made.summary()["backbone"], choice=choice, test=lake.read_table(made.file("test.parquet")))
 
 
 def _transfer(a: Artefacts) -> dict[str, Any] | None:
     """Return what came of the registered version on other data, of the latest that the lake holds."""
     model = a.registered.summary()
-    return _newest(a, "transfer", TRANSFER, "model", f"models:/{model['name']}/{model['version']}")
+    return _newest(a, TRANSFER, "model", f"models:/{model['name']}/{model['version']}")
 
 
-def _newest(a: Artefacts, stage: str, file: str, key: str, value: str) -> dict[str, Any] | None:
+def _newest(a: Artefacts, stage: str, key: str, value: str) -> dict[str, Any] | None:
     """Return what the latest finished artefact of several configs holds that is of this run; None without one."""
     folders = lake.list_folders(lake.join(a.lake.root, stage))
     done = [url for url in folders if lake.exists(lake.join(url, DONE))]
     newest = sorted(done, key=lambda url: str(lake.read_json(lake.join(url, DONE))["finished"]), reverse=True)
-    held = (lake.read_json(lake.join(url, file)) for url in newest)
+    held = (lake.read_json(lake.join(url, FIGURES)) for url in newest)
     return next((dict(each) for each in held if each[key] == value), None)
 
 
 def write_report(a: Artefacts) -> str:
     """Write the report of a finished run and return where it lies."""
     val, chosen = lake.read_table(a.ensemble.file("val.parquet")), load_ensemble(a)
-    ranking = [*a.search.summary()["ranking"], *a.pool]
     inputs = report.ReportInputs(
         config=a.config,
         images=a.images,
@@ -128,12 +121,12 @@ def write_report(a: Artefacts) -> str:
         test_scores=lake.read_table(a.evaluation.file("test.parquet")),
         ensemble=chosen,
         ensembles=load_ensembles(a),
-        singles=selection.choose_singles(val, ranking, a.config.ensemble),
+        singles=selection.choose_singles(val, ranking(a), a.config.ensemble),
         folders=finished(a),
         facts=evaluation.image_facts(a.images, "test", ensemble=chosen),
-        baseline=_baseline(a),
+        baseline=next((_held_baseline(item) for item in a.of("two_step") if item.done), None),
         transfer=_transfer(a),
-        reproduction=_newest(a, "reproduction", REPRODUCTION, "search", a.search.fingerprint),
+        reproduction=_newest(a, REPRODUCTION, "search", a.search.fingerprint),
         registered=a.registered.summary(),
         patch_accuracy=a.evaluation.summary()["patch_accuracy"],
         seconds=a.seconds(),

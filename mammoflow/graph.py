@@ -43,7 +43,7 @@ STAGES = (
 )
 """Every stage, each after all that it needs."""
 
-OF_SEVERAL = ("transfer", "reproduction")
+TRANSFER, REPRODUCTION = OF_SEVERAL = ("transfer", "reproduction")
 """Folders of the lake whose artefacts are made of those of several configs."""
 
 NEEDS = {

@@ -10,12 +10,10 @@ from typing import Any
 from mammoflow import findings, lake, pipeline, recipes, transfer
 from mammoflow.config import ComputeConfig, Config, SplitConfig
 from mammoflow.estimates import Estimate, of_config, of_transfer
-from mammoflow.graph import Artefacts
+from mammoflow.graph import REPRODUCTION, Artefacts
 from mammoflow.lake import Artefact
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results import evaluation, paper_tables
-
-STAGE = "reproduction"
 
 _WOMEN = {"demo": 110, "smoke": 24}
 _SIZES = {"demo": (10, 20, 30, 40, 60), "smoke": (14,)}
@@ -68,6 +66,7 @@ def of_paper(source: str, inbreast: str | None, root: str | None, compute: Compu
     """
 
     def here(config: Config, folder: str = source) -> Config:
+        """Return a recipe on this data, in this lake."""
         return replace(config, source=folder, lake=root, compute=compute)
 
     main = here(recipes.cbis_s10_tables())
@@ -126,27 +125,25 @@ def run(plan: Reproduction) -> str:
     Raises:
         MammoflowError: as in `pipeline.ensure`.
     """
-    main = pipeline.ensure("evaluation", plan.main)
-    pipeline.ensure("registered", plan.main)
+    main = pipeline.ensure("report", plan.main)
     pipeline.ensure("two_step", plan.main)
     other = pipeline.ensure("evaluation", plan.other_set)
     _gather(main, other, [pipeline.ensure("retrained", config) for config in plan.patch_classifiers])
     if plan.transfer:
         model = main.registered.summary()
         transfer.run(replace(plan.transfer, start=f"models:/{model['name']}/{model['version']}"))
-    pipeline.ensure("report", plan.main)
-    return findings.write_report(main)
+    return findings.write_report(main)  # anew, with all that came since
 
 
 def _gather(main: Artefacts, other: Artefacts, trained: Sequence[Artefacts]) -> Artefact:
     """Score the patch classifiers of Table 1 on test, all members and cut-offs being frozen, and keep its rows."""
     classifiers = [item for each in trained for item in each.classifiers.values()]
     made_from = [main.search, other.evaluation, *classifiers]
-    out = main.lake.artefact(STAGE, main.config.name, *made_from)
+    out = main.lake.artefact(REPRODUCTION, main.config.name, *made_from)
     if not out.done:
         rows = [_patch_row(main, each) for each in trained]
         found = {"search": main.search.fingerprint, "patch_classifiers": rows, "other_set": _image_rows(other)}
-        lake.write_json(out.file(findings.REPRODUCTION), found)
+        lake.write_json(out.file(findings.FIGURES), found)
         out.finish({"rows": len(rows)}, made_from)
     return out
 

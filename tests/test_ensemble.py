@@ -144,6 +144,13 @@ def test_greedy_by_hand():
     assert chosen.val_auc == 1
 
 
+def test_candidates_of_other_images_are_refused_by_every_rule():
+    fewer = scores_table(NAMES[1], "val", [0.1, 0.9], [0, 1])
+    table = pa.concat_tables([val_scores().slice(0, 6), fewer])
+    with pytest.raises(LakeError, match="score every member on the same split"):
+        selection.choose(table, RANKING, EnsembleConfig(rule="greedy"))
+
+
 def test_settings_of_the_choice_are_checked():
     for rule in ("youden", "sensitivity=0.9", "specificity=0.8"):
         assert EnsembleConfig(cutoff=rule).cutoff_rule[0] == rule.partition("=")[0]

@@ -132,7 +132,7 @@ def test_the_champion_goes_to_other_data_trained_on_and_recalibrated(lake: Path)
     table = job("jobs/finetune.py", *words, "--transfer", "14")
     assert table.returncode == 0, table.stdout + table.stderr
     assert built(table.stdout) == ["images", "external", "ensemble", "evaluation"]
-    (made,) = lake.glob("transfer/*/transfer.json")
+    (made,) = lake.glob("transfer/*/figures.json")
     found = json.loads(made.read_text())
     assert [row["patients"] for row in found["rows"]] == [0, 14]
     assert {(row["model"], row["data"]) for row in found["matrix"]} == {
@@ -162,6 +162,13 @@ def test_the_whole_paper_at_the_smallest_scale(lake: Path) -> None:
     again = job(*words)
     assert built(again.stdout) == []
     assert re.findall(r"^report: (/.+)$", again.stdout, flags=re.MULTILINE) == [path]
+    # Its candidates saw the same images in the same splits as those of the recipe `smoke`: they may join its ensemble.
+    pooled = ["--ensemble.pool", "all", "--ensemble.rule", "greedy", "--ensemble.model-name", "pooled"]
+    done = job("jobs/demo.py", "smoke", "--lake", str(lake), *pooled)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert built(done.stdout)[0] == "ensemble"
+    names = [row["name"] for row in json.loads((lake / "summary.json").read_text())["models"]]
+    assert len(names) > len({name.rpartition("-")[0] if re.search("-[0-9a-f]{8}$", name) else name for name in names})
 
 
 def test_real_films_are_scored_by_the_command_that_promote_names(

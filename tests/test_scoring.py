@@ -73,7 +73,7 @@ def scored(made, registry, films, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "scores"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_files, "IMAGES_PER_SHARD", 3)
-        return out, scoring.score(asking(made, registry, out, heatmaps="all"), str(films))
+        return out, scoring.score(asking(made, registry, out, heatmaps="all"), score_files.find(str(films)))
 
 
 def test_every_file_becomes_a_row(scored, registry, films):
@@ -160,14 +160,14 @@ def test_a_rerun_does_what_is_missing_and_nothing_twice(made, registry, films, s
         path.unlink()
     (out / "shards" / f"{shards[1].name}.tmp").write_bytes(b"half")
     request = asking(made, registry, out, heatmaps="all")
-    again = scoring.score(request, str(films), say=lines.append)
+    again = scoring.score(request, score_files.find(str(films)), say=lines.append)
     assert lines[0].startswith("  8 of 14 images scored before") or lines[0].startswith("  9 of 14")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert again.images.equals(whole.images)
     assert again.breasts.equals(whole.breasts)
     # Now nothing is left: the tables are written as they were.
     before = (out / "images.parquet").read_bytes()
-    assert scoring.score(request, str(films)).images.equals(whole.images)
+    assert scoring.score(request, score_files.find(str(films))).images.equals(whole.images)
     assert (out / "images.parquet").read_bytes() == before == (done / "images.parquet").read_bytes()
 
 
@@ -180,7 +180,7 @@ def test_a_folder_grows_and_files_are_mended(made, registry, films, scored, tmp_
     damaged = mended.read_bytes()
     cv2.imwrite(str(mended), breast(seed=77))
     try:
-        found = scoring.score(asking(made, registry, out, heatmaps="all"), files)
+        found = scoring.score(asking(made, registry, out, heatmaps="all"), score_files.find(files))
     finally:
         mended.write_bytes(damaged)
     rows = {Path(row["path"]).name: row for row in found.images.to_pylist()}
@@ -196,7 +196,7 @@ def test_a_folder_grows_and_files_are_mended(made, registry, films, scored, tmp_
 def test_a_folder_of_scores_belongs_to_one_model_and_one_kind_of_output(made, registry, films, scored):
     out, _ = scored
     with pytest.raises(ConfigError, match=r"holds scores of .*heatmaps all.*not of .*heatmaps none.*another folder"):
-        scoring.score(asking(made, registry, out), str(films))
+        scoring.score(asking(made, registry, out), score_files.find(str(films)))
 
 
 def test_images_unlike_the_training_set_are_flagged(scored):
@@ -206,7 +206,7 @@ def test_images_unlike_the_training_set_are_flagged(scored):
     assert not any(text.startswith("brightest") for text in rows["1.png"])
 
 
-def test_what_can_not_be_scored_is_refused_before_any_work(made, registry, tmp_path):
+def test_what_can_not_be_scored_is_refused_before_any_work(tmp_path):
     (tmp_path / "empty").mkdir()
     for images, reason in (
         ([], "is empty"),
@@ -214,8 +214,7 @@ def test_what_can_not_be_scored_is_refused_before_any_work(made, registry, tmp_p
         (str(tmp_path / "empty"), "holds no"),
     ):
         with pytest.raises(SourceError, match=reason):
-            scoring.score(asking(made, registry, tmp_path / "none"), images)
-    assert not (tmp_path / "none").exists()
+            score_files.find(images)
 
 
 def test_files_of_a_folder_are_found_by_ending_and_content(tmp_path, films):

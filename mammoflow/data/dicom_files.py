@@ -115,8 +115,13 @@ def read_patient_key(path: str, salt: str) -> str:
     return key
 
 
+def is_dicom(data: bytes) -> bool:
+    """Tell whether a file's bytes, of which the first 132 are enough, are DICOM's. Source: PS3.10 7.1."""
+    return data[128:132] == b"DICM"
+
+
 def patient_key(path: str, data: bytes, salt: str) -> str | None:
-    """Return the salted hash of a file's patient from its bytes; None where it is no DICOM file or names nobody.
+    """Return the salted hash of a DICOM file's patient from its bytes; None where it names nobody.
 
     Args:
         path: named in errors.
@@ -124,10 +129,8 @@ def patient_key(path: str, data: bytes, salt: str) -> str | None:
         salt: of the hashes.
 
     Raises:
-        DecodeError: damaged.
+        DecodeError: damaged, or no DICOM file.
     """
-    if data[128:132] != b"DICM":
-        return None
     return _of_header(path, partial(dicom_identity.patient_key, salt=salt), data)
 
 

@@ -57,18 +57,13 @@ def parse(path: str, data: bytes, images: ImageConfig) -> Raw:
     """
     if not data:
         raise DecodeError(f"{path}: the file is empty; fetch it again")
-    if is_dicom(data):
+    if dicom_files.is_dicom(data):
         return dicom_files.read(path, data, images)
     if data.startswith(_OTHER_FORMATS):
         return _read_other(path, data, images)
     raise DecodeError(
         f"{path}: neither DICOM (`DICM` at byte 128) nor PNG, TIFF, PGM or JPEG; convert it to one of them"
     )
-
-
-def is_dicom(data: bytes) -> bool:
-    """Tell whether a file's bytes are DICOM's. Source: PS3.10 7.1."""
-    return data[128:132] == b"DICM"
 
 
 def fetch(path: str) -> bytes:

@@ -323,7 +323,7 @@ def flip_averaged(model: WholeImageClassifier, pixels_NHW: Tensor) -> tuple[NDAr
     return scores[0], scores.mean(axis=0)
 
 
-def evidence(model: WholeImageClassifier, pixels_NHW: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def evidence(model: WholeImageClassifier, pixels_NHW: Tensor) -> NDArray[np.float32]:
     """Say where in an image a score comes from: features of the trunk times what they do to the decision.
 
     Args:
@@ -331,9 +331,8 @@ def evidence(model: WholeImageClassifier, pixels_NHW: Tensor) -> tuple[NDArray[n
         pixels_NHW: uint16 (N, H, W), on any device.
 
     Returns:
-        score_N: float64 (N,), probability of malignant of the image as it is [0-1].
-        evidence_Nuv: float32 (N, u, v), what each place of the trunk's map adds to the malignant logit over the benign
-        one, to first order; negative where it speaks for benign. Cell (i, j) covers the 32 px from (32 i, 32 j) on.
+        float32 (N, u, v), what each place of the trunk's map adds to the malignant logit over the benign one, to first
+        order; negative where it speaks for benign. Cell (i, j) covers the 32 px from (32 i, 32 j) on.
 
     Source: Draelos and Carin 2020 (HiResCAM).
     """
@@ -342,10 +341,9 @@ def evidence(model: WholeImageClassifier, pixels_NHW: Tensor) -> tuple[NDArray[n
     features = trunk.clone().requires_grad_()
     with torch.enable_grad():
         logits = model.top(features).double()
-        apart_N = logits[:, 1] - logits[:, 0]
-        (gradient,) = torch.autograd.grad(apart_N.sum(), features)
-    evidence_Nuv = (features.detach().float() * gradient.float()).sum(dim=1).cpu().numpy()
-    return logits.detach().softmax(dim=-1)[:, 1].cpu().numpy(), evidence_Nuv
+        (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
+    evidence_Nuv: NDArray[np.float32] = (features.detach().float() * gradient.float()).sum(dim=1).cpu().numpy()
+    return evidence_Nuv
 
 
 @torch.inference_mode()

@@ -102,8 +102,9 @@ def training_profile(images: Artefact, compute: ComputeConfig) -> Profile:
         LakeError: the split has no images.
     """
     shards = open_shards(images, "train", None)
-    run = ray.remote(num_cpus=1)(_figures_of_shards)
-    parts = ray.get([run.remote(group) for group in spread(shards, 1, replace(compute, gpu=False))])
+    on_cpus = replace(compute, gpu=False)
+    run = task(_figures_of_shards, on_cpus)
+    parts = ray.get([run.remote(group) for group in spread(shards, 1, on_cpus)])
     figures_NF, vendors = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
     return profiles.fit(np.array(figures_NF), vendors)
 

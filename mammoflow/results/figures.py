@@ -130,7 +130,6 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float] | 
     """
     figure = Figure(figsize=(5.4, 5.7 + 0.19 * (len(rocs) + 1)), layout="constrained")  # a line of legend each
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
     for curve in rocs:
         axes.plot(
             curve.false_positive,
@@ -145,9 +144,7 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float] | 
         axes.plot(*operating_point, "o", color=INK, markersize=8, zorder=4, label=said)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    axes.set_box_aspect(1)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
+    _unit_square(axes)
     _dress(figure, axes, title, mark)
     return encode(figure, "svg")
 
@@ -165,7 +162,6 @@ def reliability(title: str, parts: Mapping[str, Sequence[Mapping[str, float]]], 
     """
     figure = Figure(figsize=(5.4, 5.7), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
     for colour, (name, points) in zip(COLOURS, parts.items(), strict=False):
         at, seen, low, high = ([point[key] for point in points] for key in ("predicted", "observed", "low", "high"))
         below, above = np.subtract(seen, low), np.subtract(high, seen)
@@ -175,9 +171,7 @@ def reliability(title: str, parts: Mapping[str, Sequence[Mapping[str, float]]], 
         )
     axes.set_xlabel("predicted probability of malignant")
     axes.set_ylabel("share that is malignant (95% interval)")
-    axes.set_box_aspect(1)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
+    _unit_square(axes)
     _dress(figure, axes, title, mark)
     return encode(figure, "svg")
 
@@ -220,6 +214,14 @@ def stage_rates(history: Sequence[Mapping[str, Any]]) -> dict[int, float]:
         if index == 0 or row["stage"] != history[index - 1]["stage"]:
             rates[index + 1] = float(row["lr"])
     return rates
+
+
+def _unit_square(axes: Axes) -> None:
+    """Show shares against shares, with the diagonal."""
+    axes.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1, zorder=1)
+    axes.set_box_aspect(1)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
 
 
 def _dress(figure: Figure, axes: Axes, title: str, mark: str) -> None:

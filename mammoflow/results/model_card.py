@@ -39,30 +39,33 @@ def facts(config: Config, images: Artefact, *, code: Mapping[str, str], started_
         code: as `tracking.code_tags` gives it.
         started_from: the classifiers that training went on from.
     """
-    counted = images.summary()
-    names = ("images", "malignant", "patients")
-    rows = [{"split": split, **{name: counted[name].get(split, 0) for name in names}} for split in SPLITS]
-    phantoms = config.source is None
     return {
         "recipe": config.name,
         "config": lake.science(config),
-        "phantoms": phantoms,
+        "phantoms": config.source is None,
         "started_from": started_from,
         "recalibrated_on": None,
         "intended_use": "research; not a medical device",
         "limits": list(_LIMITS),
         "licence": "code Apache-2.0; weights as the licence of the images allows that they were trained on.",
-        "data": {
-            "dataset": f"{config.dataset} (phantoms)" if phantoms else config.dataset,
-            "protocol": f"protocol {config.splits.protocol}",
-            **splits.same_data(images),
-            "rows": rows,
-        },
+        "data": data(config, images),
         "code": {
             "mammoflow": code["mammoflow"],
             "source": code["source"],
             "commit": code.get("mlflow.source.git.commit", ""),
         },
+    }
+
+
+def data(config: Config, images: Artefact) -> dict[str, Any]:
+    """Return what a card says of a data set, as plain values."""
+    counted = images.summary()
+    names = ("images", "malignant", "patients")
+    return {
+        "dataset": config.dataset if config.source else f"{config.dataset} (phantoms)",
+        "protocol": f"protocol {config.splits.protocol}",
+        **splits.same_data(images),
+        "rows": [{"split": split, **{name: counted[name].get(split, 0) for name in names}} for split in SPLITS],
     }
 
 

@@ -86,7 +86,7 @@ def evidence(model: WholeImageClassifier, pixels_NHW: NDArray[np.uint16], precis
     """
     device = next(model.parameters()).device
     with _autocast(device, precision):
-        parts = [classifiers.evidence(model, batch)[1] for batch in torch.split(_tensor(pixels_NHW), FILMS)]
+        parts = [classifiers.evidence(model, batch) for batch in torch.split(_tensor(pixels_NHW), FILMS)]
     return np.concatenate(parts)
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from mammoflow import lake
+from mammoflow.data import dicom_files
 from mammoflow.errors import ConfigError, SourceError
 
 SUFFIXES = (".dcm", ".dicom", ".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg")
@@ -164,4 +165,4 @@ def _is_image(fs: pafs.FileSystem, info: pafs.FileInfo) -> bool:
     if info.extension:
         return f".{info.extension.lower()}" in SUFFIXES
     with fs.open_input_file(info.path) as stream:
-        return bytes(stream.read(132)[128:]) == b"DICM"
+        return dicom_files.is_dicom(stream.read(132))

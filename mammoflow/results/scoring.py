@@ -21,7 +21,7 @@ import ray.data
 import torch
 
 from mammoflow import cli, lake
-from mammoflow.config import ComputeConfig, ImageConfig
+from mammoflow.config import ComputeConfig
 from mammoflow.data import decode, dicom_files, image_files
 from mammoflow.data.shards import Progress, Say
 from mammoflow.errors import DecodeError
@@ -76,21 +76,19 @@ class Scored:
     """A row a patient."""
 
 
-def score(request: Request, images: str | Sequence[str], say: Say = print) -> Scored:
+def score(request: Request, files: Sequence[File], say: Say = print) -> Scored:
     """Score image files with a registered model, and write images.parquet, breasts.parquet, patients.parquet.
 
     Args:
         request: by what, to where.
-        images: a folder or URL, read with all folders below it, one file, or a list of files.
+        files: of `score_files.find`.
         say: takes lines on how far it is.
 
     Raises:
-        SourceError: nothing there to score.
         ConfigError: `out` holds scores of another model or of other outputs.
         TrackingError: the registry does not answer.
         LakeError: `out` can't be written.
     """
-    files = score_files.find(images)
     begun = score_files.begin(request.out, request.outputs)
     schema = score_tables.images(request.model.ensemble.names)
     held = score_files.rows(request.out, schema, ["path", "size", "modified", "error"])
@@ -116,7 +114,7 @@ def _run(request: Request, begun: datetime, shards: Sequence[Row], progress: Pro
     actors = request.actors or int(ray.cluster_resources().get("GPU" if compute.gpu else "CPU", 1))
     todo = ray.data.from_arrow(pa.Table.from_pylist(list(shards))).repartition(len(shards))
     decoded = todo.map_batches(
-        partial(_decode, images=request.model.images, salt=request.salt),
+        partial(_decode, model=request.model, salt=request.salt),
         batch_size=1,
         num_cpus=1,
         memory=_DECODING_BYTES,
@@ -140,22 +138,28 @@ def _actor_cpus(actors: int) -> float:
     return max(0.0, min(1.0, spare / actors))
 
 
-def _decode(batch: Mapping[str, Any], images: ImageConfig, salt: str) -> dict[str, Any]:
-    """Decode the files of one shard; runs in a CPU task. Images that can't be used are black and have their reason."""
-    files = [File(**file) for file in batch["files"][0]]
+def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str, Any]:
+    """Decode the files of one shard, and hold them against the training images; runs in a CPU task.
+
+    Images that can't be used are black and have their reason.
+    """
+    files, images = [File(**file) for file in batch["files"][0]], model.images
     pixels_NHW = np.zeros((len(files), images.height, images.width), np.uint16)
     about = []
     for index, file in enumerate(files):
         row: Row = dict.fromkeys(("patient_id", "laterality", "view", "vendor"))
         row |= {"path": file.path, "key": file.key, "size": file.size, "modified": file.modified, "error": ""}
-        row["dicom"] = False
+        row |= {"dicom": False, "warnings": []}
         try:
             data = image_files.fetch(file.path)
             image = decode.decode_bytes(file.path, data, images)
             pixels_NHW[index] = image.pixels
-            said, row["dicom"] = image.identity, image_files.is_dicom(data)
+            said, row["dicom"] = image.identity, dicom_files.is_dicom(data)
             row |= {"laterality": said.laterality, "view": said.view, "vendor": said.vendor}
-            row["patient_id"] = said.patient_id or dicom_files.patient_key(file.path, data, salt)
+            row["patient_id"] = said.patient_id
+            if row["dicom"] and not said.patient_id:
+                row["patient_id"] = dicom_files.patient_key(file.path, data, salt)
+            row["warnings"] = profiles.warnings(model.profile, image.pixels, said.vendor)
         except DecodeError as error:
             row["error"] = str(error)
         about.append(row)
@@ -175,11 +179,9 @@ class _Scorer:
         about, pixels_NHW = [dict(row) for row in batch["about"][0]], np.asarray(batch["pixels"][0], np.uint16)
         good_N = np.array([row["error"] == "" for row in about])
         dicom_N = [row.pop("dicom") for row in about]
-        members_NK = self._score(pixels_NHW)
-        for row, pixels_HW in zip(about, pixels_NHW, strict=True):
-            good = row["error"] == ""
-            row["warnings"] = profiles.warnings(self._model.profile, pixels_HW, row["vendor"]) if good else []
-            row["heatmap"] = row["report"] = None
+        members_NK = self._model.score(_filled(pixels_NHW))[: len(about)]
+        for row in about:
+            row |= {"heatmap": None, "report": None, "warnings": list(row["warnings"])}
         scored = score_tables.image_rows(about, members_NK, self._model.ensemble, self._request.outputs.model)
         rows = scored.to_pylist()
         drawn = self._pictures(rows, pixels_NHW)
@@ -190,19 +192,12 @@ class _Scorer:
         lake.write_table(score_files.shard_url(self._request.out, str(batch["shard"][0])), table)
         return {"images": np.array([len(about)]), "bad": np.array([int((~good_N).sum())])}
 
-    def _score(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
-        """Return members' scores (N, K), to the bit the same whatever else is in the shard.
-
-        Images go through a model in full batches, for a convolution of fewer rounds otherwise.
-        """
-        spare = -len(pixels_NHW) % FILMS
-        return self._model.score(np.pad(pixels_NHW, ((0, spare), (0, 0), (0, 0))))[: len(pixels_NHW)]
-
     def _pictures(self, rows: Sequence[Row], pixels_NHW: npt.NDArray[np.uint16]) -> dict[int, pictures.Bgr]:
         """Write the heatmaps that are wanted, the fainter the lower the score, name them in the rows, return them."""
         chosen = [n for n, row in enumerate(rows) if _is_drawn(row, self._request.outputs.heatmaps)]
+        maps_Nuv = self._model.evidence(_filled(pixels_NHW[chosen]))[: len(chosen)] if chosen else ()
         drawn = {}
-        for n, evidence_uv in zip(chosen, self._model.evidence(pixels_NHW[chosen]) if chosen else (), strict=True):
+        for n, evidence_uv in zip(chosen, maps_Nuv, strict=True):
             row = rows[n]
             faded_uv = evidence_uv * np.float32(row["score"])
             drawn[n] = pictures.overlay(pixels_NHW[n], faded_uv, _caption(row), self._mark)
@@ -245,6 +240,14 @@ class _Scorer:
     @property
     def _mark(self) -> str:
         return _OF_PHANTOMS if self._request.model.card["phantoms"] else ""
+
+
+def _filled(pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Fill up the last batch of a model with black images, for a convolution of fewer rounds otherwise.
+
+    So an image comes to the same bits whatever else is in its shard.
+    """
+    return np.pad(pixels_NHW, ((0, -len(pixels_NHW) % FILMS), (0, 0), (0, 0)))
 
 
 def _is_drawn(row: Row, wanted: Heatmaps) -> bool:

@@ -77,18 +77,9 @@ def choose_singles(
     for family, kinds in FAMILIES.items():
         names = [row["name"] for row in ranking if str(row["kind"]).rpartition("-")[2] in kinds]
         rows = val_scores.filter(pc.is_in(val_scores["model"], pa.array(names, pa.string())))
-        if rows.num_rows:
-            best = _best(rows, ranking)
-            one = rows.filter(pc.equal(rows["model"], best))
-            found[family] = choose(one, ranking, replace(config, rule="best_of_kinds"))
+        if rows.num_rows:  # greedily, one round takes the best
+            found[family] = choose(rows, ranking, replace(config, rule="greedy", rounds=1))
     return found
-
-
-def _best(rows: pa.Table, ranking: Sequence[Mapping[str, Any]]) -> str:
-    """Return the name of the best model of a table, of equals the first by name."""
-    known = {str(row["name"]): row for row in ranking}
-    scored = [_member(known[name], ensemble.rows_of(rows, name)) for name in pc.unique(rows["model"]).to_pylist()]
-    return min(scored, key=lambda member: (-member.val_auc, member.name)).name
 
 
 def recalibrate(val_scores: pa.Table, chosen: Ensemble, config: EnsembleConfig) -> Ensemble:
@@ -179,8 +170,8 @@ def _greedy(val_scores: pa.Table, candidates: Sequence[Member], config: Ensemble
     Source: Caruana et al. 2004.
     """
     pool = candidates[: config.pool_size]
+    labels_N, _ = ensemble.columns(ensemble.mean_scores(val_scores, pool))  # refuses those scored on other images
     scores_KN = np.stack([ensemble.columns(ensemble.rows_of(val_scores, member.name))[1] for member in pool])
-    labels_N, _ = ensemble.columns(ensemble.rows_of(val_scores, pool[0].name))
     taken: list[int] = []
     best, best_auc = 1, -1.0
     total_N: FloatArray = np.zeros(len(labels_N))

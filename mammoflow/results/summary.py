@@ -43,7 +43,6 @@ def ensemble_row(val_scores: pa.Table, test_scores: pa.Table, chosen: Ensemble) 
         "test_auc": test["auc_tta"],
         "test_auc_plain": test["auc"],
         "ci95": test["ci95_tta"],
-        "ci95_patients": test["ci95_patients"],
         "cutoff": chosen.cutoff,
         "sensitivity": point.sensitivity.value,
         "specificity": point.specificity.value,

@@ -114,6 +114,7 @@ def _of_shards(
     model = prediction.patch_classifier(folder).to(evaluation.prepare(compute))
 
     def of(pixels_HW: npt.NDArray[Any]) -> list[npt.NDArray[np.float64]]:
+        """Return the figures of an image under each flip."""
         flipped = [np.ascontiguousarray(np.flip(pixels_HW, axes)) for axes in _FLIPS[:flips]]
         maps = [prediction.heatmap(model, one, precision) for one in flipped]
         return [region_features.features(map_uvC, config.cutoffs, config.regions) for map_uvC in maps]

@@ -121,8 +121,9 @@ def speed(images: int) -> None:
         films = full_size_films.write(root / "films", images, ("jpeg-lossless",), CORES)["jpeg-lossless"]
         (root / "registry").mkdir()
         uri, package = register(root / "registry", FULL, TOPS, 224)
-        paths = [file.path for file in score_files.find(str(films)) if "masks" not in file.path]
-        scoring.score(request(uri, str(root / "out")), paths, say=say)
+        files = [file for file in score_files.find(str(films)) if "masks" not in file.path]
+        paths = [file.path for file in files]
+        scoring.score(request(uri, str(root / "out")), files, say=say)
         whole = pipeline_rate(root / "out")
         decoded = rate(decode_one, paths, None, 1)
         pixels = np.stack([decode_one(path) for path in paths[:4]])
@@ -178,9 +179,7 @@ def memory(many: int) -> None:
         uri, _ = register(root / "registry", small, {"resnet10_narrow": "16x1,8x1"}, 64)
         watch = Watch()
         watch.start()
-        scoring.score(
-            request(uri, str(root / "out")), str(root / "films"), say=lambda line: print(line, file=sys.stderr)
-        )
+        scoring.score(request(uri, str(root / "out")), score_files.find(str(root / "films")), say=say)
         noted = watch.stop()
         quarter = len(noted) // 4
         early, late = statistics.median(noted[quarter : 2 * quarter]), statistics.median(noted[-quarter:])
