@@ -73,3 +73,17 @@ def test_a_settled_model_is_judged_as_it_was_trained() -> None:
         apart[settle] = abs(judged - as_trained)
     assert apart[1] < 0.05
     assert apart[0] > 0.2
+
+
+def test_kept_statistics_stay_while_weights_learn() -> None:
+    pixels = np.random.default_rng(0).integers(20000, 40000, (16, 32, 32)).astype(np.uint16)
+    data = OneBatch(batch(pixels))
+    stage = StageConfig(trained="all", lr=1e-3, epochs=1, batch_norm="kept")
+    config = PatchTrainingConfig(stages=(stage,), batch=16, augment=STILL, precision="fp32", settle=1)
+    spec = PatchSpec(backbone="vgg9_bn_narrow", classes=("background", "dot"), mean_grey=90.0, side=32, weights=None)
+    model = classifiers.patch_classifier(spec, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    PatchRun(config, model, torch.device("cpu"), Workers(), seed=2).train_epoch(data)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert not {name for name in changed if "running" in name or "num_batches" in name}
+    assert changed == {name for name, _ in model.named_parameters()}

@@ -30,6 +30,9 @@ class StageConfig:
     """Share of the features before the last FC that is dropped [0-1). The paper is silent; published nets had .5."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the stage's epochs: `lr`, or from `lr` down a half cosine."""
+    batch_norm: Literal["batch", "kept"] = "batch"
+    """What trained BatchNorm layers normalise by: each batch's own statistics, as in the paper's code, or `kept`, those
+    that the model comes with: for one that was trained before, where a few images a batch are too few to tell."""
 
     def __post_init__(self) -> None:
         """Refuse a stage that can't run."""

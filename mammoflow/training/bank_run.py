@@ -124,6 +124,8 @@ class BankRun:
             TrainingError: a loss is not finite.
         """
         self._layers.train()
+        if self._stage.batch_norm == "kept":
+            batch_norm.keep(self._layers)
         epoch = self._before + self.epoch
         lr = {name: loop.learning_rate(stage, self.epoch) for name, stage in self._stages.items()}
         for optimiser, own in zip(self._optimisers, lr.values(), strict=True):

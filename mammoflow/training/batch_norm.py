@@ -27,6 +27,8 @@ def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Itera
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", 3 (PreciseBN).
     """
     norms = [layer for layer in layers.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -36,6 +38,16 @@ def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Itera
             forward(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def keep(layers: nn.Module) -> None:
+    """Have BatchNorm layers in training mode normalise by the statistics that they have, and keep these.
+
+    Their weights are trained as before.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
 
 
 def sync_buffers(model: nn.Module, workers: Workers) -> None:

@@ -70,6 +70,8 @@ class PatchRun:
         lr = loop.learning_rate(self._config.stages[number], self.epoch - _first_of(self._config.stages, number))
         loop.set_learning_rate(optimiser, lr)
         self._model.train()
+        if self._config.stages[number].batch_norm == "kept":
+            batch_norm.keep(self._model)
         losses = EpochLosses([self._model.spec.backbone], self.epoch + 1)
         feed = Feed(batches.epoch(self.epoch), self._workers.world_size)
         for batch in feed:
