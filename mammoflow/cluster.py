@@ -13,7 +13,7 @@ import ray
 import ray.data
 from packaging.requirements import Requirement
 
-from mammoflow import cli, tracking
+from mammoflow import cli, stores, tracking
 from mammoflow.config import ComputeConfig, Config
 from mammoflow.errors import PreflightError
 from mammoflow.lake import Lake
@@ -153,7 +153,7 @@ def check_nodes(*paths: str | None) -> None:
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     machines = {node["NodeManagerAddress"] for node in nodes}
-    local = [path for path in paths if path and "://" not in path]
+    local = [path for path in paths if path and not stores.is_url(path)]
     if local and len(machines) > 1 and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
         raise PreflightError(
             f"{local[0]} is a folder of one machine, the cluster has {len(machines)}; give an object store (s3://...), "

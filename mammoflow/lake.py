@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from mammoflow import schema
 from mammoflow.errors import LakeError
+from mammoflow.stores import check_url, filesystem, is_url
 
 DONE = "done.json"
 _HALF = ".half"
@@ -49,28 +50,16 @@ def resolve_root(lake: str | None) -> str:
     """Return the lake's absolute folder or URL: the flag, else $MAMMOFLOW_LAKE, else ~/mammoflow/lake.
 
     Raises:
-        LakeError: the folder lies inside Ray's runtime directory, which Ray deletes.
+        LakeError: the folder lies inside Ray's runtime directory, which Ray deletes, or the URL holds credentials.
     """
     root = lake or os.environ.get("MAMMOFLOW_LAKE") or str(Path.home() / "mammoflow" / "lake")
-    if "://" in root:
+    if is_url(root):
+        check_url(root)
         return root.rstrip("/")
     path = Path(root).expanduser().resolve()
     if "runtime_resources" in path.parts:
         raise LakeError(f"the lake {path} lies in Ray's runtime directory, which Ray deletes; give an absolute --lake")
     return str(path)
-
-
-def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    """Return the pyarrow filesystem of a local path or URL, and the path within it."""
-    if "://" not in url:
-        return pafs.LocalFileSystem(), str(Path(url).expanduser().absolute())
-    try:
-        return pafs.FileSystem.from_uri(url)  # type: ignore[no-any-return]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(url)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
 def join(url: str, *parts: str) -> str:
@@ -79,9 +68,16 @@ def join(url: str, *parts: str) -> str:
 
 
 def exists(url: str) -> bool:
-    """Tell whether a file or folder is there."""
+    """Tell whether a file or folder is there.
+
+    Raises:
+        LakeError: that can't be told.
+    """
     fs, path = filesystem(url)
-    return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
+    try:
+        return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
+    except OSError as error:
+        raise LakeError(f"can't look for {url}: {error}; check credentials and network") from error
 
 
 def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
@@ -316,7 +312,7 @@ class Lake:
     @property
     def is_local(self) -> bool:
         """Tell whether it is a folder of this machine (or one that all nodes mount)."""
-        return "://" not in self.root
+        return not is_url(self.root)
 
     def artefact(self, stage: str, name: str, *inputs: Any) -> Artefact:
         """Return the artefact of a stage, named by its science fields and its inputs' fingerprints."""

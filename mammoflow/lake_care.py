@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow.fs as pafs
 
-from mammoflow import lake, locks
+from mammoflow import lake, locks, stores
 from mammoflow.errors import LakeError
 from mammoflow.graph import NEEDS, OF_SEVERAL, STAGES
 from mammoflow.lake import DONE, Artefact, Lake
@@ -59,7 +59,7 @@ def survey(root: Lake) -> list[Entry]:
 
 def _artefacts(root: Lake, stage: str) -> list[tuple[Artefact, dict[str, int]]]:
     """Return the artefacts of one stage, each with its files' sizes [bytes] by their paths below it."""
-    fs, path = lake.filesystem(lake.join(root.root, stage))
+    fs, path = stores.filesystem(lake.join(root.root, stage))
     try:
         infos = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     except OSError as error:
@@ -205,7 +205,7 @@ def finish_removal(artefact: Artefact) -> None:
 def _empty(artefact: Artefact) -> None:
     """Remove all that it holds but its lock, under a mark that goes last."""
     lake.write_json(artefact.file(_REMOVING), {})
-    fs, path = lake.filesystem(artefact.url)
+    fs, path = stores.filesystem(artefact.url)
     names = {info.base_name for info in fs.get_file_info(pafs.FileSelector(path))}
     for name in sorted(names - {_REMOVING, locks.FILE}, reverse=True):  # shards, which siblings copy, before ledger
         lake.remove(artefact.file(name))

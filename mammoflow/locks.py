@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from mammoflow import lake
+from mammoflow import lake, stores
 from mammoflow.errors import LakeError
 
 FILE = "lock.json"
@@ -106,7 +106,7 @@ def _claim(url: str, say: Callable[[str], None]) -> Holder:
                 say(f"  its lock is taken over from {current}, which is dead")
             mine = _myself()
             lake.write_json(url, asdict(mine))
-            time.sleep(_SETTLE["://" not in url])
+            time.sleep(_SETTLE[not stores.is_url(url)])
             if _same(_read(url), mine):
                 return mine
             continue

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mammoflow import lake
+from mammoflow import lake, stores
 from mammoflow.config import require
 from mammoflow.errors import LakeError, TrainingError
 from mammoflow.lake import Artefact
@@ -254,7 +254,7 @@ class _RowGroup:
 
 
 def _open(url: str) -> pq.ParquetFile:
-    fs, path = lake.filesystem(url)
+    fs, path = stores.filesystem(url)
     try:
         return pq.ParquetFile(fs.open_input_file(path), pre_buffer=True)
     except (OSError, pa.ArrowInvalid) as error:

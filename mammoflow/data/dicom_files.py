@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from mammoflow import lake
+from mammoflow import stores
 from mammoflow.config import ImageConfig
 from mammoflow.data import dicom_identity, dicom_pixels, dicom_values
 from mammoflow.data.dicom_identity import Identity
@@ -147,7 +147,7 @@ def _of_header(path: str, said: Callable[[pydicom.Dataset], T], data: bytes | No
     """Return what a file's header says, by a function of its tags."""
     with quiet():
         try:
-            fs, inner = lake.filesystem(path)
+            fs, inner = stores.filesystem(path)
             with fs.open_input_file(inner) if data is None else BytesIO(data) as stream:
                 _refuse_bomb(path, stream)
                 stream.seek(0)

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from mammoflow import lake
+from mammoflow import stores
 from mammoflow.config import ImageConfig
 from mammoflow.data import dicom_files
 from mammoflow.data.dicom_files import FULL, Identity, Raw, refuse_size
@@ -76,7 +76,7 @@ def fetch(path: str) -> bytes:
         DecodeError: it is absent, too large or can't be read.
     """
     try:
-        fs, inner = lake.filesystem(path)
+        fs, inner = stores.filesystem(path)
         with fs.open_input_file(inner) as stream:
             if stream.size() > MAX_BYTES:
                 raise DecodeError(f"{path}: {stream.size():,} bytes, but at most {MAX_BYTES:,} can be used")

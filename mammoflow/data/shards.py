@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import NDArray
 
-from mammoflow import cli, errors, lake, schema
+from mammoflow import cli, errors, lake, schema, stores
 from mammoflow.errors import MammoflowError
 from mammoflow.lake import Artefact
 
@@ -199,7 +199,7 @@ def write(url: str, rows: list[Row], pixels: NDArray[np.uint16], form: pa.Schema
 
 def read_images(url: str) -> Iterator[tuple[Row, NDArray[np.uint16]]]:
     """Yield the rows of a shard of images and their pixels (H, W), a few in memory at a time."""
-    fs, path = lake.filesystem(url)
+    fs, path = stores.filesystem(url)
     with fs.open_input_file(path) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(batch_size=8, use_threads=False):
             pixels_NHW = batch.column("pixels").to_numpy_ndarray()
@@ -209,7 +209,7 @@ def read_images(url: str) -> Iterator[tuple[Row, NDArray[np.uint16]]]:
 
 def count_rows(url: str) -> int:
     """Return how many rows a Parquet file holds, from its footer."""
-    fs, path = lake.filesystem(url)
+    fs, path = stores.filesystem(url)
     with fs.open_input_file(path) as stream:
         return int(pq.read_metadata(stream).num_rows)
 

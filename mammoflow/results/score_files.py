@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from mammoflow import lake
+from mammoflow import lake, stores
 from mammoflow.data import dicom_files
 from mammoflow.errors import ConfigError, SourceError
 
@@ -68,7 +68,7 @@ def find(images: str | Sequence[str]) -> list[File]:
         if not images:
             raise SourceError("the list of images is empty; name at least one file")
         return [_named(path) for path in sorted({*images})]
-    fs, path = lake.filesystem(images)
+    fs, path = stores.filesystem(images)
     info = fs.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
         raise SourceError(f"{images} is not there; give a folder or URL of images")
@@ -150,7 +150,7 @@ def newest(rows: pa.Table) -> pa.Table:
 
 
 def _named(path: str) -> File:
-    fs, inner = lake.filesystem(path)
+    fs, inner = stores.filesystem(path)
     info = fs.get_file_info(inner)
     return _file(path, info) if info.is_file else File(path=path, size=-1, modified=0)
 

@@ -24,7 +24,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from mammoflow import lake
+from mammoflow import lake, stores
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
@@ -94,7 +94,7 @@ def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
         ray.train.TrainingFailedError: a worker failed more often than is forgiven.
     """
     lake.remove(lake.join(job.folder, _REFUSED))
-    filesystem, path = lake.filesystem(job.folder)
+    filesystem, path = stores.filesystem(job.folder)
     workers: Any = (compute.least_workers, compute.workers) if compute.least_workers else compute.workers
     trainer = TorchTrainer(
         _work,

@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from mammoflow import cli, lake
+from mammoflow import cli, lake, stores
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
 from mammoflow.training import distributed
@@ -149,7 +149,7 @@ def run(
     if not jobs:
         return
     queue = _Queue(jobs, on_end, over)
-    filesystem, path = lake.filesystem(lake.join(jobs[0].folder, "tune"))
+    filesystem, path = stores.filesystem(lake.join(jobs[0].folder, "tune"))
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_trial, compute=compute),

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from mammoflow import lake, schema
+from mammoflow import lake, schema, stores
 from mammoflow.errors import LakeError, SourceError
 from mammoflow.schema import BENIGN, MALIGNANT
 
@@ -90,7 +90,7 @@ def scan(source: str) -> SourceFiles:
     Raises:
         SourceError: it is not there, is no folder, or can't be read.
     """
-    fs, root = lake.filesystem(source)
+    fs, root = stores.filesystem(source)
     try:
         if fs.get_file_info(root).type != pafs.FileType.Directory:
             raise SourceError(f"the source {source} is not a folder; give --source the folder of the release")
@@ -102,7 +102,7 @@ def scan(source: str) -> SourceFiles:
         if info.is_file:
             folder, _, name = info.path[len(root) :].strip("/").rpartition("/")
             folders.setdefault(folder, {})[name] = info.size
-    absolute = source if "://" in source else root
+    absolute = source if stores.is_url(source) else root
     return SourceFiles(absolute.rstrip("/"), folders)
 
 
