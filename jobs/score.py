@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from tyro.conf import FlagConversionOff
 
-from mammoflow import cli, cluster, lake, tables, tracking
+from mammoflow import cli, cluster, lake, nodes, tables, tracking
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import QuarantineError
 from mammoflow.results import registered_model, score_files, scoring
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"{model.uri} at {tracking.public(uri)}: {len(found)} images in {options.images}", flush=True)
     cluster.check_versions()
     cluster.start()
-    cluster.check_gpus(options.compute)
+    nodes.check_room({"GPU": 1} if options.compute.gpu else {"CPU": 1})
     cluster.check_nodes(options.images, options.out)
     outputs = Outputs(model=f"{model.name}/{model.version}", heatmaps=options.heatmaps, dicom=options.dicom)
     request = Request(

@@ -1,8 +1,8 @@
 """The command line of every job: recipe + overrides -> config, clean ends, exit codes. No Ray, no MLflow.
 
 Exit codes: 0 done; 1 an error that names its remedy; 2 the command line can't be read; 3 more images than allowed
-went to quarantine, the good ones are kept; 130 Ctrl-C; 143 SIGTERM (`ray job stop`). Anything else is a bug, with a
-traceback.
+went to quarantine, the good ones are kept; 4 the job's deadline came; 130 Ctrl-C; 143 SIGTERM (`ray job stop`).
+Anything else is a bug, with a traceback.
 """
 
 import difflib
@@ -33,6 +33,9 @@ class Terminated(KeyboardInterrupt):
 _terminated = threading.Event()
 """SIGTERM arrived, whatever became of its exception."""
 
+_late = threading.Event()
+"""The job sent it to itself at its deadline."""
+
 
 def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> Config:
     """Turn `[recipe] [--field value ...]` into a config; without a recipe the first one is taken.
@@ -58,13 +61,16 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
         )
     about = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
     kind = tyro.extras.subcommand_type_from_defaults(known, about)
-    return tyro.cli(kind, default=known[default], args=_spelt_out(words), description=_lines(manual), config=_PARSING)
+    config = tyro.cli(kind, default=known[default], args=_spelt_out(words), description=_lines(manual), config=_PARSING)
+    _end_at(config.compute.deadline)
+    return config
 
 
 SHORT: Mapping[str, list[str]] = {
     "--max-bad": ["--compute.max-bad"],
     "--retry-quarantined": ["--compute.retry-quarantined", "True"],
     "--dry-run": ["--compute.dry-run", "True"],
+    "--deadline": ["--compute.deadline"],
     "--max-hours": ["--search.max-hours"],
     "--max-trials": ["--search.max-trials"],
 }
@@ -91,12 +97,15 @@ def _lines(manual: str | None) -> str:
 def options(manual: str | None, kind: type[T], argv: Sequence[str] | None = None) -> T:
     """Turn `--field value ...` into a small options dataclass, for jobs without a recipe; a switch takes no value."""
     words = _spelt_out(sys.argv[1:] if argv is None else argv)
-    return tyro.cli(kind, args=words, description=_lines(manual), config=(tyro.conf.FlagCreatePairsOff,))
+    found = tyro.cli(kind, args=words, description=_lines(manual), config=(tyro.conf.FlagCreatePairsOff,))
+    _end_at(getattr(getattr(found, "compute", None), "deadline", None))
+    return found
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a job's main function so that every end is clean and has its exit code (see this module's docstring)."""
     _terminated.clear()
+    _late.clear()
     signal.signal(signal.SIGTERM, _raise_terminated)
     sys.unraisablehook = _signal_again
     try:
@@ -107,8 +116,23 @@ def run(main: Callable[[], None]) -> None:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt:
         name, code = ("SIGTERM", 143) if _terminated.is_set() else ("Ctrl-C", 130)
+        if _late.is_set():
+            name, code = "its deadline", 4
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would only disturb the way out
         _stop(f"stopped by {name}; the same command goes on from here", code)
+
+
+def _end_at(hours: float | None) -> None:
+    """Have this process end as by SIGTERM once so many hours are over."""
+    if hours is not None:
+        timer = threading.Timer(hours * 3600, _be_late)
+        timer.daemon = True
+        timer.start()
+
+
+def _be_late() -> None:
+    _late.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def on_sigterm() -> None:

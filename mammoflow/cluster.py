@@ -13,8 +13,8 @@ import ray
 import ray.data
 from packaging.requirements import Requirement
 
-from mammoflow import cli, stores, tracking
-from mammoflow.config import ComputeConfig, Config
+from mammoflow import cli, nodes, stores, tracking
+from mammoflow.config import Config
 from mammoflow.errors import PreflightError
 from mammoflow.lake import Lake
 
@@ -87,33 +87,12 @@ def join(config: Config, lake: Lake, *, models: bool = True) -> None:
         PreflightError: as in `preflight`, but for packages and disk.
     """
     start()
+    compute = config.compute
     if models:
-        check_gpus(config.compute)
-        _check_cpus(config.compute)
+        nodes.check_room(nodes.of_worker(compute), compute.least_workers or compute.workers)
+    else:
+        nodes.check_room({"CPU": 1})
     check_nodes(lake.root, config.source)
-
-
-def check_gpus(compute: ComputeConfig) -> None:
-    """Refuse to wait for GPUs that the cluster joined does not have.
-
-    Raises:
-        PreflightError: GPUs are asked for and there are none.
-    """
-    if compute.gpu and not ray.cluster_resources().get("GPU"):
-        raise PreflightError(
-            f"compute.gpu asks for {compute.workers} GPU(s), this cluster has none; "
-            "add GPU nodes, or work on CPUs with --compute.gpu False"
-        )
-
-
-def _check_cpus(compute: ComputeConfig) -> None:
-    """Refuse to wait for CPUs on a private cluster, which never grows."""
-    asked, held = compute.workers * compute.cpus_per_worker, int(ray.cluster_resources().get("CPU", 0))
-    if asked > held and not _joining():
-        raise PreflightError(
-            f"one training run asks for {asked} CPUs (compute.workers {compute.workers} x compute.cpus_per_worker "
-            f"{compute.cpus_per_worker}), this machine has {held}; give less of either, or join a larger cluster"
-        )
 
 
 def _joining() -> bool:
@@ -151,8 +130,8 @@ def check_nodes(*paths: str | None) -> None:
         PreflightError: a local path, on a cluster of several machines.
     """
     resources = ray.cluster_resources()
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    machines = {node["NodeManagerAddress"] for node in nodes}
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    machines = {node["NodeManagerAddress"] for node in alive}
     local = [path for path in paths if path and not stores.is_url(path)]
     if local and len(machines) > 1 and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
         raise PreflightError(
@@ -160,7 +139,7 @@ def check_nodes(*paths: str | None) -> None:
             "or set MAMMOFLOW_SHARED_LAKE=1 where every node mounts that folder"
         )
     print(
-        f"python {sys.version.split()[0]}, ray {ray.__version__}: {len(nodes)} node(s), "
+        f"python {sys.version.split()[0]}, ray {ray.__version__}: {len(alive)} node(s), "
         f"{resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs",
         flush=True,
     )

@@ -175,10 +175,10 @@ def test_without_a_registered_model_nothing_is_promoted_scored_or_reported(
 def test_more_gpus_or_cpus_than_there_are(run: Run, lake: Path, tmp_path: Path) -> None:
     end = run("train_patch", "smoke", "--lake", lake, "--compute.gpu", "True")
     assert end.code == 1
-    assert "compute.gpu asks for 1 GPU(s), this cluster has none" in end.err
+    assert "1 worker(s) of 1 CPU, 1 GPU are asked for, this cluster has room for 0: its nodes have 4 CPU" in end.err
     end = run("train_patch", "smoke", "--lake", lake, "--compute.workers", "3", "--compute.cpus-per-worker", "5")
     assert end.code == 1
-    assert "asks for 15 CPUs (compute.workers 3 x compute.cpus_per_worker 5), this machine has 4" in end.err
+    assert "3 worker(s) of 5 CPU are asked for, this cluster has room for 0: its nodes have 4 CPU, 0 GPU" in end.err
     end = run("tune_top_layers", "smoke", "--lake", lake, "--compute.workers", "9")
     assert "compute.workers is 9, but must be at most 8, image_training.batch; raise it, or use fewer" in end.err
     assert not list(lake.iterdir())

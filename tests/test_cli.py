@@ -126,6 +126,24 @@ def test_sigterm_ends_a_job_with_143() -> None:
         assert time.monotonic() - started < 10
 
 
+def test_a_job_ends_cleanly_at_its_deadline() -> None:
+    code = """
+import time
+from mammoflow import cli, recipes
+def main():
+    cli.parse("", recipes.ALL, ["smoke", "--deadline", "0.0001"])
+    try:
+        time.sleep(60)
+    finally:
+        print("closed", flush=True)
+cli.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 4
+    assert done.stdout == "closed\n"
+    assert "stopped by its deadline; the same command goes on from here" in done.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_that_arrives_in_a_finalizer_ends_the_job(number: str, code: int) -> None:
     """There Python prints and drops the exception of a signal handler; libraries like SQLAlchemy have many."""

@@ -1,6 +1,8 @@
 """cluster.yaml and deploy/: against Ray's schema, an EC2 that is made up (moto), and KubeRay's own definitions."""
 
 import copy
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,25 @@ def test_ray_accepts_the_file() -> None:
     assert head["resources"] == {"CPU": 0}, "no work but drivers"
     assert "nightly" not in str(config)
     assert "ray-wheels" not in str(config), "Ray's own set-up would install another Ray"
+
+
+def test_drivers_know_which_nodes_may_come() -> None:
+    config = cluster_yaml()
+    (said,) = re.findall(r"MAMMOFLOW_NODES='([^']+)'", " ".join(config["head_start_ray_commands"]))
+    nodes = json.loads(said)
+    assert {name: kind["nodes"] for name, kind in nodes.items()} == {
+        name: config["available_node_types"][name]["max_workers"] for name in WORKERS
+    }
+    assert nodes["gpu"]["GPU"] == 1
+    cluster = yaml.safe_load((ROOT / "deploy" / "raycluster.yaml").read_text())["spec"]
+    (variable,) = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    nodes = json.loads(variable["value"])
+    for group in cluster["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        kind = {"nodes": group["maxReplicas"], "CPU": int(limits["cpu"])}
+        if "nvidia.com/gpu" in limits:
+            kind["GPU"] = int(limits["nvidia.com/gpu"])
+        assert nodes[group["groupName"]] == kind
 
 
 def test_the_stack_is_as_cloudformation_wants_it() -> None:

@@ -148,6 +148,8 @@ class ComputeConfig:
     """Largest share of images that may go to quarantine before a job ends non-zero [0-1]."""
     retry_quarantined: bool = how(False)
     """Try again, before anything else, what an earlier ingest could not decode."""
+    deadline: float | None = how(None)
+    """Hours after which a job ends, whatever it does; the same command goes on from there."""
     dry_run: bool = how(False)
     """Of a search, print what would be trained, with estimates of memory and time, and do nothing."""
 
@@ -173,6 +175,8 @@ class ComputeConfig:
             "False on CPUs",
             "torch has it for GPUs only; set compute.gpu where there are some",
         )
+        late = self.deadline is None or self.deadline > 0
+        require(late, "compute.deadline", self.deadline, "above 0 hours", "or leave it out")
         require(0 <= self.max_bad <= 1, "compute.max_bad", self.max_bad, "between 0 and 1", "it is a share")
 
 

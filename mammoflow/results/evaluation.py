@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from mammoflow import lake
+from mammoflow import lake, nodes
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.lake import Artefact
@@ -175,8 +175,7 @@ def open_shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> li
 
 def spread(shards: Sequence[str], models: int, compute: ComputeConfig) -> list[list[str]]:
     """Deal the shards into as many groups as keep every CPU or GPU busy once; a group loads its model once."""
-    resources = ray.cluster_resources()
-    slots = resources.get("GPU", 1) if compute.gpu else resources.get("CPU", 1) // compute.cpus_per_worker
+    slots = nodes.room(nodes.of_worker(compute))
     groups = min(len(shards), max(1, round(slots / models)))
     return [list(shards[start::groups]) for start in range(groups)]
 

@@ -20,7 +20,7 @@ import ray
 import ray.data
 import torch
 
-from mammoflow import cli, lake
+from mammoflow import cli, lake, nodes
 from mammoflow.config import ComputeConfig
 from mammoflow.data import decode, dicom_files, image_files
 from mammoflow.data.shards import Progress, Say
@@ -111,7 +111,7 @@ def _write(request: Request, images: pa.Table) -> Scored:
 def _run(request: Request, begun: datetime, shards: Sequence[Row], progress: Progress) -> None:
     """Decode and score shards, each written by the actor that scored it."""
     compute = request.compute
-    actors = request.actors or int(ray.cluster_resources().get("GPU" if compute.gpu else "CPU", 1))
+    actors = request.actors or nodes.room({"GPU" if compute.gpu else "CPU": 1})
     todo = ray.data.from_arrow(pa.Table.from_pylist(list(shards))).repartition(len(shards))
     decoded = todo.map_batches(
         partial(_decode, model=request.model, salt=request.salt),
@@ -134,8 +134,7 @@ def _run(request: Request, begun: datetime, shards: Sequence[Row], progress: Pro
 
 def _actor_cpus(actors: int) -> float:
     """Return the CPUs to reserve for an actor: what leaves one for decoding, however small the machine."""
-    spare = float(ray.cluster_resources().get("CPU", 1)) - 1
-    return max(0.0, min(1.0, spare / actors))
+    return max(0.0, min(1.0, (nodes.room({"CPU": 1}) - 1) / actors))
 
 
 def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str, Any]:

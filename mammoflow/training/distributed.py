@@ -24,7 +24,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from mammoflow import lake, stores
+from mammoflow import lake, nodes, stores
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
@@ -99,7 +99,9 @@ def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "compute": compute},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=compute.gpu, resources_per_worker=resources(compute)),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=compute.gpu, resources_per_worker=nodes.of_worker(compute)
+        ),
         run_config=RunConfig(
             name=job.name,
             storage_path=path,
@@ -123,11 +125,6 @@ def _raise_refusal(job: Job[Any]) -> None:
         if said["memory"]:
             raise DeviceMemoryError(said["reason"])
         raise ModelError(said["reason"], said["model"]) if said["model"] else TrainingError(said["reason"])
-
-
-def resources(compute: ComputeConfig) -> dict[str, float]:
-    """Return what one worker takes of the cluster, as Ray counts it."""
-    return {"CPU": compute.cpus_per_worker, **({"GPU": 1} if compute.gpu else {})}
 
 
 def _work(settings: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ import psutil
 import ray
 import torch
 
+from mammoflow import nodes
 from mammoflow.config import ComputeConfig, Config
 from mammoflow.data.batches import CACHE_BYTES
 from mammoflow.errors import PreflightError
 from mammoflow.models.backbones import Trunk, find, seeded
-from mammoflow.training import cost, distributed
+from mammoflow.training import cost
 from mammoflow.training.candidates import Candidate, run_ground
 from mammoflow.training.cost import Cost, Shape
 
@@ -47,7 +48,7 @@ def worker(config: Config, images: Mapping[str, int], timed: Sequence[str] = ())
     compute, shape = config.compute, shape_of(config)
     found = Worker(memory=0)
     if timed or compute.gpu:
-        asked = distributed.resources(compute)
+        asked = nodes.of_worker(compute)
         task = ray.remote(_look).options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), max_retries=0)
         found = ray.get(task.remote(compute, shape, tuple(timed)))
     if compute.gpu:
@@ -102,12 +103,8 @@ def speed(compute: ComputeConfig, shape: Shape, backbone: str) -> float:
 
 
 def runs_at_a_time(compute: ComputeConfig) -> int:
-    """Return how many training runs go on at once on the cluster as it is now, at least 1."""
-    resources = ray.cluster_resources()
-    room = resources.get("CPU", 0) // (compute.workers * compute.cpus_per_worker)
-    if compute.gpu:
-        room = min(room, resources.get("GPU", 0) // compute.workers)
-    return max(1, min(compute.concurrent_trials, int(room)))
+    """Return how many training runs go on at once on the cluster, at least 1."""
+    return max(1, min(compute.concurrent_trials, nodes.room(nodes.of_worker(compute)) // compute.workers))
 
 
 def shape_of(config: Config) -> Shape:

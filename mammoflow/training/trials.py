@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from mammoflow import cli, lake, stores
+from mammoflow import cli, lake, nodes, stores
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
 from mammoflow.training import distributed
@@ -153,7 +153,7 @@ def run(
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_trial, compute=compute),
-            distributed.resources(compute) if compute.workers == 1 else _DRIVER,
+            nodes.of_worker(compute) if compute.workers == 1 else _DRIVER,
         ),
         tune_config=tune.TuneConfig(
             search_alg=queue,
