@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray.data
 from numpy.typing import NDArray
 
-from mammoflow import cli, errors, lake, schema, stores
+from mammoflow import cli, errors, lake, schema, stores, telemetry
 from mammoflow.errors import MammoflowError
 from mammoflow.lake import Artefact
 
@@ -35,9 +35,10 @@ _SAY_EVERY = 5.0  # seconds between two progress lines
 class Progress:
     """Says every few seconds how much of a stage is done, and how fast."""
 
-    def __init__(self, what: str, say: Say) -> None:
-        """Name the units, and who takes the lines."""
-        self._what, self._say = what, say
+    def __init__(self, what: str, say: Say, whose: str = "") -> None:
+        """Name the units and what is done to them (`images decoded`), who takes the lines, and for whom it is."""
+        self._what, self._say = f"{what} {whose}".strip(), say
+        self._counter = what.replace(" ", "_")
         self._done = self._new = self._bad = self._total = 0
         self._started = self._said = time.monotonic()
 
@@ -48,7 +49,9 @@ class Progress:
             self._say(f"  {done} of {total} {self._what} before")
 
     def add(self, units: int, bad: int) -> None:
-        """Count what one task did."""
+        """Count what one task did, for a person and for `telemetry`."""
+        telemetry.count(self._counter, units)
+        telemetry.count("quarantined", bad, stage=self._counter)
         self._done, self._new, self._bad = self._done + units, self._new + units, self._bad + bad
         if time.monotonic() - self._said >= _SAY_EVERY or self._done == self._total:
             self._said = time.monotonic()
@@ -137,7 +140,7 @@ def complete(
 
     Args:
         work: called as `work(job, **common)` in a task; writes the ledger entry (`ledger_url`) and the mark, and
-            returns {"units": done, "bad": set aside}.
+            returns {"units": done, "bad": set aside}, and what else it counts by the names of `telemetry`.
         jobs: {"shard": name, "units": how much work it is, ...}; small values only.
         common: what all jobs share; sent once.
         out: the artefact that is being written.
@@ -170,6 +173,8 @@ def complete(
             if row["error"]:
                 raise getattr(errors, row["error"])(row["reason"])
             progress.add(row["units"], row["bad"])
+            for name in telemetry.METRICS.keys() & row.keys():
+                telemetry.count(name, row[name] or 0)
             cli.check_terminated()
     return [lake.read_json(ledger_url(out.url, job["shard"])) for job in jobs]
 

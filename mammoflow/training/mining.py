@@ -54,7 +54,7 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
         "precision": trunk.training.precision,
         "device": "cuda" if config.compute.gpu else "cpu",
     }
-    progress = shards.Progress(f"training images mined for {trunk.backbone}", say)
+    progress = shards.Progress("images mined", say, f"for {trunk.backbone}")
     jobs = ingest.shard_jobs(config, images, "train")
     ledger = shards.complete(_mine_shard, jobs, common, out, "shards", progress, gpus=int(config.compute.gpu))
     return {

@@ -61,7 +61,12 @@ class SearchProgress:
     """Hears of everything that happens in a search, and shows it."""
 
     def __init__(
-        self, epochs: int, concurrent: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        epochs: int,
+        concurrent: int,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        heard: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
         """Start the clock.
 
@@ -70,8 +75,10 @@ class SearchProgress:
             concurrent: packs that train at a time, at most.
             console: where to write; standard output by default.
             clock: seconds.
+            heard: told how many candidates are in which state whenever that changes.
         """
         self._epochs, self._concurrent, self._clock = epochs, concurrent, clock
+        self._heard = heard
         self._console = console or Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
         self._started = clock()
         self._rows: dict[str, _Row] = {}
@@ -113,6 +120,7 @@ class SearchProgress:
         for pack_name, names in packs.items():
             for name in names:
                 self._rows[name].state, self._rows[name].pack = "waiting", pack_name
+        self._tell()
         number = sum(len(names) for names in packs.values())
         self._line(f"stage {stage}, to epoch {until} of {self._epochs}: {number} candidate(s) in {len(packs)} pack(s)")
 
@@ -127,6 +135,7 @@ class SearchProgress:
             row = self._rows[name]
             row.state = "training" if own.epoch < own.until else "waiting"
             row.epoch, row.last, row.best = own.epoch, auc, auc if row.best is None else max(auc, row.best)
+        self._tell()
         best = max(aucs, key=lambda name: aucs[name])
         self._line(
             f"{pack} epoch {own.epoch}/{own.until}: {len(aucs)} candidate(s), best validation AUC {aucs[best]:.3f} "
@@ -154,6 +163,14 @@ class SearchProgress:
     def _end(self, names: Sequence[str], state: str, detail: str) -> None:
         for name in names:
             self._rows[name].state, self._rows[name].detail = state, detail
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._heard:
+            self._heard(self._counts())
+
+    def _counts(self) -> dict[str, int]:
+        return {state: sum(row.state == state for row in self._rows.values()) for state in _ORDER}
 
     def _line(self, line: str) -> None:
         """Write a line of a log; in a terminal the table says it."""
@@ -214,7 +231,7 @@ class SearchProgress:
 
     def headline(self) -> str:
         """Return how the search stands: what trains and who lives in a line, how well and how long in another."""
-        counts = {state: sum(row.state == state for row in self._rows.values()) for state in _ORDER}
+        counts = self._counts()
         living = counts["training"] + counts["waiting"] + counts["done"]
         best = max((row.best for row in self._rows.values() if row.best is not None), default=None)
         going = self._open().values()

@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from mammoflow import cli, lake, nodes, stores
+from mammoflow import cli, lake, nodes, stores, telemetry
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
 from mammoflow.training import distributed
@@ -73,6 +73,7 @@ class _Stream(tune.Callback):
         """Pass on the figures of one epoch."""
         cli.check_terminated()
         if "epoch" in result:
+            telemetry.of_epoch(trial.config["job"].name, result)
             self._on_epoch(trial.config["job"].name, result)
 
 
@@ -100,6 +101,7 @@ class _Queue(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ask what follows from a job."""
         job = self._running.pop(trial_id)
+        telemetry.over(job.name)
         said = result or {}
         refusal = None
         if _REFUSED in said:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mammoflow import lake as lakes
+from mammoflow import telemetry
 from mammoflow.config import Config
 from mammoflow.errors import ConfigError, LakeError
 from mammoflow.lake import Artefact, Lake
@@ -67,7 +68,7 @@ def search(
     epochs = sum(stage.epochs for stage in config.image_training.stages)
     with (
         tracker.closing(record.runs.values()),
-        SearchProgress(epochs, placing.runs_at_a_time(config.compute)) as progress,
+        SearchProgress(epochs, placing.runs_at_a_time(config.compute), heard=telemetry.states) as progress,
     ):
         return SearchRun(config, jobs, record, progress, budget).run()
 

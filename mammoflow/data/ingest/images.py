@@ -96,8 +96,9 @@ def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> l
         end = first + counts[split]
         for start in range(first, end, size):
             run = held[start : min(start + size, end)]
+            read = sum(_bytes(exam, sizes) for exam in exams.slice(start, len(run)).to_pylist())
             mark = lake.fingerprint(schema.VERSION, run, config.images)
-            jobs.append({"shard": f"{split}-{mark}", "first": start, "units": len(run)})
+            jobs.append({"shard": f"{split}-{mark}", "first": start, "units": len(run), "bytes_read": read})
         first = end
     return jobs
 
@@ -138,7 +139,13 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
     }
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NHW, schema.images(*pixels_NHW.shape[1:]))
-    return {"units": job["units"], "bad": job["units"] - len(rows)}
+    return {"units": job["units"], "bad": job["units"] - len(rows), "bytes_read": job["bytes_read"]}
+
+
+def _bytes(exam: Row, sizes: Mapping[str, int]) -> int:
+    """Return the size of an exam's image and outlines [B]; what is not there has none."""
+    masks = (path for lesion in exam["lesions"] for path in lesion["mask_paths"])
+    return sum(sizes.get(path, 0) for path in (exam["path"], *masks))
 
 
 def _histogram(pixels: Iterable[NDArray[np.uint16]]) -> NDArray[np.int64]:

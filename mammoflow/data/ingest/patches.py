@@ -86,7 +86,7 @@ def cut_shard(job: Row, choose: Choose, config: PatchConfig, seed: int, out: str
         out: URL of the artefact.
 
     Returns:
-        {"units": images done, "bad": images set aside}.
+        {"units": images done, "bad": images set aside, "patches": how many were cut}.
     """
     cv2.setNumThreads(1)  # the task has one core
     rows, pixels, quarantine, mined = [], [], [], 0
@@ -114,7 +114,7 @@ def cut_shard(job: Row, choose: Choose, config: PatchConfig, seed: int, out: str
     }
     lake.write_json(shards.ledger_url(out, job["shard"]), entry)
     shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NPP, schema.patches(config.side))
-    return {"units": job["units"], "bad": len(quarantine)}
+    return {"units": job["units"], "bad": len(quarantine), "patches": len(rows)}
 
 
 def _lesion(row: Row) -> patches.Lesion:
