@@ -22,6 +22,7 @@ from mammoflow import lake, nodes
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.lake import Artefact
+from mammoflow.models import devices
 from mammoflow.results import prediction
 from mammoflow.results import profile as profiles
 from mammoflow.results.ensemble import Ensemble
@@ -224,10 +225,10 @@ def _confuse_shards(
     return confusion_CC
 
 
-def prepare(compute: ComputeConfig) -> str:
+def prepare(compute: ComputeConfig) -> torch.device:
     """Take no more threads in a task than it has CPUs, and return the device it has."""
     torch.set_num_threads(compute.cpus_per_worker)
-    return "cuda" if compute.gpu else "cpu"
+    return devices.find(compute.gpu)
 
 
 def read_images(shard: str) -> pa.Table:

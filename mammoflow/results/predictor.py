@@ -59,8 +59,8 @@ class Predictor:
         self._precision = about.precision
         self._models = list(models)
 
-    def to(self, device: str) -> "Predictor":
-        """Move the members to a device, e.g. `cuda`."""
+    def to(self, device: torch.device) -> "Predictor":
+        """Move the members to a device."""
         self._models = [model.to(device) for model in self._models]
         return self
 

@@ -25,6 +25,7 @@ from mammoflow.config import ComputeConfig
 from mammoflow.data import decode, dicom_files, image_files
 from mammoflow.data.shards import Progress, Say
 from mammoflow.errors import DecodeError
+from mammoflow.models import devices
 from mammoflow.results import dicom_outputs, pictures, registered_model, score_files, score_tables
 from mammoflow.results import profile as profiles
 from mammoflow.results.dicom_outputs import Finding
@@ -172,7 +173,7 @@ class _Scorer:
         torch.set_num_threads(request.compute.cpus_per_worker)
         self._request, self._begun = request, begun
         predictor = registered_model.load(request.tracking_uri, request.model.uri)
-        self._model = predictor.to("cuda" if request.compute.gpu else "cpu")
+        self._model = predictor.to(devices.find(request.compute.gpu))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         about, pixels_NHW = [dict(row) for row in batch["about"][0]], np.asarray(batch["pixels"][0], np.uint16)

@@ -28,6 +28,7 @@ from mammoflow import lake, nodes, stores
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
+from mammoflow.models import devices
 from mammoflow.training.loop import Figures, Run, Workers
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
@@ -78,7 +79,7 @@ def train(job: Job[Any], compute: ComputeConfig, report: Callable[[Figures], Non
         DeviceMemoryError: it does not fit in the device's memory.
     """
     workers = Workers(checkpointing=compute.checkpointing, compiled=compute.compile)
-    _train(job, compute, workers, torch.device("cuda" if compute.gpu else "cpu"), report)
+    _train(job, compute, workers, devices.find(compute.gpu), report)
 
 
 def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:

@@ -19,7 +19,7 @@ from mammoflow.data.hard_patches import Scan
 from mammoflow.data.shards import Row, Say
 from mammoflow.errors import LakeError
 from mammoflow.lake import Artefact
-from mammoflow.models import classifiers, model_files
+from mammoflow.models import classifiers, devices, model_files
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.training import loop
 
@@ -52,7 +52,7 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
         "folder": first.file("best"),
         "share": trunk.mined,
         "precision": trunk.training.precision,
-        "device": "cuda" if config.compute.gpu else "cpu",
+        "gpu": config.compute.gpu,
     }
     progress = shards.Progress("images mined", say, f"for {trunk.backbone}")
     jobs = ingest.shard_jobs(config, images, "train")
@@ -64,10 +64,10 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
 
 
 def _mine_shard(
-    job: Row, config: PatchConfig, seed: int, out: str, folder: str, share: float, precision: str, device: str
+    job: Row, config: PatchConfig, seed: int, out: str, folder: str, share: float, precision: str, gpu: bool
 ) -> Row:
     """Cut the patches of one shard of images; runs in a Ray Data task."""
-    model = _classifier(folder).to(device)
+    model = _classifier(folder).to(devices.find(gpu))
     torch.set_num_threads(1)  # the task has one core
 
     def choose(

@@ -13,6 +13,7 @@ from mammoflow import nodes
 from mammoflow.config import ComputeConfig, Config
 from mammoflow.data.batches import CACHE_BYTES
 from mammoflow.errors import PreflightError
+from mammoflow.models import devices
 from mammoflow.models.backbones import Trunk, find, seeded
 from mammoflow.training import cost
 from mammoflow.training.candidates import Candidate, run_ground
@@ -84,7 +85,7 @@ def _look(compute: ComputeConfig, shape: Shape, timed: Sequence[str]) -> Worker:
 
 def speed(compute: ComputeConfig, shape: Shape, backbone: str) -> float:
     """Return the FLOP/s of a trunk's steps here, forwards and backwards; on CPUs of one image."""
-    device = torch.device("cuda" if compute.gpu else "cpu")
+    device = devices.find(compute.gpu)
     rows = shape.rows if compute.gpu else 1
     trunk = seeded(0, lambda: Trunk(find(backbone), 0.0, 1.0)).to(device).to(memory_format=torch.channels_last)
     images = torch.rand(rows, 3, shape.height, shape.width, device=device)

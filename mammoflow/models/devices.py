@@ -1,0 +1,32 @@
+"""Where a process computes: the GPU that Ray gave it, or the CPU. Plain PyTorch."""
+
+import os
+
+import torch
+
+from mammoflow.errors import PreflightError
+
+STAND_IN = "MAMMOFLOW_GPU_STAND_IN"
+"""Where this variable is set and torch sees no GPU, a CPU stands in for one: to try on machines without, in which order
+a cluster places work and grows. Nodes must be started with it, and with --num-gpus."""
+
+
+def find(gpu: bool) -> torch.device:
+    """Return the device to compute on.
+
+    Args:
+        gpu: whether Ray was asked for one.
+
+    Raises:
+        PreflightError: torch sees no GPU.
+    """
+    if not gpu:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if os.environ.get(STAND_IN):
+        return torch.device("cpu")
+    raise PreflightError(
+        f"Ray gave this process a GPU, but torch {torch.__version__} sees none; see nvidia-smi on that node: the driver "
+        "may be too old for torch's CUDA, or torch be built for CPUs"
+    )

@@ -1,0 +1,122 @@
+"""A lake on a real S3 server: whole files or none, retries, one writer at a time, credentials that nobody reads."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from object_store import ObjectStore, object_store
+
+from mammoflow import lake, locks, stores
+from mammoflow.errors import LakeError
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    with object_store(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@pytest.fixture
+def root(server: ObjectStore, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    stores.forget()
+    yield f"s3://{server.bucket}/{request.node.name.partition('[')[0]}"
+    stores.forget()
+
+
+def test_files_and_tables_come_back(root: str) -> None:
+    table = pa.table({"a": [1, 2, 3]})
+    lake.write_table(lake.join(root, "t", "one.parquet"), table)
+    lake.write_json(lake.join(root, "t", "x.json"), {"a": 1})
+    large = os.urandom(20 * 2**20)  # several parts
+    lake.write_bytes(lake.join(root, "large"), large)
+    assert lake.read_table(lake.join(root, "t")).equals(table)
+    assert lake.read_json(lake.join(root, "t", "x.json")) == {"a": 1}
+    assert lake.read_bytes(lake.join(root, "large")) == large
+    assert lake.list_folders(root) == [f"{root}/t"]
+    assert lake.list_files(lake.join(root, "t"), ".json") == [f"{root}/t/x.json"]
+    assert not lake.exists(lake.join(root, "nothing"))
+    lake.remove(lake.join(root, "t"))
+    assert not lake.exists(lake.join(root, "t"))
+
+
+def _write(url: str, begun: "multiprocessing.synchronize.Event") -> None:
+    begun.set()
+    lake.write_bytes(url, os.urandom(400 * 2**20))
+
+
+def test_a_writer_that_is_killed_leaves_nothing(root: str) -> None:
+    """Its parts are there, but no object: the store shows one only when all of it has come."""
+    context = multiprocessing.get_context("spawn")
+    for wait in (0.1, 0.4, 0.8):
+        begun = context.Event()
+        url = lake.join(root, f"half-{wait}")
+        process = context.Process(target=_write, args=(url, begun))
+        process.start()
+        begun.wait(30)
+        time.sleep(wait)
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        assert not lake.exists(url) or len(lake.read_bytes(url)) == 400 * 2**20
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for(root: str, server: ObjectStore) -> None:
+    server.pause()
+    threading.Timer(8, server.resume).start()
+    began = time.monotonic()
+    lake.write_json(lake.join(root, "x.json"), {"a": 1})
+    assert time.monotonic() - began > 5
+    assert lake.read_json(lake.join(root, "x.json")) == {"a": 1}
+
+
+def test_one_writer_at_a_time(root: str) -> None:
+    order: list[str] = []
+
+    def work(name: str) -> None:
+        with locks.hold(lake.join(root, "artefact"), order.append):
+            order.append(f"{name} in")
+            time.sleep(1)
+            order.append(f"{name} out")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.3)
+    for thread in threads:
+        thread.join()
+    said = [line for line in order if line[2:] in ("in", "out")]
+    assert said in (["a in", "a out", "b in", "b out"], ["b in", "b out", "a in", "a out"])
+
+
+def test_a_wrong_secret_is_an_error_without_the_secret(
+    server: ObjectStore, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-one-0123456789")
+    stores.forget()
+    for act in (lambda: lake.write_json(f"{root}/x.json", {}), lambda: lake.read_bytes(f"{root}/x.json")):
+        with pytest.raises(LakeError, match=r"x\.json.*(SIGNATURE|ACCESS|Access)") as refused:
+            act()
+        assert "a-wrong-one" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3://KEY:SECRET@bucket/lake", "holds credentials"),
+        ("s3://bucket/lake?endpoint_override=127.0.0.1:9000", "AWS_ENDPOINT_URL"),
+        ("nosuch://bucket/lake", "can't be opened"),
+    ],
+)
+def test_what_a_url_may_not_hold(url: str, says: str) -> None:
+    with pytest.raises(LakeError, match=says) as refused:
+        stores.filesystem(url)
+    assert "SECRET" not in str(refused.value)
+    if says != "can't be opened":
+        with pytest.raises(LakeError, match=says):
+            lake.resolve_root(url)
