@@ -27,6 +27,6 @@ def find(gpu: bool) -> torch.device:
     if os.environ.get(STAND_IN):
         return torch.device("cpu")
     raise PreflightError(
-        f"Ray gave this process a GPU, but torch {torch.__version__} sees none; see nvidia-smi on that node: the driver "
-        "may be too old for torch's CUDA, or torch be built for CPUs"
+        f"Ray gave this process a GPU, but torch {torch.__version__} sees none; see nvidia-smi on that node: the "
+        "driver may be too old for torch's CUDA, or torch be built for CPUs"
     )

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import torch
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
