@@ -58,7 +58,7 @@ def main() -> None:
     cluster.check_versions()
     cluster.start()
     nodes.check_room({"GPU": 1} if options.compute.gpu else {"CPU": 1})
-    cluster.check_nodes(options.images, options.out)
+    cluster.check_nodes(uri, options.images, options.out)
     outputs = Outputs(model=f"{model.name}/{model.version}", heatmaps=options.heatmaps, dicom=options.dicom)
     request = Request(
         model=model,

@@ -92,7 +92,7 @@ def join(config: Config, lake: Lake, *, models: bool = True) -> None:
         nodes.check_room(nodes.of_worker(compute), compute.least_workers or compute.workers)
     else:
         nodes.check_room({"CPU": 1})
-    check_nodes(lake.root, config.source)
+    check_nodes(tracking.uri(lake), lake.root, config.source)
 
 
 def _joining() -> bool:
@@ -120,26 +120,31 @@ def check_versions() -> None:
             )
 
 
-def check_nodes(*paths: str | None) -> None:
-    """Say what the cluster is, and refuse folders of this machine where tasks run on others too.
+def check_nodes(tracking_uri: str, *paths: str | None) -> None:
+    """Say what the cluster is, and refuse what only this machine sees where tasks run, or may come to run, on others.
 
     Args:
+        tracking_uri: where runs and models are kept.
         paths: folders and URLs that tasks read or write; None is left out.
 
     Raises:
-        PreflightError: a local path, on a cluster of several machines.
+        PreflightError: a local path or database, on a cluster of several machines.
     """
-    resources = ray.cluster_resources()
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    machines = {node["NodeManagerAddress"] for node in alive}
     local = [path for path in paths if path and not stores.is_url(path)]
-    if local and len(machines) > 1 and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
+    several = nodes.several()
+    if local and several and "MAMMOFLOW_SHARED_LAKE" not in os.environ:
         raise PreflightError(
-            f"{local[0]} is a folder of one machine, the cluster has {len(machines)}; give an object store (s3://...), "
+            f"{local[0]} is a folder of one machine, and the cluster has several; give an object store (s3://...), "
             "or set MAMMOFLOW_SHARED_LAKE=1 where every node mounts that folder"
         )
+    if several and tracking_uri.startswith("sqlite:"):
+        raise PreflightError(
+            f"{tracking_uri} is a database of one machine, and the cluster has several; start a tracking server "
+            "(docs/tracking.md) and set MLFLOW_TRACKING_URI to it on every node"
+        )
+    resources = ray.cluster_resources()
     print(
-        f"python {sys.version.split()[0]}, ray {ray.__version__}: {len(alive)} node(s), "
+        f"python {sys.version.split()[0]}, ray {ray.__version__}: {sum(node['Alive'] for node in ray.nodes())} node(s), "
         f"{resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs",
         flush=True,
     )

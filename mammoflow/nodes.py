@@ -59,6 +59,12 @@ def room(asked: Mapping[str, float]) -> int:
     return max(_room(_there(), asked), _room(_to_come(), asked))
 
 
+def several() -> bool:
+    """Tell whether tasks run, or may come to run, on other machines than this one."""
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    return len(machines) > 1 or bool(_to_come())
+
+
 def _there() -> list[Nodes]:
     return [Nodes(1, node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
