@@ -142,9 +142,9 @@ def check_nodes(tracking_uri: str, *paths: str | None) -> None:
             f"{tracking_uri} is a database of one machine, and the cluster has several; start a tracking server "
             "(docs/tracking.md) and set MLFLOW_TRACKING_URI to it on every node"
         )
-    resources = ray.cluster_resources()
+    resources, alive = ray.cluster_resources(), sum(node["Alive"] for node in ray.nodes())
     print(
-        f"python {sys.version.split()[0]}, ray {ray.__version__}: {sum(node['Alive'] for node in ray.nodes())} node(s), "
+        f"python {sys.version.split()[0]}, ray {ray.__version__}: {alive} node(s), "
         f"{resources.get('CPU', 0):.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs",
         flush=True,
     )

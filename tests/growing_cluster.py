@@ -2,8 +2,8 @@
 
     unshare --net python tests/growing_cluster.py FOLDER WORDS...
 
-Starts a head without CPUs beside Ray's own autoscaler, submits `python WORDS...` with `ray job submit`, notes each second
-how many nodes of which kind there are until all workers are gone again, and prints all of it as JSON.
+Starts a head without CPUs beside Ray's own autoscaler, submits `python WORDS...` with `ray job submit`, notes each
+second how many nodes of which kind there are until all workers are gone again, and prints all of it as JSON.
 """
 
 import json
@@ -21,7 +21,7 @@ import ray
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 BIN = Path(sys.executable).parent
-GCS, DASHBOARD = 6379, 8265
+GCS, DASHBOARD, TRACKING = 6379, 8265, 5000
 TYPES = {
     "cpu": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
     "gpu": {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1},
@@ -73,6 +73,9 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "MAMMOFLOW_LAKE": str(folder / "lake"),
+        "MAMMOFLOW_SHARED_LAKE": "1",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{TRACKING}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MAMMOFLOW_GPU_STAND_IN": "cpu",
         "MAMMOFLOW_NODES": json.dumps(nodes),
         "OMP_NUM_THREADS": "1",
@@ -109,6 +112,10 @@ def main() -> None:
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}", "--min-worker-port=20000"]
     start += ["--max-worker-port=20999", f"--autoscaling-config={folder / 'autoscaler.yaml'}"]
     with (folder / "head.log").open("w") as log, (folder / "job.log").open("w") as said:
+        database = f"sqlite:///{folder}/runs.db"
+        serve = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database, "--workers", "1"]
+        serve += ["--port", str(TRACKING), "--artifacts-destination", str(folder / "artifacts")]
+        tracking = subprocess.Popen(serve, env=env, stdout=log, stderr=log, start_new_session=True)
         head = subprocess.Popen(start, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
             address = f"http://127.0.0.1:{DASHBOARD}"
@@ -123,6 +130,7 @@ def main() -> None:
             noted = watch(job, 500)
             ray.shutdown()
         finally:
+            os.killpg(tracking.pid, signal.SIGTERM)
             os.killpg(head.pid, signal.SIGTERM)
             head.wait(60)
     text = re.sub(r"\x1b\[[0-9;]*m", "", (folder / "job.log").read_text())
