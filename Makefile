@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo reproduce test lint fix bench soak clean
+.PHONY: venv demo reproduce test lint fix bench system soak clean
 
 venv: $(READY)
 
@@ -35,6 +35,11 @@ fix: $(READY)
 
 bench: $(READY)
 	for bench in tests/bench/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+SYSTEM := postgresql prometheus chromium dicom3tools iproute2
+system: $(READY)
+	dpkg --status $(SYSTEM) >/dev/null 2>&1 || apt-get install --yes --no-install-recommends $(SYSTEM)
+	$(BIN)/python -m pytest -m system --durations=0
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --durations=0

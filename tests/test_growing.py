@@ -1,0 +1,36 @@
+"""Ray's real autoscaler: a submitted search raises CPU nodes to decode, a GPU node to train, and all of them go."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.system
+def test_nodes_come_with_the_work_and_go(tmp_path: Path) -> None:
+    network = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "_"]
+    if subprocess.run([*network, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a network namespace can't be had here: it takes root")
+    words = ["jobs/tune_top_layers.py", "smoke", "--compute.gpu", "True"]
+    done = subprocess.run(
+        [*network, sys.executable, str(HERE / "growing_cluster.py"), str(tmp_path), *words],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["rc"] == 0, found["said"][-3000:]
+    assert "Whole-image candidates" in found["said"]
+    noted = found["noted"]
+    assert (noted[0]["cpu"], noted[0]["gpu"]) == (0, 0), "it begins with a head alone"
+    first = {kind: next(each["s"] for each in noted if each[kind]) for kind in ("cpu", "gpu")}
+    assert first["cpu"] < first["gpu"], "what is decoded comes before what is trained"
+    assert (noted[-1]["cpu"], noted[-1]["gpu"]) == (0, 0), "and ends with a head alone"
+    ended = next(each["s"] for each in noted if each["over"])
+    print(f"CPU nodes after {first['cpu']} s, GPU node after {first['gpu']} s, job {ended} s, zero {noted[-1]['s']} s")
