@@ -12,7 +12,7 @@ Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, on
 Next     jobs/select_ensemble.py
 """
 
-from mammoflow import cli, findings, lake, pipeline, recipes, tables, transfer
+from mammoflow import cli, lake, pipeline, recipes, stages, tables, transfer
 from mammoflow.errors import ConfigError
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         pipeline.preview(config)
         return
     if config.transfer:
-        tables.show_transfer(lake.read_json(transfer.run(config).file(findings.FIGURES)))
+        tables.show_transfer(lake.read_json(transfer.run(config).file(stages.FIGURES)))
         return
     artefacts = pipeline.ensure("search", config)
     tables.show_ranking(artefacts.search)

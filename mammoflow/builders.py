@@ -6,7 +6,7 @@ from typing import Any
 
 from mammoflow import findings, lake, tracking
 from mammoflow.data import ingest
-from mammoflow.graph import STAGES, Artefacts, two_step_backbone
+from mammoflow.graph import Artefacts, two_step_backbone
 from mammoflow.lake import Artefact
 from mammoflow.results import (
     ensemble,
@@ -19,7 +19,8 @@ from mammoflow.results import (
     starts,
     two_step,
 )
-from mammoflow.results.report_inputs import PHANTOM_MARK, SEARCH_PICTURE
+from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.stages import SEARCH_PICTURE, STAGES
 from mammoflow.training import mining, trunks, tuning
 
 Built = list[tuple[Artefact, dict[str, Any]]]

@@ -3,13 +3,11 @@
 from typing import Any
 
 from mammoflow import lake, tracking
-from mammoflow.graph import REPRODUCTION, TRANSFER, Artefacts
+from mammoflow.graph import Artefacts
 from mammoflow.lake import DONE, Artefact
 from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, selection, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK, Baseline
-
-FIGURES = "figures.json"
-"""File of an artefact that is made of those of several configs (`graph.OF_SEVERAL`)."""
+from mammoflow.stages import FIGURES, REPRODUCTION, TRANSFER
 
 
 def load_ensemble(a: Artefacts) -> ensemble.Ensemble:

@@ -1,14 +1,4 @@
-"""The stage graph: what each stage needs, and the artefact that each stage of a config makes, by fingerprint.
-
-phantoms ─┐                            ┌▶ mined ─▶ retrained ─┐
-source   ─┴▶ images ─▶ patches ─▶ trunks ─────────────────────┴▶ search ─▶ ensemble ─▶ registered
-                                                               └▶ two_step └──────▶ evaluation ─▶ report
-
-Where whole-image classifiers of other data are gone on from, there are no trunks, and `search` reads images alone;
-patches are cut all the same, to be looked at. `external` scores images with a registered ensemble of other data as it
-is, and `recalibrated` registers it with a cut-off and a calibration of these images.
-`mined` and `retrained` are there for trunks that train a second time, on patches that the first time gets wrong.
-"""
+"""The artefact that each stage of a config makes, by fingerprint: what stages.py names, located in a lake."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -24,45 +14,7 @@ from mammoflow.models import backbones
 from mammoflow.results import pool, starts
 from mammoflow.results.registered_model import Registered
 from mammoflow.results.starts import Starts
-
-STAGES = (
-    "phantoms",
-    "images",
-    "external",
-    "recalibrated",
-    "patches",
-    "trunks",
-    "mined",
-    "retrained",
-    "two_step",
-    "search",
-    "ensemble",
-    "registered",
-    "evaluation",
-    "report",
-)
-"""Every stage, each after all that it needs."""
-
-TRANSFER, REPRODUCTION = OF_SEVERAL = ("transfer", "reproduction")
-"""Folders of the lake whose artefacts are made of those of several configs."""
-
-NEEDS = {
-    "phantoms": (),
-    "images": ("phantoms",),
-    "external": ("images",),
-    "recalibrated": ("external",),
-    "patches": ("images",),
-    "trunks": ("patches",),
-    "mined": ("images", "trunks"),
-    "retrained": ("patches", "mined"),
-    "two_step": ("images", "trunks", "retrained"),
-    "search": ("images", "trunks", "retrained"),
-    "ensemble": ("search",),
-    "registered": ("ensemble",),
-    "evaluation": ("ensemble",),
-    "report": ("registered", "evaluation"),
-}
-"""The stages that each stage reads."""
+from mammoflow.stages import STAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

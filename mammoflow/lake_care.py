@@ -14,9 +14,9 @@ import pyarrow.fs as pafs
 
 from mammoflow import lake, locks, stores
 from mammoflow.errors import LakeError
-from mammoflow.graph import NEEDS, OF_SEVERAL, STAGES
 from mammoflow.lake import DONE, Artefact, Lake
 from mammoflow.schema import VERSION
+from mammoflow.stages import NEEDS, OF_SEVERAL, STAGES
 
 _REMOVING = "removing.json"
 _FOLDER = re.compile(r"(.+)-([0-9a-f]{12})")

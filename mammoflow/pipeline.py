@@ -13,9 +13,10 @@ from mammoflow import builders, cluster, dry_run, lake, lake_care, locks, tables
 from mammoflow.config import Config
 from mammoflow.data import releases, shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
-from mammoflow.graph import NEEDS, STAGES, Artefacts, locate
+from mammoflow.graph import Artefacts, locate
 from mammoflow.lake import Lake
 from mammoflow.results import starts
+from mammoflow.stages import NEEDS, STAGES
 from mammoflow.training import inputs, tuning
 
 _ON_MODELS = frozenset(("trunks", "mined", "retrained", "two_step", "external", "search", "ensemble", "evaluation"))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mammoflow import findings, lake, pipeline, recipes, transfer
+from mammoflow import findings, lake, pipeline, recipes, stages, transfer
 from mammoflow.config import ComputeConfig, Config, SplitConfig
 from mammoflow.estimates import Estimate, of_config, of_transfer
-from mammoflow.graph import REPRODUCTION, Artefacts
+from mammoflow.graph import Artefacts
 from mammoflow.lake import Artefact
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results import evaluation, paper_tables
@@ -141,11 +141,11 @@ def _gather(main: Artefacts, other: Artefacts, trained: Sequence[Artefacts]) -> 
     """Score the patch classifiers of Table 1 on test, all members and cut-offs being frozen, and keep its rows."""
     classifiers = [item for each in trained for item in each.classifiers.values()]
     made_from = [main.search, other.evaluation, *classifiers]
-    out = main.lake.artefact(REPRODUCTION, main.config.name, *made_from)
+    out = main.lake.artefact(stages.REPRODUCTION, main.config.name, *made_from)
     if not out.done:
         rows = [_patch_row(main, each) for each in trained]
         found = {"search": main.search.fingerprint, "patch_classifiers": rows, "other_set": _image_rows(other)}
-        lake.write_json(out.file(findings.FIGURES), found)
+        lake.write_json(out.file(stages.FIGURES), found)
         out.finish({"rows": len(rows)}, made_from)
     return out
 

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -13,10 +13,12 @@ from rich.table import Table
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
 from mammoflow.results import quarantine
-from mammoflow.results.promotion import Move
-from mammoflow.results.report_inputs import SEARCH_PICTURE
-from mammoflow.results.scoring import Scored
 from mammoflow.schema import SPLITS
+from mammoflow.stages import SEARCH_PICTURE
+
+if TYPE_CHECKING:  # what they import takes seconds to load
+    from mammoflow.results.promotion import Move
+    from mammoflow.results.scoring import Scored
 
 _WIDTH = 130
 _FIRST = 20
@@ -227,7 +229,7 @@ def show_scoring(model: str, lake: str | None) -> None:
     show_command("score", "--model", f"models:/{model}@champion", "--images", "FOLDER", "--out", "SCORES", *named)
 
 
-def show_moves(name: str, moves: Sequence[Move]) -> None:
+def show_moves(name: str, moves: "Sequence[Move]") -> None:
     """Print moves of a registered model's champion, and what was compared."""
     rows = []
     for move in moves:
@@ -239,7 +241,7 @@ def show_moves(name: str, moves: Sequence[Move]) -> None:
     show(f"Champion of {name}", columns, rows)
 
 
-def show_scored(scored: Scored, folder: str) -> None:
+def show_scored(scored: "Scored", folder: str) -> None:
     """Print the most suspicious images and those that could not be scored, below their folder, and counts of all."""
     rows = scored.images.to_pylist()
     failed = [row for row in rows if row["error"]]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mammoflow import findings, lake, pipeline
+from mammoflow import findings, lake, pipeline, stages
 from mammoflow.config import Config
 from mammoflow.errors import ConfigError
-from mammoflow.graph import TRANSFER, Artefacts
+from mammoflow.graph import Artefacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results import evaluation, metrics, starts
@@ -27,7 +27,7 @@ def run(config: Config) -> Artefact:
         config: of the new data, with `start`, a registered ensemble.
 
     Returns:
-        The artefact whose `findings.FIGURES` holds `model` (what was begun from), `site` (`findings.transferred`),
+        The artefact whose `stages.FIGURES` holds `model` (what was begun from), `site` (`findings.transferred`),
         `rows` (one a size: `patients`, `images`, `malignant` to train on, `members` and `ensemble`, each with `auc` and
         `ci95`), `matrix` (one a model and test set: `model`, `data`, `auc`, `ci95`, `images`) and `curves` (ROC on test
         after the most patients).
@@ -44,7 +44,7 @@ def run(config: Config) -> Artefact:
     runs = {patients: pipeline.ensure("evaluation", _of(config, patients)) for patients in sorted({*config.transfer})}
     (scored,) = before.of("external")
     made = [each.evaluation for each in runs.values()]
-    out = before.lake.artefact(TRANSFER, config.name, scored, *made)
+    out = before.lake.artefact(stages.TRANSFER, config.name, scored, *made)
     if not out.done:
         found = {
             "model": str(config.start),
@@ -53,7 +53,7 @@ def run(config: Config) -> Artefact:
             "matrix": _matrix(before, runs[max(runs)], out),
             "curves": _curves(runs[max(runs)]),
         }
-        lake.write_json(out.file(findings.FIGURES), found)
+        lake.write_json(out.file(stages.FIGURES), found)
         out.finish({"sizes": [*runs]}, [scored, *made])
         lake.remove(out.file("work"))
     return out

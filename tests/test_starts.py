@@ -9,7 +9,7 @@ import torch
 from made_lake import make
 from registering import members, register
 
-from mammoflow import graph, lake, pipeline, recipes
+from mammoflow import graph, lake, pipeline, recipes, stages
 from mammoflow.config import ComputeConfig, Config, EnsembleConfig, ImageConfig, ImageTrainingConfig, StageConfig
 from mammoflow.errors import ConfigError, LakeError, SpecError, TrackingError
 from mammoflow.lake import Lake
@@ -176,7 +176,7 @@ def test_a_search_follows_what_could_not_be_used_and_names_its_images(made, stor
         found.append((artefacts.search.fingerprint, artefacts.evaluation.fingerprint))
     assert found[1] == found[3]
     assert len({*found}) == 3
-    assert "images" in graph.NEEDS["search"]
+    assert "images" in stages.NEEDS["search"]
 
 
 def test_ingest_asks_for_no_classifier_to_start_from(tmp_path, monkeypatch) -> None:

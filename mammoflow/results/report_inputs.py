@@ -13,9 +13,6 @@ from mammoflow.results.ensemble import Ensemble
 
 PHANTOM_MARK = "phantom data, no clinical meaning"
 
-SEARCH_PICTURE = "search.png"
-"""File of a search's artefact: its candidates at a glance (search_figures.py)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
