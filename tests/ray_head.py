@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -67,9 +67,11 @@ def ray_head(log: Path) -> Iterator[Cluster]:
         _wait_until_it_takes_jobs(started)
         yield started
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGTERM)
-        head.wait(60)  # Ray lets a node drain for up to 30 s
+        own = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+        for process in own:  # at once: asked politely, Ray lets a node drain for up to 30 s
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait(60)
         stream.close()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def lake(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Whole-image candidates" in done.stdout
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def joined(cluster: Cluster) -> Iterator[None]:
+    """Jobs join the cluster that runs: it takes seconds to start one for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "auto")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        yield
 
 
 def job(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -113,6 +113,7 @@ def check(folder: Path, search: Artefact, expected: Artefact) -> None:
         assert sorted(logged) == [(epoch["epoch"], epoch["val_auc"]) for epoch in history], "each epoch once"
 
 
+@pytest.mark.soak  # test_rounds.py kills a smaller search in its own process
 def test_a_killed_trial_and_a_killed_driver_change_nothing(trained: Path, undisturbed: Undisturbed, tmp_path: Path):
     words = [*command(FEW, rungs=(6,), first=6, second=8, pack=2), "--search.keep", "0.25"]
     expected = undisturbed(words)
