@@ -5,6 +5,7 @@ last. Files appear whole or not at all: a temporary name and a rename on disk, o
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -80,8 +81,13 @@ def exists(url: str) -> bool:
         raise LakeError(f"can't look for {url}: {error}; check credentials and network") from error
 
 
-def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
+def write_bytes(url: str, data: bytes | pa.Buffer, *, private: bool = False) -> None:
     """Write a file so that it appears whole or not at all, creating its folder.
+
+    Args:
+        url: of the file.
+        data: all of it.
+        private: whether its owner alone may read it; stores have rules of their own.
 
     Raises:
         LakeError: no permission, or the disk is full.
@@ -89,7 +95,7 @@ def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
     fs, path = filesystem(url)
     try:
         if isinstance(fs, pafs.LocalFileSystem):
-            _write_local(Path(path), data)
+            _write_local(Path(path), data, 0o600 if private else 0o666)
         else:
             with fs.open_output_stream(path) as stream:  # one put: the object appears when all of it is there
                 stream.write(data)
@@ -98,11 +104,11 @@ def write_bytes(url: str, data: bytes | pa.Buffer) -> None:
         raise LakeError(f"can't write {url}: {error}; {remedy}") from error
 
 
-def _write_local(path: Path, data: bytes | pa.Buffer) -> None:
+def _write_local(path: Path, data: bytes | pa.Buffer, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_HALF}")
     try:
-        with temporary.open("wb") as stream:
+        with open(temporary, "wb", opener=functools.partial(os.open, mode=mode)) as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -331,7 +337,7 @@ class Lake:
             return given
         url = join(self.root, "salt")
         if not exists(url):
-            write_bytes(url, uuid.uuid4().hex.encode())
+            write_bytes(url, uuid.uuid4().hex.encode(), private=True)
         return read_bytes(url).decode()
 
     def check_writable(self) -> None:

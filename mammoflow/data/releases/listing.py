@@ -5,6 +5,7 @@ A source is a local folder or URL; paths within it are relative, with forward sl
 
 import csv
 import io
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -17,6 +18,9 @@ import pyarrow.fs as pafs
 from mammoflow import lake, schema, stores
 from mammoflow.errors import LakeError, SourceError
 from mammoflow.schema import BENIGN, MALIGNANT
+
+_LARGEST_SHEET = 64 * 2**20
+"""Bytes that an Excel file may unpack to; those of INbreast and CMMD have less than one MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,11 +196,13 @@ def read_sheet(files: SourceFiles, path: str, columns: Sequence[str]) -> list[di
     """Read the first sheet of an Excel file (xls, xlsx) like `read_csv`; whole numbers come without a decimal point.
 
     Raises:
-        SourceError: it can't be read, or lacks a column.
+        SourceError: it can't be read, lacks a column, or unpacks to more than a table of a release can be.
     """
     url = files.url(path)
+    data = lake.read_bytes(url)
+    _refuse_bomb(url, data)
     try:
-        table = pd.read_excel(io.BytesIO(lake.read_bytes(url)), dtype=object)
+        table = pd.read_excel(io.BytesIO(data), dtype=object)
     except Exception as error:  # readers of Excel files raise anything on damaged ones
         raise SourceError(f"can't read {url}: {error}; fetch it again") from error
     table.columns = [str(name).strip() for name in table.columns]
@@ -205,6 +211,19 @@ def read_sheet(files: SourceFiles, path: str, columns: Sequence[str]) -> list[di
         {str(name): _cell(value) for name, value in record.items()} | {"line": str(number)}
         for number, record in enumerate(table.to_dict("records"), start=2)
     ]
+
+
+def _refuse_bomb(url: str, data: bytes) -> None:
+    """A file of xlsx is an archive, which may claim to unpack to anything; no part unpacks to more than it claims."""
+    try:
+        size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
+    except zipfile.BadZipFile:  # xls, or no table at all, which its reader says
+        return
+    if size > _LARGEST_SHEET:
+        raise SourceError(
+            f"{url} would unpack to {size / 2**20:.0f} MiB, at most {_LARGEST_SHEET / 2**20:.0f} are read: it is no "
+            "table of a release; fetch it again"
+        )
 
 
 def _cell(value: Any) -> str:
