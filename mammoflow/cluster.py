@@ -12,6 +12,7 @@ from importlib import metadata
 import ray
 import ray.data
 from packaging.requirements import Requirement
+from ray._private import ray_constants
 
 from mammoflow import cli, nodes, stores, tracking
 from mammoflow.config import Config
@@ -40,6 +41,9 @@ def start(num_cpus: int | None = None) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     joining = _joining()
+    if not joining:  # Ray's servers then listen to this machine alone, as on macOS and Windows; its own switch for that
+        ray_constants.ENABLE_RAY_CLUSTER = False  # was read when ray was imported
+        os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray.init(
         address=None if joining else "local",
         num_cpus=None if joining else num_cpus,
