@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
-
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 BIN = Path(sys.executable).parent
@@ -84,6 +82,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 def kinds() -> dict[str, int]:
     """Count the workers that are alive by kind."""
+    import ray
+
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpu = sum("GPU" in resources for resources in alive)
     return {"gpu": gpu, "cpu": sum("CPU" in resources for resources in alive) - gpu}
@@ -107,6 +107,8 @@ def main() -> None:
     (folder / "autoscaler.yaml").write_text(json.dumps(config()))
     env = environment(folder)
     os.environ.update(env)
+    import ray  # it reads the environment when it is imported
+
     subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
     start = [BIN / "ray", "start", "--head", "--block", "--num-cpus=0", f"--port={GCS}", "--node-ip-address=127.0.0.1"]
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}", "--min-worker-port=20000"]

@@ -79,7 +79,8 @@ def _host_memory(compute: ComputeConfig) -> int:
 def _look(compute: ComputeConfig, shape: Shape, timed: Sequence[str]) -> Worker:
     """What `worker` runs there."""
     torch.set_num_threads(compute.cpus_per_worker)
-    memory = torch.cuda.mem_get_info()[0] if compute.gpu else 0
+    on_gpu = devices.find(compute.gpu).type == "cuda"
+    memory = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
     return Worker(memory=memory, flops={backbone: speed(compute, shape, backbone) for backbone in timed})
 
 
