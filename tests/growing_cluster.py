@@ -126,6 +126,8 @@ def main() -> None:
                 tried = [BIN / "ray", "job", "list", "--address", address]
                 if subprocess.run(tried, env=env, capture_output=True, check=False).returncode == 0:
                     break
+                if head.poll() is not None:
+                    sys.exit((folder / "head.log").read_text())
             ray.init(f"127.0.0.1:{GCS}", log_to_driver=False)
             submit = [BIN / "ray", "job", "submit", "--address", address, "--", "python", *words]
             job = subprocess.Popen(submit, env=env, cwd=folder, stdout=said, stderr=said, text=True)
