@@ -93,7 +93,9 @@ class TrackingServer:
             request.add_header("Authorization", f"Basic {token}")
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                return Answer(answer.status, json.loads(answer.read() or "null"))
+                said = answer.read().decode()
+                is_json = "json" in answer.headers.get("Content-Type", "")
+                return Answer(answer.status, json.loads(said) if is_json else said)
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read().decode())
 
