@@ -248,7 +248,7 @@ def test_own_images_may_leave_side_and_view_to_their_files(tmp_path):
     exams = releases.read("csv_folder", str(tmp_path)).exams
     assert [(row["laterality"], row["view"]) for row in exams.to_pylist()] == [(None, None), (None, "ML")]
     out = Lake(str(tmp_path / "lake")).artefact("images", "own")
-    job = {"shard": "train-x", "first": 0, "units": 2}
+    job = {"shard": "train-x", "first": 0, "units": 2, "bytes_read": 0}
     images._decode_shard(job, exams, ImageConfig(), out.url)
     rows = lake.read_table(shards.shard_url(out.url, "train-x")).to_pylist()
     assert [(row["laterality"], row["view"]) for row in rows] == [("R", "MLO"), ("R", "ML")]
