@@ -14,6 +14,8 @@ from object_store import ObjectStore, object_store
 from mammoflow import lake, locks, stores
 from mammoflow.errors import LakeError
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
