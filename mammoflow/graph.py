@@ -164,6 +164,7 @@ def _trunks(
     """Return the artefacts of the first round's classifiers, of the second's patches, and of its classifiers."""
 
     def trained(stage: str, trunk: TrunkConfig, on: Artefact) -> Artefact:
+        """Return the artefact of a trunk's patch classifier that is trained on these patches."""
         name = backbones.slug(trunk.backbone)
         return root.artefact(stage, name, on, trunk.backbone, _weights(trunk), trunk.training, config.seed)
 

@@ -351,14 +351,11 @@ class Lake:
 
 def list_siblings(artefact: Artefact) -> list[Artefact]:
     """Return the complete artefacts of the same stage and lake but this one, sorted by name."""
-    folder = artefact.url.rpartition("/")[0]
-    fs, path = filesystem(folder)
-    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     found = []
-    for entry in sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory):
-        name, _, mark = entry.rpartition("-")
-        item = Artefact(artefact.stage, name, mark, join(folder, entry))
-        if item.url != artefact.url and item.done:
+    for url in list_folders(artefact.url.rpartition("/")[0]):
+        name, _, mark = url.rpartition("/")[2].rpartition("-")
+        item = Artefact(artefact.stage, name, mark, url)
+        if url != artefact.url and item.done:
             found.append(item)
     return found
 

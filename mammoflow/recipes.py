@@ -214,6 +214,7 @@ def _row(patch_set: Literal["S1", "S10"], backbone: str, top_layers: str, where:
     """Return the recipe of one whole-image classifier."""
 
     def recipe() -> Config:
+        """Return it; below it gets a name and words of its own."""
         return _cbis(name, {backbone: (top_layers,)}, patch_set=patch_set)
 
     name = f"cbis-{patch_set.lower()}-{backbone}-{slug(top_layers)}"
@@ -238,6 +239,7 @@ def _inbreast(patients: int | None) -> Callable[[], Config]:
     """Return the recipe of the paper's transfer to INbreast, with so many patients to train on; None: each in turn."""
 
     def recipe() -> Config:
+        """Return it; below it gets a name and words of its own."""
         return Config(
             name=name,
             dataset="inbreast",

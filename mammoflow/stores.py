@@ -89,11 +89,6 @@ def _s3(bucket: str, endpoint: str | None) -> pafs.FileSystem:
     )
 
 
-def forget() -> None:
-    """Read the environment anew: filesystems are kept for as long as the process."""
-    _s3.cache_clear()
-
-
 def _of_fsspec(url: str) -> tuple[pafs.FileSystem, str]:
     import fsspec
 

@@ -73,6 +73,7 @@ def _mine_shard(
     def choose(
         pixels_HW: NDArray[np.uint16], lesions: list[patches.Lesion], rng: np.random.Generator
     ) -> list[patches.Patch]:
+        """Choose at random, then exchange a share for those that the model gets most wrong."""
         chosen = patches.cut(pixels_HW, lesions, config, rng)
         if not chosen:
             return chosen

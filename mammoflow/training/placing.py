@@ -65,9 +65,9 @@ def _host_memory(compute: ComputeConfig) -> int:
     Ray knows a container's limit; of one node alone, this one, it is known too what others have taken of it.
     """
     here = psutil.virtual_memory()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    able = [each for each in nodes if each.get("CPU", 0) >= compute.cpus_per_worker] or nodes
-    free = here.available if len(nodes) == 1 else math.inf
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    able = [each for each in alive if each.get("CPU", 0) >= compute.cpus_per_worker] or alive
+    free = here.available if len(alive) == 1 else math.inf
     most = compute.workers * compute.concurrent_trials
     shares = [
         min(each.get("memory", here.total), free) // min(most, each.get("CPU", 1) // compute.cpus_per_worker or 1)

@@ -89,14 +89,15 @@ def _in_shard_order(exams: pa.Table, seed: int) -> pa.Table:
 
 def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> list[Row]:
     """Cut each split's exams into runs of at most `images_per_shard`, named by all that decides what they become."""
-    held = [contents(exam, sizes) for exam in exams.to_pylist()]
+    listed = exams.to_pylist()
+    held = [contents(exam, sizes) for exam in listed]
     size, jobs, first = config.compute.images_per_shard, [], 0
     counts = Counter(exams["split"].to_pylist())
     for split in SPLITS:
         end = first + counts[split]
         for start in range(first, end, size):
             run = held[start : min(start + size, end)]
-            read = sum(_bytes(exam, sizes) for exam in exams.slice(start, len(run)).to_pylist())
+            read = sum(_bytes(exam, sizes) for exam in listed[start : start + len(run)])
             mark = lake.fingerprint(schema.VERSION, run, config.images)
             jobs.append({"shard": f"{split}-{mark}", "first": start, "units": len(run), "bytes_read": read})
         first = end

@@ -70,6 +70,7 @@ def _cut_shard(job: Row, config: PatchConfig, seed: int, out: str) -> Row:
     def choose(
         pixels_HW: NDArray[np.uint16], lesions: list[patches.Lesion], rng: np.random.Generator
     ) -> list[patches.Patch]:
+        """Choose at random."""
         return patches.cut(pixels_HW, lesions, config, rng)
 
     return cut_shard(job, choose, config, seed, out)
