@@ -326,6 +326,12 @@ class Lake:
         mark = fingerprint(stage, *parts)
         return Artefact(stage, name, mark, join(self.root, stage, f"{name}-{mark}"))
 
+    def at(self, key: str) -> Artefact:
+        """Return the artefact of a key, `<stage>/<name>-<fingerprint>`, whether or not it is there."""
+        stage, _, folder = key.partition("/")
+        name, _, mark = folder.rpartition("-")
+        return Artefact(stage, name, mark, join(self.root, key))
+
     def salt(self) -> str:
         """Return the secret that patients' hashes of this lake are made with: $MAMMOFLOW_SALT, else one of its own.
 
@@ -349,15 +355,16 @@ class Lake:
         check_writable(join(self.root, "probe"))
 
 
+def list_complete(root: Lake, stage: str) -> list[Artefact]:
+    """Return the complete artefacts of a stage, sorted by name."""
+    known = (root.at(f"{stage}/{url.rpartition('/')[2]}") for url in list_folders(join(root.root, stage)))
+    return [item for item in known if item.done]
+
+
 def list_siblings(artefact: Artefact) -> list[Artefact]:
     """Return the complete artefacts of the same stage and lake but this one, sorted by name."""
-    found = []
-    for url in list_folders(artefact.url.rpartition("/")[0]):
-        name, _, mark = url.rpartition("/")[2].rpartition("-")
-        item = Artefact(artefact.stage, name, mark, url)
-        if url != artefact.url and item.done:
-            found.append(item)
-    return found
+    root = Lake(artefact.url.removesuffix(f"/{artefact.key}"))
+    return [item for item in list_complete(root, artefact.stage) if item.url != artefact.url]
 
 
 def iter_shards(artefact: Artefact, split: str = "") -> Iterator[str]:

@@ -19,6 +19,7 @@ from mammoflow.stages import SEARCH_PICTURE
 if TYPE_CHECKING:  # what they import takes seconds to load
     from mammoflow.results.promotion import Move
     from mammoflow.results.scoring import Scored
+    from mammoflow.site.leaderboard import Auc, Row
 
 _WIDTH = 130
 _FIRST = 20
@@ -266,3 +267,18 @@ def _called(table: pa.Table) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(str(value))  # a path may look like Rich's markup
+
+
+def show_leaderboard(rows: "Sequence[Row]") -> None:
+    """Print the best models by validation AUC, and how many more there are."""
+
+    def said(auc: "Auc | None") -> str:
+        """Return an AUC and its interval."""
+        if auc is None:
+            return "-"
+        return f"{auc.value:.3f}" + ("" if auc.low is None else f" ({auc.low:.3f}-{auc.high:.3f})")
+
+    shown = [[row.model, row.run, said(row.val), said(row.test), row.version] for row in rows[:_FIRST]]
+    show("Leaderboard (A-AUC, 95% by patient)", ["model", "run", "validation", "test", "version"], shown)
+    if len(rows) > len(shown):
+        print(f"  and {len(rows) - len(shown):,} more")

@@ -123,6 +123,10 @@ def test_the_demo_on_that_lake_writes_its_report_and_summary(lake: Path) -> None
     assert "phantom" in report.read_text().lower()
     again = job("jobs/demo.py", "smoke", "--lake", str(lake))
     assert built(again.stdout) == []
+    site = job("jobs/site.py", "--lake", str(lake), "--cases", "4")
+    assert "Leaderboard" in site.stdout
+    assert "champion" in (lake / "site" / "index.html").read_text()
+    assert len([*lake.glob("site/*/cases/*.jpg")]) == 4
 
 
 @pytest.mark.usefixtures("said")

@@ -15,15 +15,16 @@ NONE = "–"
 """Stands where there is no figure."""
 
 
-def render(template: str, context: Mapping[str, Any]) -> bytes:
-    """Return a page of results/ with the context filled in, every value escaped.
+def render(template: str, context: Mapping[str, Any], package: str = "mammoflow.results") -> bytes:
+    """Return a page with the context filled in, every value escaped.
 
     Args:
         template: its file name, e.g. `report.html`.
         context: plain values by the names that the template knows; `mark` at least, the kind of data or nothing.
+        package: where the template lies.
     """
-    folder = files("mammoflow.results")
-    texts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("parts.html", template)}
+    parts = files("mammoflow.results").joinpath("parts.html").read_text(encoding="utf-8")
+    texts = {"parts.html": parts, template: files(package).joinpath(template).read_text(encoding="utf-8")}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=DictLoader(texts))
     return environment.get_template(template).render(context).encode()
 

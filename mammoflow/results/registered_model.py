@@ -46,6 +46,7 @@ EXPERIMENT = "ensembles"
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _FOLDER = "ensemble"
+_MOST = 1000  # models or versions that a search returns
 _PACKAGES = (
     "imagecodecs",
     "mlflow",
@@ -91,6 +92,20 @@ class Registered:
     def uri(self) -> str:
         """Return the URI of exactly this version."""
         return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """What the registry itself says of a version."""
+
+    name: str
+    """Name in the registry."""
+    version: str
+    """Version in the registry, counted from 1."""
+    aliases: tuple[str, ...]
+    """Its aliases now, e.g. champion."""
+    tags: dict[str, str]
+    """`val_auc` and `members`; once it was evaluated, `test_auc` and `test_ci95` too."""
 
 
 def _load_pyfunc(data_path: str) -> Predictor:
@@ -187,6 +202,30 @@ def describe(tracking_uri: str, uri: str) -> Registered:
             profile=about.profile,
             card=about.card,
         )
+
+
+def versions(tracking_uri: str) -> list[Version]:
+    """Return every registered version of every ensemble of mammoflow, by model and version.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    with connect(tracking_uri) as client:
+        models = {model.name: model.aliases for model in client.search_registered_models(max_results=_MOST)}
+        found = client.search_model_versions(max_results=_MOST)
+    return sorted(
+        (
+            Version(
+                name=str(each.name),
+                version=str(each.version),
+                aliases=tuple(sorted(a for a, v in models[each.name].items() if str(v) == str(each.version))),
+                tags=dict(each.tags),
+            )
+            for each in found
+            if each.name in models and {"val_auc", "members"} <= each.tags.keys()
+        ),
+        key=lambda each: (each.name, int(each.version)),
+    )
 
 
 def load(tracking_uri: str, uri: str) -> Predictor:

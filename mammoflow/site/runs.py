@@ -1,0 +1,100 @@
+"""The finished runs of a lake, whatever configs made them: found by what artefacts say of their inputs. No Ray."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mammoflow import lake
+from mammoflow.lake import Artefact, Lake
+from mammoflow.results import ensemble as ensembles
+from mammoflow.results.ensemble import Ensemble
+from mammoflow.results.report_inputs import PHANTOM_MARK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """An evaluated run: its artefacts, from images to test scores."""
+
+    images: Artefact
+    """Decoded images."""
+    search: Artefact
+    """Whole-image candidates and their ranking."""
+    chosen: Artefact
+    """The ensemble, chosen on validation, and validation scores."""
+    evaluation: Artefact
+    """Test scores."""
+    registered: Artefact | None
+    """Its registered version; None where it was not registered."""
+
+    @property
+    def key(self) -> str:
+        """Return the name of its folder in the site."""
+        return f"{self.evaluation.name}-{self.evaluation.fingerprint}"
+
+    @property
+    def mark(self) -> str:
+        """Return what every figure must say of its data: of phantoms, that they are; else nothing."""
+        drawn = bool(_input(self.images, "phantoms"))
+        return PHANTOM_MARK if drawn else ""
+
+    @property
+    def version(self) -> str:
+        """Return `<name>/<version>` in the registry; empty where it was not registered."""
+        if self.registered is None:
+            return ""
+        made = self.registered.summary()
+        return f"{made['name']}/{made['version']}"
+
+    @property
+    def ranking(self) -> list[dict[str, Any]]:
+        """Return the candidates as the search ranked them."""
+        return list(self.search.summary()["ranking"])
+
+    def scores(self, split: str) -> pa.Table:
+        """Return schema.SCORES of the finished candidates on val or test."""
+        made = {"val": self.chosen, "test": self.evaluation}[split]
+        return lake.read_table(made.file(f"{split}.parquet"))
+
+    def ensembles(self) -> dict[str, Ensemble]:
+        """Return what each rule chose, the frozen choice first."""
+        held = lake.read_json(self.chosen.file("ensembles.json"))
+        by_rule = {rule: ensembles.from_dict(values) for rule, values in held.items()}
+        members, val_auc = (self.chosen.summary()[name] for name in ("members", "val_auc"))
+        return dict(
+            sorted(by_rule.items(), key=lambda each: (list(each[1].names), each[1].val_auc) != (members, val_auc))
+        )
+
+
+def find(root: Lake, say: Callable[[str], None]) -> list[Run]:
+    """Return the evaluated runs of a lake, by name.
+
+    Args:
+        root: the lake.
+        say: told of runs that can't be shown, and why.
+
+    Raises:
+        LakeError: the lake can't be listed.
+    """
+    versions = {_input(item, "ensemble"): item for item in lake.list_complete(root, "registered")}
+    found = []
+    for evaluation in lake.list_complete(root, "evaluation"):
+        chain = [evaluation]
+        for stage in ("ensemble", "search", "images"):
+            key = _input(chain[-1], stage)
+            chain.append(root.at(key))
+            if not chain[-1].done:
+                say(f"  {evaluation.key} is not shown: its {stage} ({key or 'not recorded'}) is not in the lake")
+                break
+        else:
+            _, chosen, search, images = chain
+            registered = versions.get(chosen.key)
+            found.append(Run(images=images, search=search, chosen=chosen, evaluation=evaluation, registered=registered))
+    return found
+
+
+def _input(artefact: Artefact, stage: str) -> str:
+    """Return the key of the artefact of a stage that another was made from; empty where it is not recorded."""
+    inputs = artefact.record().get("inputs", ())  # earlier versions did not record them
+    return next((str(key) for key in inputs if key.startswith(f"{stage}/")), "")

@@ -1,0 +1,103 @@
+"""The results page: every model with its figures, pages made once, nothing that names a patient."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_site import MadeSite, build
+
+from mammoflow import lake
+from mammoflow.results import ensemble
+from mammoflow.site import run_page, runs, writing
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeSite:
+    return build(tmp_path_factory.mktemp("site"))
+
+
+def test_the_leaderboard_holds_every_model_best_validation_first(made: MadeSite) -> None:
+    rows = made.site.rows
+    aucs = [row.val.value for row in rows if row.val]
+    assert aucs == sorted(aucs, reverse=True)
+    per_run = 2 + 2  # ensembles of both rules, candidates that finished
+    assert len(rows) == 2 * per_run + 1 + 1, "two runs, the baseline, a version from elsewhere"
+    assert sorted(row.version for row in rows if row.version) == ["mammoflow/1", "mammoflow/2"]
+    (elsewhere,) = (row for row in rows if row.version == "mammoflow/2")
+    assert (elsewhere.run, elsewhere.aliases, elsewhere.test.low) == ("", ("candidate",), 0.5)
+    assert {row.kind for row in rows} >= {"ensemble", "two-step", "Resnet-VGG", "Resnet-Resnet"}
+
+
+def test_figures_are_those_of_the_scores(made: MadeSite) -> None:
+    (run,) = (each for each in runs.find(made.root, print) if each.version)
+    (frozen, *_) = run.ensembles().values()
+    wanted = ensemble.summarise(ensemble.average(run.scores("test"), frozen))["ensemble"]
+    (row,) = (row for row in made.site.rows if row.version == "mammoflow/1")
+    assert (row.test.value, [row.test.low, row.test.high]) == (wanted["auc_tta"], wanted["ci95_patients"])
+    assert row.patients == 12
+
+
+def test_a_run_whose_images_are_gone_is_named_and_left_out(made: MadeSite, tmp_path: Path) -> None:
+    done = Path(made.made.images.file(lake.DONE))
+    held = done.read_bytes()
+    done.unlink()
+    said: list[str] = []
+    try:
+        assert runs.find(made.root, said.append) == []
+    finally:
+        done.write_bytes(held)
+    assert len(said) == 2
+    assert made.made.images.key in said[0]
+
+
+def test_pages_are_made_once_and_anew_where_more_films_are_asked_for(made: MadeSite, tmp_path: Path) -> None:
+    assert (made.site.made, made.site.kept) == (2, 0)
+    out = str(tmp_path / "again")
+    first = writing.write(made.root, made.tracking_uri, out, 2, print)
+    second = writing.write(made.root, made.tracking_uri, out, 2, print)
+    third = writing.write(made.root, made.tracking_uri, out, 4, print)
+    assert [(each.made, each.kept) for each in (first, second, third)] == [(2, 0), (0, 2), (2, 0)]
+    assert len(list(Path(out).glob("*/cases/*.jpg"))) == 4
+
+
+def test_a_killed_page_is_made_again(made: MadeSite, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    writing.write(made.root, made.tracking_uri, str(out), 2, print)
+    next(out.glob("made-*/made.json")).unlink()
+    assert writing.write(made.root, made.tracking_uri, str(out), 2, print).made == 1
+
+
+def test_nothing_names_a_film_or_a_patient(made: MadeSite) -> None:
+    pages = [path.read_text() for path in Path(made.out).rglob("*.html")]
+    assert len(pages) == 3
+    for page in pages:
+        assert not re.search(r"film-\d|\bP\d+\b", page)
+        assert "<i>" not in page, "names are escaped"
+        assert "Phantom data, no clinical meaning" in page
+
+
+def test_data_of_a_page_hold_every_test_film(made: MadeSite) -> None:
+    (page,) = Path(made.out).glob("made-*/index.html")
+    said = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    assert (len(said["scores"]), sum(said["labels"]), len(said["cases"])) == (11, 6, 6)
+    for case in said["cases"]:
+        assert case["score"] == pytest.approx(said["scores"][case["at"]], abs=1e-6)
+        assert case["malignant"] == (said["labels"][case["at"]] == 1)
+        assert (page.parent / case["src"]).is_file()
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60), st.integers(0, 70))
+def test_films_are_picked_from_both_classes_with_their_extremes(films: list[tuple[int, float]], most: int) -> None:
+    labels, scores = (np.array(values) for values in zip(*films, strict=True))
+    picked = run_page.pick(labels, scores, most)
+    assert len(picked) == len(set(picked)) == min(most, len(films))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        mine = [at for at in picked if labels[at] == label]
+        assert len(mine) >= min(len(members), most // 2)
+        if len(mine) >= 2:
+            assert {scores[mine].min(), scores[mine].max()} == {scores[members].min(), scores[members].max()}
