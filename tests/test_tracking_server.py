@@ -13,7 +13,6 @@ from object_store import ObjectStore, object_store
 from ray_head import ROOT
 from tracking_server import ADMIN_PASSWORD, PASSWORD, TrackingServer, postgres, tracking_server
 
-pytestmark = pytest.mark.system
 EXPERIMENTS = "/api/2.0/mlflow/experiments"
 
 
@@ -30,12 +29,14 @@ def server(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield started
 
 
+@pytest.mark.system
 def test_nobody_comes_in_without_a_password(server: TrackingServer) -> None:
     for user, password in (("", ""), ("jobs", "wrong"), ("admin", "password1234")):
         assert server.ask(f"{EXPERIMENTS}/get?experiment_id=0", user, password).status == 401
     assert server.ask(f"{EXPERIMENTS}/get?experiment_id=0", "jobs", PASSWORD).status == 200
 
 
+@pytest.mark.system
 def test_a_user_writes_what_is_his_and_reads_the_rest(server: TrackingServer) -> None:
     made = server.ask(f"{EXPERIMENTS}/create", "jobs", PASSWORD, {"name": "of jobs"})
     assert made.status == 200, made.said
@@ -46,24 +47,22 @@ def test_a_user_writes_what_is_his_and_reads_the_rest(server: TrackingServer) ->
     assert server.ask(f"{EXPERIMENTS}/update", "admin", ADMIN_PASSWORD, renamed).status == 200
 
 
-def demo(lake: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "jobs/demo.py", "smoke", "--lake", lake]
-    return subprocess.run(
-        words,
-        cwd=ROOT,
-        env={**os.environ, "MAMMOFLOW_SALT": "salt", **env},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+def demo(recipe: str, lake: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "jobs/demo.py", recipe, "--lake", lake]
+    env = {**os.environ, "MAMMOFLOW_SALT": "salt", **env}
+    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
 
 
+@pytest.mark.parametrize(
+    "recipe", [pytest.param("smoke", marks=pytest.mark.system), pytest.param("demo", marks=pytest.mark.soak)]
+)
 def test_the_demo_comes_to_the_same_numbers_as_on_a_laptop(
-    store: ObjectStore, server: TrackingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, store: ObjectStore, server: TrackingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = demo(str(tmp_path), {})
+    there_lake = f"s3://{store.bucket}/{recipe}"
+    here = demo(recipe, str(tmp_path), {})
     assert here.returncode == 0, here.stdout + here.stderr
-    there = demo(f"s3://{store.bucket}/lake", {**store.env, **server.env()})
+    there = demo(recipe, there_lake, {**store.env, **server.env()})
     assert there.returncode == 0, there.stdout + there.stderr
     for secret in (PASSWORD, *(store.env[name] for name in store.env if "SECRET" in name)):
         assert secret not in there.stdout + there.stderr
@@ -73,25 +72,26 @@ def test_the_demo_comes_to_the_same_numbers_as_on_a_laptop(
     for name, value in store.env.items():
         monkeypatch.setenv(name, value)
     stores._s3.cache_clear()  # it keeps what the environment said
-    local, remote = (
-        figures(lake.read_json(f"{root}/summary.json")) for root in (tmp_path, f"s3://{store.bucket}/lake")
-    )
+    local, remote = (figures(lake.read_json(f"{root}/summary.json")) for root in (tmp_path, there_lake))
     assert local == remote
     stores._s3.cache_clear()
-    again = demo(f"s3://{store.bucket}/lake", {**store.env, **server.env()})
+    again = demo(recipe, there_lake, {**store.env, **server.env()})
     assert "  build  " not in again.stdout
-    words = [
-        sys.executable,
+    env = {**os.environ, **store.env, **server.env()}
+    films = str(next(tmp_path.glob("phantoms/*")))
+    score = [
         "jobs/score.py",
         "--model",
         "models:/mammoflow@champion",
         "--out",
-        f"s3://{store.bucket}/out",
+        f"{there_lake}-scores",
+        "--images",
+        films,
     ]
-    words += ["--images", str(next(tmp_path.glob("phantoms/*"))), "--lake", f"s3://{store.bucket}/lake"]
-    env = {**os.environ, **store.env, **server.env()}
-    scored = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    assert scored.returncode == 0, scored.stdout + scored.stderr
+    for words in (score, ["jobs/site.py", "--out", f"{there_lake}-site", "--cases", "4"]):
+        command = [sys.executable, *words, "--lake", there_lake]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def figures(summary: dict[str, Any]) -> str:
