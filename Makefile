@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo reproduce test lint fix bench system soak clean
+.PHONY: venv demo reproduce test lint fix bench system soak audit clean
 
 venv: $(READY)
 
@@ -43,6 +43,12 @@ system: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak --durations=0
+
+# Known faults of the packages that constraints.txt pins, by PyPI's advisories; in a venv of its own, for it needs others.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
