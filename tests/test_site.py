@@ -33,7 +33,7 @@ def test_the_leaderboard_holds_every_model_best_validation_first(made: MadeSite)
 
 
 def test_figures_are_those_of_the_scores(made: MadeSite) -> None:
-    (run,) = (each for each in runs.find(made.root, print) if each.version)
+    (run,) = (each for each in runs.find(made.root, made.tracking_uri, print) if each.version)
     (frozen, *_) = run.ensembles().values()
     wanted = ensemble.summarise(ensemble.average(run.scores("test"), frozen))["ensemble"]
     (row,) = (row for row in made.site.rows if row.version == "mammoflow/1")
@@ -47,11 +47,35 @@ def test_a_run_whose_images_are_gone_is_named_and_left_out(made: MadeSite, tmp_p
     done.unlink()
     said: list[str] = []
     try:
-        assert runs.find(made.root, said.append) == []
+        assert runs.find(made.root, made.tracking_uri, said.append) == []
     finally:
         done.write_bytes(held)
     assert len(said) == 2
     assert made.made.images.key in said[0]
+
+
+def test_phantoms_beside_films_are_marked_in_their_own_rows(made: MadeSite, tmp_path: Path) -> None:
+    images = made.made.images
+    with_phantoms = images.record()
+    try:
+        images.finish(images.summary())  # as if from a release
+        out = str(tmp_path / "films")
+        site = writing.write(made.root, made.tracking_uri, out, 0, print)
+        assert "hantom" not in Path(site.url).read_text()
+        other = made.root.artefact("images", "phantoms-drawn")
+        other.finish(images.summary(), [made.root.artefact("phantoms", "made")])
+        baseline = lake.list_complete(made.root, "two_step")[0]
+        inputs = baseline.record()["inputs"]
+        baseline.finish(baseline.summary(), [other])
+        page = Path(writing.write(made.root, made.tracking_uri, out, 0, print).url).read_text()
+        assert page.count("Phantom data, no clinical meaning") == 1
+        baseline.finish(baseline.summary(), [made.root.at(key) for key in inputs])
+    finally:
+        images.finish(images.summary(), [made.root.at(key) for key in with_phantoms["inputs"]])
+
+
+def test_what_another_server_registered_counts_as_not_registered(made: MadeSite) -> None:
+    assert {run.version for run in runs.find(made.root, "https://elsewhere", print)} == {""}
 
 
 def test_pages_are_made_once_and_anew_where_more_films_are_asked_for(made: MadeSite, tmp_path: Path) -> None:
@@ -85,7 +109,7 @@ def test_data_of_a_page_hold_every_test_film(made: MadeSite) -> None:
     said = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
     assert (len(said["scores"]), sum(said["labels"]), len(said["cases"])) == (11, 6, 6)
     for case in said["cases"]:
-        assert case["score"] == pytest.approx(said["scores"][case["at"]], abs=1e-6)
+        assert case["score"] == said["scores"][case["at"]]
         assert case["malignant"] == (said["labels"][case["at"]] == 1)
         assert (page.parent / case["src"]).is_file()
 

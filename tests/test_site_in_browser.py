@@ -75,7 +75,7 @@ def test_the_leaderboard_sorts_and_filters(page: Page, made: MadeSite) -> None:
 
 
 def test_the_slider_counts_as_python_does(page: Page, made: MadeSite) -> None:
-    (run,) = (each for each in runs.find(made.root, print) if each.version)
+    (run,) = (each for each in runs.find(made.root, made.tracking_uri, print) if each.version)
     (frozen, *_) = run.ensembles().values()
     labels, scores = ensemble.columns(ensemble.average(run.scores("test"), frozen))
     open_run(page)

@@ -11,7 +11,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import ENSEMBLE, Ensemble
 from mammoflow.results.registered_model import Version
-from mammoflow.site.runs import Run
+from mammoflow.site.runs import Run, mark_of
 
 TWO_STEP = "two-step"
 """Kind of the paper's baseline."""
@@ -43,6 +43,8 @@ class Row:
     """Recipe of its run; empty for a version that comes from another lake."""
     data: str = ""
     """Release and size of the images that it was trained and judged on."""
+    mark: str = ""
+    """What must be said of these images: of phantoms, that they are."""
     patients: int | None = None
     """Patients that it was trained on; None where that is not known."""
     val: Auc | None = None
@@ -95,8 +97,10 @@ def _of_run(run: Run, versions: Mapping[str, Version]) -> list[Row]:
 
 def _data(images: Artefact) -> Row:
     """Return a row that says of its data alone."""
-    patients = images.summary()["patients"].get("train", 0) if images.done else None
-    return Row(model="", kind="", data=images.name, patients=patients)
+    if not images.done:
+        return Row(model="", kind="", data=images.name)
+    patients = images.summary()["patients"].get("train", 0)
+    return Row(model="", kind="", data=images.name, mark=mark_of(images), patients=patients)
 
 
 def _baseline(root: Lake, made: Artefact) -> Row:

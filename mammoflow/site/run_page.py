@@ -53,7 +53,7 @@ def write(run: Run, folder: str, tracking_uri: str, cases: int, shared: dict[str
     said = {
         "cutoff": frozen.cutoff,
         "labels": labels_N.tolist(),
-        "scores": scores_N.round(6).tolist(),
+        "scores": scores_N.tolist(),
         "cases": shown,
         "charts": {
             "roc": charts.roc(labels_N, {**members, ENSEMBLE: scores_N}, ENSEMBLE),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mammoflow import lake
+from mammoflow import lake, tracking
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import Ensemble
@@ -36,8 +36,7 @@ class Run:
     @property
     def mark(self) -> str:
         """Return what every figure must say of its data: of phantoms, that they are; else nothing."""
-        drawn = bool(_input(self.images, "phantoms"))
-        return PHANTOM_MARK if drawn else ""
+        return mark_of(self.images)
 
     @property
     def version(self) -> str:
@@ -67,17 +66,24 @@ class Run:
         )
 
 
-def find(root: Lake, say: Callable[[str], None]) -> list[Run]:
+def mark_of(images: Artefact) -> str:
+    """Return what figures of these images must say of them: of phantoms, that they are; else nothing."""
+    return PHANTOM_MARK if _input(images, "phantoms") else ""
+
+
+def find(root: Lake, tracking_uri: str, say: Callable[[str], None]) -> list[Run]:
     """Return the evaluated runs of a lake, by name.
 
     Args:
         root: the lake.
+        tracking_uri: of the registry; what was registered in another one counts as not registered.
         say: told of runs that can't be shown, and why.
 
     Raises:
         LakeError: the lake can't be listed.
     """
-    versions = {_input(item, "ensemble"): item for item in lake.list_complete(root, "registered")}
+    known = (item for item in lake.list_complete(root, "registered") if _is_in(item, tracking_uri))
+    versions = {_input(item, "ensemble"): item for item in known}
     found = []
     for evaluation in lake.list_complete(root, "evaluation"):
         chain = [evaluation]
@@ -92,6 +98,10 @@ def find(root: Lake, say: Callable[[str], None]) -> list[Run]:
             registered = versions.get(chosen.key)
             found.append(Run(images=images, search=search, chosen=chosen, evaluation=evaluation, registered=registered))
     return found
+
+
+def _is_in(registered: Artefact, tracking_uri: str) -> bool:
+    return bool(registered.summary()["tracking_uri"] == tracking.public(tracking_uri))
 
 
 def _input(artefact: Artefact, stage: str) -> str:

@@ -39,7 +39,8 @@ class Worker:
 
 
 def worker(config: Config, images: Mapping[str, int], timed: Sequence[str] = ()) -> Worker:
-    """Ask the cluster what a worker has, and where speed or a GPU matters a Ray task with a worker's resources.
+    """Ask the cluster what a worker has, and a Ray task with a worker's resources where there is none yet or more
+    matters than memory: speed, a GPU.
 
     Args:
         config: of the run.
@@ -48,8 +49,8 @@ def worker(config: Config, images: Mapping[str, int], timed: Sequence[str] = ())
     """
     compute, shape = config.compute, shape_of(config)
     found = Worker(memory=0)
-    if timed or compute.gpu:
-        asked = nodes.of_worker(compute)
+    asked = nodes.of_worker(compute)
+    if timed or compute.gpu or (not _able(compute) and nodes.room(asked)):  # the task calls the first node
         task = ray.remote(_look).options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), max_retries=0)
         found = ray.get(task.remote(compute, shape, tuple(timed)))
     if compute.gpu:
@@ -65,15 +66,24 @@ def _host_memory(compute: ComputeConfig) -> int:
     Ray knows a container's limit; of one node alone, this one, it is known too what others have taken of it.
     """
     here = psutil.virtual_memory()
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    able = [each for each in alive if each.get("CPU", 0) >= compute.cpus_per_worker] or alive
+    alive = _alive()
     free = here.available if len(alive) == 1 else math.inf
     most = compute.workers * compute.concurrent_trials
     shares = [
         min(each.get("memory", here.total), free) // min(most, each.get("CPU", 1) // compute.cpus_per_worker or 1)
-        for each in able
+        for each in _able(compute) or alive
     ]
     return int(min(shares))
+
+
+def _alive() -> list[dict[str, float]]:
+    """Return the resources of each node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _able(compute: ComputeConfig) -> list[dict[str, float]]:
+    """Return the resources of each node that has the CPUs for a worker."""
+    return [each for each in _alive() if each.get("CPU", 0) >= compute.cpus_per_worker]
 
 
 def _look(compute: ComputeConfig, shape: Shape, timed: Sequence[str]) -> Worker:
