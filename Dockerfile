@@ -14,3 +14,5 @@ RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[aws]' 
 
 USER ray
 ENV RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
+# A node that vanishes without a word is given up after half a minute, as in cluster.yaml.
+ENV RAY_health_check_failure_threshold=3 RAY_grpc_client_keepalive_timeout_ms=30000

@@ -21,6 +21,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 GCS, TRACKING = 6379, 5000
+PATIENCE = {"RAY_health_check_failure_threshold": "3", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
+"""As in cluster.yaml."""
 WATCH = """
 import json, ray, time
 ray.init(log_to_driver=False)
@@ -186,6 +188,7 @@ def _environment(folder: Path, lake: Path) -> dict[str, str]:
         "MAMMOFLOW_LAKE": str(lake),
         "MLFLOW_TRACKING_URI": f"http://10.77.0.1:{TRACKING}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        **PATIENCE,
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "eth0",  # this machine's name, which all hosts have, means loopback
     }

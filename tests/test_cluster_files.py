@@ -13,6 +13,7 @@ import pytest
 import yaml
 from cfnlint.api import lint
 from cfnlint.decode import cfn_yaml
+from hosts import PATIENCE
 from moto import mock_aws
 from ray.autoscaler._private.aws import config as aws_config
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
@@ -186,3 +187,10 @@ def test_manifests_have_the_groups_of_cluster_yaml() -> None:
     assert set(groups) == set(WORKERS)
     for name, group in groups.items():
         assert (group["minReplicas"], group["maxReplicas"]) == (types[name]["min_workers"], types[name]["max_workers"])
+
+
+def test_nodes_that_vanish_are_given_up_as_soon_as_tested() -> None:
+    launcher, image = (ROOT / name for name in ("cluster.yaml", "Dockerfile"))
+    for name, value in PATIENCE.items():
+        assert launcher.read_text().count(f"{name}={value}") == 2, "the head's command and the workers'"
+        assert f"{name}={value}" in image.read_text()

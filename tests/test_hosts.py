@@ -15,8 +15,9 @@ from test_search_kills import SCRIPT, check, ensure
 from mammoflow.training.patch_run import STATE_FILE
 
 WORDS = [SCRIPT, "smoke", "--compute.images-per-shard", "1", "--compute.pack", "1", "--search.survivors", "all"]
-WORDS += ["--trunks.0.training.stages.0.epochs", "30"]
-WORDS += ["--image-training.stages.0.epochs", "12", "--image-training.stages.1.epochs", "4"]
+EPOCHS = {1: ("30", "12", "4"), 2: ("8", "6", "2")}
+"""Of the patch classifier, of stage 1 and of stage 2, by workers of a training run; two take longer for each."""
+
 HISTORY = ("epoch", "loss", "val_loss", "val_accuracy")
 
 
@@ -82,7 +83,9 @@ class Disturbance:
     ("workers", "how"), [(1, ("killed", "cut off", "killed")), (2, ("cut off", "killed", "cut off"))]
 )
 def test_lost_hosts_change_nothing(workers: int, how: tuple[str, str, str], folder: Path, ray_cluster: None) -> None:
-    words = [*WORDS, "--compute.workers", str(workers)]
+    trunk, first, second = EPOCHS[workers]
+    words = [*WORDS, "--compute.workers", str(workers), "--trunks.0.training.stages.0.epochs", trunk]
+    words += ["--image-training.stages.0.epochs", first, "--image-training.stages.1.epochs", second]
     lake = folder / "lake"
     train = "ray::ImplicitFunc" if workers == 1 else "ray::RayTrainWorker"
     with hosts(folder, lake, workers=2) as cluster:

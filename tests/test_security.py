@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import uuid
 import zipfile
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_a_job_on_a_laptop_listens_to_this_machine_alone(tmp_path: Path) -> None
     with subprocess.Popen(words, cwd=ROOT, env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL) as job:
         while job.poll() is None:
             seen |= listening(mark)
+            time.sleep(0.3)
     assert job.returncode == 0
     assert seen, "Ray's own servers"
     outside = {(ip, name) for ip, name in seen if not ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback}
