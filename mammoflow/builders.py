@@ -131,7 +131,7 @@ def _build_ensemble(a: Artefacts) -> Built:
     chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(a.ensemble.file("val.parquet"), scores)
     lake.write_json(a.ensemble.file("ensembles.json"), {rule: ensemble.to_dict(each) for rule, each in by_rule.items()})
-    return [(a.ensemble, {"members": list(chosen.names), "val_auc": chosen.val_auc})]
+    return [(a.ensemble, {"rule": chosen.rule, "members": list(chosen.names), "val_auc": chosen.val_auc})]
 
 
 def _build_registered(a: Artefacts) -> Built:

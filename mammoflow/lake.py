@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import mimetypes
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,8 @@ def write_bytes(url: str, data: bytes | pa.Buffer, *, private: bool = False) -> 
         if isinstance(fs, pafs.LocalFileSystem):
             _write_local(Path(path), data, 0o600 if private else 0o666)
         else:
-            with fs.open_output_stream(path) as stream:  # one put: the object appears when all of it is there
+            kind = mimetypes.guess_type(path)[0] or "application/octet-stream"  # by which browsers show a page
+            with fs.open_output_stream(path, metadata={"Content-Type": kind}) as stream:  # one put: whole or not at all
                 stream.write(data)
     except OSError as error:
         remedy = "check permissions and free space, or give another --lake"

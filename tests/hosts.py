@@ -66,7 +66,8 @@ class Host:
         found = []
         for pid in listed.stdout.split():
             with contextlib.suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(int(pid)))
+                process = psutil.Process(int(pid))
+                found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
         return found
 
     def works(self, beginning: str) -> bool:
@@ -79,7 +80,7 @@ class Host:
 
     def kill(self) -> None:
         """Kill -9 all that runs there, as when a machine is switched off."""
-        while left := [each for each in self.processes() if each.status() != psutil.STATUS_ZOMBIE]:
+        while left := self.processes():
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGKILL)
@@ -96,13 +97,14 @@ class Hosts:
     env: dict[str, str]
     name: str
     head: Host
+    over: contextlib.ExitStack
     workers: list[Host] = field(default_factory=list)
     count: int = 1
 
     def add(self) -> Host:
         """Plug in another worker and let it join."""
         self.count += 1
-        host = _plug_in(self.name, self.count)
+        host = _plug_in(self.name, self.count, self.over)
         self.workers.append(host)
         words: list[object] = ["unshare", "--mount", "sh", "-c", OWN_DISK, "_"]  # Ray's files lie where the head says
         words += [BIN / "ray", "start", "--block", f"--address={self.head.address}:{GCS}", "--num-cpus=1"]
@@ -137,10 +139,12 @@ class Hosts:
         return self.head.start([sys.executable, *words], self.driver_env(), log)
 
 
-def _plug_in(name: str, number: int) -> Host:
-    """Make a host and join it to the switch."""
+def _plug_in(name: str, number: int, over: contextlib.ExitStack) -> Host:
+    """Make a host and join it to the switch; it is killed and gone when all is over."""
     host = Host(f"{name}{number}", f"10.77.0.{number}")
     ip("netns", "add", host.namespace)
+    over.callback(ip, "netns", "delete", host.namespace)
+    over.callback(host.kill)
     ip("-n", f"{name}s", "link", "add", f"{host.namespace}v", "type", "veth", "peer", "eth0", "netns", host.namespace)
     ip("-n", f"{name}s", "link", "set", f"{host.namespace}v", "master", "br0", "up")
     ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
@@ -153,26 +157,21 @@ def _plug_in(name: str, number: int) -> Host:
 def hosts(folder: Path, lake: Path, workers: int) -> Iterator[Hosts]:
     """Run a head, a tracking server there and some workers; all of it is gone afterwards, namespaces too."""
     name = f"mf{uuid.uuid4().hex[:4]}"
-    try:
-        ip("netns", "add", f"{name}s")
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a network namespace can't be had here ({error}): it takes root and iproute2")
-    made = None
-    try:
+    with contextlib.ExitStack() as over:
+        try:
+            ip("netns", "add", f"{name}s")
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"a network namespace can't be had here ({error}): it takes root and iproute2")
+        over.callback(ip, "netns", "delete", f"{name}s")
         ip("-n", f"{name}s", "link", "add", "br0", "type", "bridge")
         ip("-n", f"{name}s", "link", "set", "br0", "up")
-        made = Hosts(folder, _environment(folder, lake), name, _plug_in(name, 1))
+        made = Hosts(folder, _environment(folder, lake), name, _plug_in(name, 1, over), over)
         _start_head(made, lake)
         for _ in range(workers):
             made.add()
         made.head.start([sys.executable, "-c", WATCH], made.driver_env(), folder / "nodes.log")
         _wait(lambda: len(made.alive()) == workers + 1)
         yield made
-    finally:
-        for host in [f"{name}{number}" for number in range(1, made.count + 1 if made else 2)]:
-            Host(host, "").kill()
-            ip("netns", "delete", host)
-        ip("netns", "delete", f"{name}s")
 
 
 def _environment(folder: Path, lake: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A site of a made lake: two evaluated runs, one of them registered in a real registry, and a baseline."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble, registered_model, selection
-from mammoflow.site import writing
+from mammoflow.site import runs, writing
+from mammoflow.site.runs import Run
 from mammoflow.site.writing import Site
 
 
@@ -25,6 +27,15 @@ class MadeSite:
     out: str
     site: Site
     said: list[str]
+
+    def runs(self, say: Callable[[str], None] = print) -> list[Run]:
+        """Return its runs, as the site finds them."""
+        known = {f"{each.name}/{each.version}" for each in registered_model.versions(self.tracking_uri)}
+        return runs.find(self.root, self.tracking_uri, known, say)
+
+    def write(self, out: Path, cases: int) -> Site:
+        """Write another site of it."""
+        return writing.write(self.root, self.tracking_uri, str(out), cases, self.said.append)
 
 
 def build(folder: Path) -> MadeSite:
@@ -51,12 +62,13 @@ def _evaluated(root: Lake, made: MadeLake, name: str, uri: str | None) -> Artefa
     """Finish an ensemble and its evaluation, and register it where there is a registry."""
     val, test = scores(made, "val", 1), scores(made, "test", 2)
     by_rule = selection.choose_each(val, made.ranking, EnsembleConfig())
-    frozen = by_rule["best_of_kinds"]
+    frozen = by_rule["greedy" if uri else "best_of_kinds"]
     chosen = root.artefact("ensemble", name, made.search, name)
     lake.write_table(chosen.file("val.parquet"), val)
     held = {rule: ensemble.to_dict(each) for rule, each in by_rule.items()}
     lake.write_json(chosen.file("ensembles.json"), held)
-    chosen.finish({"members": list(frozen.names), "val_auc": frozen.val_auc}, [made.search])
+    rule = {"rule": frozen.rule} if uri else {}  # earlier versions did not write it down
+    chosen.finish({**rule, "members": list(frozen.names), "val_auc": frozen.val_auc}, [made.search])
     evaluation = root.artefact("evaluation", name, chosen)
     lake.write_table(evaluation.file("test.parquet"), test)
     evaluation.finish({}, [chosen])

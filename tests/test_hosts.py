@@ -18,6 +18,7 @@ WORDS = [SCRIPT, "smoke", "--compute.images-per-shard", "1", "--compute.pack", "
 EPOCHS = {1: ("30", "12", "4"), 2: ("8", "6", "2")}
 """Of the patch classifier, of stage 1 and of stage 2, by workers of a training run; two take longer for each."""
 
+MOST_S = 60
 HISTORY = ("epoch", "loss", "val_loss", "val_accuracy")
 
 
@@ -60,6 +61,7 @@ class Disturbance:
         """Print how long each loss took to be noticed."""
         for what, address, lost in self.lost:
             gone = [when for when, alive in self.cluster.noted() if when > lost and address not in alive]
+            assert not gone or gone[0] - lost < MOST_S, "Ray's own patience is 65 s"
             print(what, f"noticed after {gone[0] - lost:.0f} s" if gone else "the job's end came first", sep=", ")
 
     def _wait(self, ready: Callable[[], Host | bool | None]) -> Host:

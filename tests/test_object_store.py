@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import boto3
 import pyarrow as pa
 import pytest
 from object_store import ObjectStore, object_store
@@ -46,6 +47,20 @@ def test_files_and_tables_come_back(root: str) -> None:
     assert not lake.exists(lake.join(root, "nothing"))
     lake.remove(lake.join(root, "t"))
     assert not lake.exists(lake.join(root, "t"))
+
+
+def test_a_browser_is_told_what_a_page_is(server: ObjectStore, root: str) -> None:
+    kinds = {
+        "index.html": "text/html",
+        "run.js": "text/javascript",
+        "1.jpg": "image/jpeg",
+        "x": "application/octet-stream",
+    }
+    store = boto3.client("s3", endpoint_url=server.env["AWS_ENDPOINT_URL"])
+    for name, kind in kinds.items():
+        lake.write_bytes(lake.join(root, name), b"x")
+        key = lake.join(root, name).removeprefix(f"s3://{server.bucket}/")
+        assert store.head_object(Bucket=server.bucket, Key=key)["ContentType"] == kind
 
 
 def _write(url: str, begun: "multiprocessing.synchronize.Event") -> None:

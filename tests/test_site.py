@@ -12,7 +12,8 @@ from made_site import MadeSite, build
 
 from mammoflow import lake
 from mammoflow.results import ensemble
-from mammoflow.site import run_page, runs, writing
+from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.site import run_page, runs
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_the_leaderboard_holds_every_model_best_validation_first(made: MadeSite)
 
 
 def test_figures_are_those_of_the_scores(made: MadeSite) -> None:
-    (run,) = (each for each in runs.find(made.root, made.tracking_uri, print) if each.version)
+    (run,) = (each for each in made.runs() if each.version)
     (frozen, *_) = run.ensembles().values()
     wanted = ensemble.summarise(ensemble.average(run.scores("test"), frozen))["ensemble"]
     (row,) = (row for row in made.site.rows if row.version == "mammoflow/1")
@@ -47,7 +48,7 @@ def test_a_run_whose_images_are_gone_is_named_and_left_out(made: MadeSite, tmp_p
     done.unlink()
     said: list[str] = []
     try:
-        assert runs.find(made.root, made.tracking_uri, said.append) == []
+        assert made.runs(said.append) == []
     finally:
         done.write_bytes(held)
     assert len(said) == 2
@@ -60,39 +61,67 @@ def test_phantoms_beside_films_are_marked_in_their_own_rows(made: MadeSite, tmp_
     try:
         images.finish(images.summary())  # as if from a release
         out = str(tmp_path / "films")
-        site = writing.write(made.root, made.tracking_uri, out, 0, print)
-        assert "hantom" not in Path(site.url).read_text()
+        site = made.write(Path(out), 0)
+        assert "Phantom data" not in Path(site.url).read_text()
         other = made.root.artefact("images", "phantoms-drawn")
         other.finish(images.summary(), [made.root.artefact("phantoms", "made")])
         baseline = lake.list_complete(made.root, "two_step")[0]
         inputs = baseline.record()["inputs"]
         baseline.finish(baseline.summary(), [other])
-        page = Path(writing.write(made.root, made.tracking_uri, out, 0, print).url).read_text()
+        page = Path(made.write(Path(out), 0).url).read_text()
         assert page.count("Phantom data, no clinical meaning") == 1
         baseline.finish(baseline.summary(), [made.root.at(key) for key in inputs])
     finally:
         images.finish(images.summary(), [made.root.at(key) for key in with_phantoms["inputs"]])
 
 
-def test_what_another_server_registered_counts_as_not_registered(made: MadeSite) -> None:
-    assert {run.version for run in runs.find(made.root, "https://elsewhere", print)} == {""}
+def test_what_another_server_registered_or_this_one_deleted_counts_as_not_registered(made: MadeSite) -> None:
+    assert {run.version for run in runs.find(made.root, "https://elsewhere", {"mammoflow/1"}, print)} == {""}
+    assert {run.version for run in runs.find(made.root, made.tracking_uri, {"mammoflow/2"}, print)} == {""}, "deleted"
 
 
 def test_pages_are_made_once_and_anew_where_more_films_are_asked_for(made: MadeSite, tmp_path: Path) -> None:
     assert (made.site.made, made.site.kept) == (2, 0)
     out = str(tmp_path / "again")
-    first = writing.write(made.root, made.tracking_uri, out, 2, print)
-    second = writing.write(made.root, made.tracking_uri, out, 2, print)
-    third = writing.write(made.root, made.tracking_uri, out, 4, print)
+    first = made.write(Path(out), 2)
+    second = made.write(Path(out), 2)
+    third = made.write(Path(out), 4)
     assert [(each.made, each.kept) for each in (first, second, third)] == [(2, 0), (0, 2), (2, 0)]
     assert len(list(Path(out).glob("*/cases/*.jpg"))) == 4
 
 
 def test_a_killed_page_is_made_again(made: MadeSite, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    writing.write(made.root, made.tracking_uri, str(out), 2, print)
+    made.write(out, 2)
     next(out.glob("made-*/made.json")).unlink()
-    assert writing.write(made.root, made.tracking_uri, str(out), 2, print).made == 1
+    assert made.write(out, 2).made == 1
+
+
+def test_pages_of_runs_that_are_gone_go_with_their_films(made: MadeSite, tmp_path: Path) -> None:
+    other = tmp_path / "of others"
+    other.mkdir()
+    made.write(tmp_path, 2)
+    gone = tmp_path / "demo-0123456789ab"
+    next(tmp_path.glob("made-*")).rename(gone)
+    made.write(tmp_path, 2)
+    assert not gone.exists()
+    assert other.exists()
+    assert len([*tmp_path.glob("made-*/cases/*.jpg")]) == 2
+
+
+def test_the_frozen_rule_is_the_one_that_was_written_down(made: MadeSite) -> None:
+    rules = {run.evaluation.name: next(iter(run.ensembles())) for run in made.runs()}
+    assert rules == {"made": "greedy", "later <i>": "best_of_kinds"}
+    (registered,) = (row for row in made.site.rows if row.version == "mammoflow/1")
+    assert registered.model == "ensemble, greedy"
+
+
+def test_a_banner_for_all_stands_only_where_all_is_of_phantoms(made: MadeSite) -> None:
+    marks = {row.version: row.mark for row in made.site.rows}
+    assert (marks["mammoflow/1"], marks["mammoflow/2"]) == (PHANTOM_MARK, runs.UNKNOWN)
+    page = Path(made.site.url).read_text()
+    assert "Every figure on these pages" not in page
+    assert page.count("Phantom data, no clinical meaning") == len(made.site.rows) - 1
 
 
 def test_nothing_names_a_film_or_a_patient(made: MadeSite) -> None:

@@ -11,7 +11,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from test_report_in_browser import CHROMIUM, INSIDE
 
 from mammoflow.results import ensemble, operating_points
-from mammoflow.site import runs
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 
@@ -44,7 +43,7 @@ def page(browser: Browser, made: MadeSite) -> Iterator[Page]:
 
 
 def open_run(page: Page) -> None:
-    page.get_by_role("link", name="ensemble, best of kinds").first.wait_for()
+    page.get_by_role("link", name="ensemble, greedy").first.wait_for()
     page.locator("tr[data-registered=yes] a").first.click()
     page.locator("#roc .main-svg").first.wait_for()
 
@@ -75,7 +74,7 @@ def test_the_leaderboard_sorts_and_filters(page: Page, made: MadeSite) -> None:
 
 
 def test_the_slider_counts_as_python_does(page: Page, made: MadeSite) -> None:
-    (run,) = (each for each in runs.find(made.root, made.tracking_uri, print) if each.version)
+    (run,) = (each for each in made.runs() if each.version)
     (frozen, *_) = run.ensembles().values()
     labels, scores = ensemble.columns(ensemble.average(run.scores("test"), frozen))
     open_run(page)
@@ -88,10 +87,32 @@ def test_the_slider_counts_as_python_does(page: Page, made: MadeSite) -> None:
         assert counts(page) == {"tp": tp, "fn": found.sensitivity.of - tp, "tn": tn, "fp": found.specificity.of - tn}
         ends = f"{found.sensitivity.low:.1%} to {found.sensitivity.high:.1%}"
         assert ends in page.locator("#sensitivity-more").inner_text()
+        assert outcomes(page) <= {name for name, number in counts(page).items() if number}
         drawn = page.evaluate("[document.getElementById('roc').data.at(-1)].map(each => [each.x[0], each.y[0]])[0]")
         assert drawn == pytest.approx([1 - found.specificity.value, found.sensitivity.value])
     page.click("#reset")
     assert counts(page) == begun
+
+
+def test_the_chart_of_scores_holds_every_film_also_one_of_score_1(page: Page) -> None:
+    open_run(page)
+    drawn = "document.getElementById('spread').calcdata.flat().reduce((sum, bar) => sum + (bar.s || 0), 0)"
+    assert page.evaluate(drawn) == page.evaluate("data.scores.length")
+
+
+def test_films_are_called_by_the_cut_off_itself_not_by_the_sliders_step(page: Page) -> None:
+    open_run(page)
+    for script in ("data.cases[0].score", "data.cases[0].score + 1e-6"):
+        page.evaluate(f"data.cutoff = {script}; reset()")
+        page.select_option("#order", "low")
+        page.select_option("#order", "high")
+        wanted = "positive" if "+" not in script else "negative"
+        assert page.locator(".case .outcome").first.inner_text().endswith(wanted)
+
+
+def outcomes(page: Page) -> set[str]:
+    """Return which outcomes the films have that are shown."""
+    return {"".join(word[0] for word in text.lower().split()) for text in page.locator(".outcome").all_inner_texts()}
 
 
 def counts(page: Page) -> dict[str, int]:

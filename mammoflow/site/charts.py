@@ -18,6 +18,7 @@ from mammoflow.schema import MALIGNANT
 Chart = dict[str, Any]
 _GREY = "#b3bcc6"
 _BINS = 40
+_BELOW_1 = 1 - 1e-6  # a score of 1 would lie beyond the last bin
 
 
 def roc(labels_N: npt.ArrayLike, scores: Mapping[str, FloatArray], strong: str) -> Chart:
@@ -53,7 +54,7 @@ def scores(labels_N: npt.NDArray[Any], scores_N: FloatArray) -> Chart:
         ("malignant", labels_N == MALIGNANT, COLOURS[1]),
     ):
         figure.add_histogram(
-            x=scores_N[of_class].round(4), xbins=bins, name=name, marker={"color": colour}, opacity=0.6
+            x=scores_N[of_class].clip(0, _BELOW_1), xbins=bins, name=name, marker={"color": colour}, opacity=0.6
         )
     figure.add_vline(x=0.5, line={"color": INK, "width": 2})
     figure.update_layout(barmode="overlay")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -11,7 +12,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import ENSEMBLE, Ensemble
 from mammoflow.results.registered_model import Version
-from mammoflow.site.runs import Run, mark_of
+from mammoflow.site.runs import UNKNOWN, Run, input_of, mark_of
 
 TWO_STEP = "two-step"
 """Kind of the paper's baseline."""
@@ -40,11 +41,11 @@ class Row:
     kind: str
     """ensemble | two-step | a family of top layers, e.g. Resnet-VGG."""
     run: str = ""
-    """Recipe of its run; empty for a version that comes from another lake."""
+    """Recipe of its run; empty for a version that no evaluated run of the lake made."""
     data: str = ""
     """Release and size of the images that it was trained and judged on."""
     mark: str = ""
-    """What must be said of these images: of phantoms, that they are."""
+    """What must be said of these images: of phantoms, that they are; or that it is not known."""
     patients: int | None = None
     """Patients that it was trained on; None where that is not known."""
     val: Auc | None = None
@@ -69,7 +70,7 @@ def rows(root: Lake, runs: Sequence[Run], versions: Sequence[Version]) -> list[R
     """
     by_name = {f"{each.name}/{each.version}": each for each in versions}
     found = [row for run in runs for row in _of_run(run, by_name)]
-    found += [_baseline(root, item) for item in lake.list_complete(root, "two_step")]
+    found += [_baseline(root, item) for item in lake.list_complete(root, "two_step") if input_of(item, "images")]
     here = {row.version for row in found}
     found += [_elsewhere(name, each) for name, each in by_name.items() if name not in here]
     return sorted(found, key=lambda row: (-row.val.value if row.val else 0.0, row.model))
@@ -80,7 +81,7 @@ def _of_run(run: Run, versions: Mapping[str, Version]) -> list[Row]:
     val, test, chosen = run.scores("val"), run.scores("test"), run.ensembles()
     kinds = {row["name"]: str(row["kind"]) for row in run.ranking}
     kinds |= {member.name: member.kind for each in chosen.values() for member in each.members}
-    about = replace(_data(run.images), run=run.evaluation.name, page=f"{run.key}/index.html")
+    about = replace(_data(run.images), run=run.evaluation.name, page=f"{quote(run.key)}/index.html")
     found = []
     for index, (rule, each) in enumerate(chosen.items()):
         version = run.version if index == 0 else ""
@@ -97,30 +98,29 @@ def _of_run(run: Run, versions: Mapping[str, Version]) -> list[Row]:
 
 def _data(images: Artefact) -> Row:
     """Return a row that says of its data alone."""
-    if not images.done:
-        return Row(model="", kind="", data=images.name)
-    patients = images.summary()["patients"].get("train", 0)
+    patients = images.summary()["patients"].get("train", 0) if images.done else None
     return Row(model="", kind="", data=images.name, mark=mark_of(images), patients=patients)
 
 
 def _baseline(root: Lake, made: Artefact) -> Row:
     """Return the paper's two-step baseline."""
-    (images,) = (key for key in made.record()["inputs"] if key.startswith("images/"))
     val, test = (
         _auc(*ensembles.summarise(lake.read_table(made.file(f"{split}.parquet"))).values()) for split in ("val", "test")
     )
     name = f"{TWO_STEP}, {made.summary()['backbone']}"
-    return replace(_data(root.at(images)), model=name, kind=TWO_STEP, run=made.name, val=val, test=test)
+    return replace(
+        _data(root.at(input_of(made, "images"))), model=name, kind=TWO_STEP, run=made.name, val=val, test=test
+    )
 
 
 def _elsewhere(name: str, version: Version) -> Row:
-    """Return a registered version of which this lake holds no evaluation, by its tags."""
+    """Return a registered version that no evaluated run of this lake made, by its tags."""
     tags, test = version.tags, None
-    if "test_auc" in tags:
+    if {"test_auc", "test_ci95"} <= tags.keys():
         low, high = (float(end) for end in tags["test_ci95"].split(" to "))
         test = Auc(value=float(tags["test_auc"]), low=low, high=high)
     val = Auc(value=float(tags["val_auc"]))
-    return Row(model=ENSEMBLE, kind=ENSEMBLE, val=val, test=test, version=name, aliases=version.aliases)
+    return Row(model=ENSEMBLE, kind=ENSEMBLE, mark=UNKNOWN, val=val, test=test, version=name, aliases=version.aliases)
 
 
 def _of_ensemble(scores: pa.Table, chosen: Ensemble) -> Auc:

@@ -27,7 +27,10 @@ function share(id, hits, of, what) {
   at(`${id}-more`).textContent = `${hits} of ${of} ${what}; ${percent(low)} to ${percent(high)}`;
 }
 
+let current = data.cutoff; // the slider's steps may not hold the cut-off itself
+
 function show(threshold) {
+  current = threshold;
   const counts = count(threshold);
   for (const [name, number] of Object.entries(counts)) at(name).textContent = number;
   const malignant = counts.tp + counts.fn;
@@ -42,18 +45,18 @@ function show(threshold) {
   const point = { x: [[counts.fp / benign]], y: [[counts.tp / malignant]] };
   Plotly.restyle("roc", point, [data.charts.roc.data.length - 1]);
   Plotly.relayout("spread", { "shapes[0].x0": threshold, "shapes[0].x1": threshold });
-  list(threshold);
+  list();
 }
 
 const buttons = [...document.querySelectorAll(".case")];
 let listed = [];
 
-function list(threshold) {
+function list() {
   if (!buttons.length) return;
   listed = [];
   for (const button of buttons) {
     const film = data.cases[button.dataset.index];
-    const found = outcome(film.malignant, film.score, threshold);
+    const found = outcome(film.malignant, film.score, current);
     button.querySelector(".outcome").textContent = NAMES[found];
     const fits =
       (!at("outcome").value || at("outcome").value === found) &&
@@ -70,7 +73,7 @@ function order() {
   const sign = at("order").value === "low" ? 1 : -1;
   buttons.sort((a, b) => sign * (data.cases[a.dataset.index].score - data.cases[b.dataset.index].score));
   at("cases").append(...buttons);
-  list(threshold());
+  list();
 }
 
 let opened = null;
@@ -83,7 +86,7 @@ function open(button) {
   const picture = button.querySelector("img");
   Object.assign(dialog.querySelector("img"), { src: picture.src, alt: picture.alt });
   const facts = [
-    film.lesions.join(", ") || "no lesion",
+    film.lesions.join(", ") || "no lesion recorded",
     film.density ? `density ${film.density}` : "density unknown",
     film.vendor || "maker unknown",
     `probability ${film.probability.toFixed(3)} after calibration`,
@@ -106,18 +109,17 @@ function step(by) {
   if (next) open(next);
 }
 
-const threshold = () => Number(at("threshold").value);
 function reset() {
   at("threshold").value = data.cutoff;
-  show(data.cutoff); // the slider's steps may not hold it
+  show(data.cutoff);
 }
 
 for (const [id, chart] of Object.entries(data.charts))
   Plotly.newPlot(id, chart.data, chart.layout, { responsive: true, displayModeBar: false });
-at("threshold").addEventListener("input", () => show(threshold()));
+at("threshold").addEventListener("input", () => show(Number(at("threshold").value)));
 at("reset").addEventListener("click", reset);
 if (buttons.length) {
-  for (const id of ["outcome", "density"]) at(id).addEventListener("input", () => list(threshold()));
+  for (const id of ["outcome", "density"]) at(id).addEventListener("input", list);
   at("order").addEventListener("input", order);
   for (const button of buttons) button.addEventListener("click", () => open(button));
   at("before").addEventListener("click", () => step(-1));
@@ -125,4 +127,3 @@ if (buttons.length) {
   at("close").addEventListener("click", () => at("opened").close());
 }
 reset();
-if (buttons.length) order();

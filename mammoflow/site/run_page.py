@@ -49,7 +49,7 @@ def write(run: Run, folder: str, tracking_uri: str, cases: int, shared: dict[str
     mean = ensembles.average(test, frozen)
     labels_N, scores_N = ensembles.columns(mean)
     members = {name: ensembles.columns(ensembles.rows_of(test, name))[1] for name in frozen.names}
-    shown = _cases(run, folder, tracking_uri, mean, members, cases) if run.version else []
+    shown = _cases(run, folder, tracking_uri, mean, members, cases) if run.version and cases else []
     said = {
         "cutoff": frozen.cutoff,
         "labels": labels_N.tolist(),

@@ -1,6 +1,6 @@
 """The finished runs of a lake, whatever configs made them: found by what artefacts say of their inputs. No Ray."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.results import ensemble as ensembles
 from mammoflow.results.ensemble import Ensemble
 from mammoflow.results.report_inputs import PHANTOM_MARK
+
+UNKNOWN = "whether of phantoms is not known here"
+"""Mark of figures whose images are not in the lake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,53 +61,61 @@ class Run:
 
     def ensembles(self) -> dict[str, Ensemble]:
         """Return what each rule chose, the frozen choice first."""
-        held = lake.read_json(self.chosen.file("ensembles.json"))
+        held, summary = lake.read_json(self.chosen.file("ensembles.json")), self.chosen.summary()
         by_rule = {rule: ensembles.from_dict(values) for rule, values in held.items()}
-        members, val_auc = (self.chosen.summary()[name] for name in ("members", "val_auc"))
-        return dict(
-            sorted(by_rule.items(), key=lambda each: (list(each[1].names), each[1].val_auc) != (members, val_auc))
-        )
+        return dict(sorted(by_rule.items(), key=lambda each: not _is_frozen(each[0], each[1], summary)))
+
+
+def _is_frozen(rule: str, chosen: Ensemble, frozen: dict[str, Any]) -> bool:
+    """Tell whether an ensemble is the frozen one, whose rule earlier versions did not write down."""
+    if "rule" in frozen:
+        return bool(rule == frozen["rule"])
+    return bool((list(chosen.names), chosen.val_auc) == (frozen["members"], frozen["val_auc"]))
 
 
 def mark_of(images: Artefact) -> str:
     """Return what figures of these images must say of them: of phantoms, that they are; else nothing."""
-    return PHANTOM_MARK if _input(images, "phantoms") else ""
+    if not images.done:
+        return UNKNOWN
+    return PHANTOM_MARK if input_of(images, "phantoms") else ""
 
 
-def find(root: Lake, tracking_uri: str, say: Callable[[str], None]) -> list[Run]:
+def find(root: Lake, tracking_uri: str, versions: Collection[str], say: Callable[[str], None]) -> list[Run]:
     """Return the evaluated runs of a lake, by name.
 
     Args:
         root: the lake.
-        tracking_uri: of the registry; what was registered in another one counts as not registered.
+        tracking_uri: of the registry.
+        versions: `<name>/<version>` of all that it holds now; runs of any other count as not registered.
         say: told of runs that can't be shown, and why.
 
     Raises:
         LakeError: the lake can't be listed.
     """
-    known = (item for item in lake.list_complete(root, "registered") if _is_in(item, tracking_uri))
-    versions = {_input(item, "ensemble"): item for item in known}
+    here = (item for item in lake.list_complete(root, "registered") if _is_in(item, tracking_uri, versions))
+    of_ensemble = {input_of(item, "ensemble"): item for item in here}
     found = []
     for evaluation in lake.list_complete(root, "evaluation"):
         chain = [evaluation]
         for stage in ("ensemble", "search", "images"):
-            key = _input(chain[-1], stage)
+            key = input_of(chain[-1], stage)
             chain.append(root.at(key))
             if not chain[-1].done:
                 say(f"  {evaluation.key} is not shown: its {stage} ({key or 'not recorded'}) is not in the lake")
                 break
         else:
             _, chosen, search, images = chain
-            registered = versions.get(chosen.key)
+            registered = of_ensemble.get(chosen.key)
             found.append(Run(images=images, search=search, chosen=chosen, evaluation=evaluation, registered=registered))
     return found
 
 
-def _is_in(registered: Artefact, tracking_uri: str) -> bool:
-    return bool(registered.summary()["tracking_uri"] == tracking.public(tracking_uri))
+def _is_in(registered: Artefact, tracking_uri: str, versions: Collection[str]) -> bool:
+    made = registered.summary()
+    return made["tracking_uri"] == tracking.public(tracking_uri) and f"{made['name']}/{made['version']}" in versions
 
 
-def _input(artefact: Artefact, stage: str) -> str:
+def input_of(artefact: Artefact, stage: str) -> str:
     """Return the key of the artefact of a stage that another was made from; empty where it is not recorded."""
     inputs = artefact.record().get("inputs", ())  # earlier versions did not record them
     return next((str(key) for key in inputs if key.startswith(f"{stage}/")), "")

@@ -15,6 +15,7 @@ import mammoflow
 from mammoflow import lake
 from mammoflow.lake import Lake
 from mammoflow.results import page, registered_model
+from mammoflow.results.report_inputs import PHANTOM_MARK
 from mammoflow.site import leaderboard, run_page, runs
 from mammoflow.site.leaderboard import Row
 from mammoflow.site.runs import Run
@@ -53,7 +54,7 @@ def write(root: Lake, tracking_uri: str, out: str, cases: int, say: Callable[[st
         TrackingError: the registry does not answer.
     """
     versions = registered_model.versions(tracking_uri)
-    found = runs.find(root, tracking_uri, say)
+    found = runs.find(root, tracking_uri, {f"{each.name}/{each.version}" for each in versions}, say)
     shared = {"version_of_mammoflow": mammoflow.__version__, "date": datetime.now(UTC).strftime("%d %B %Y")}
     lake.write_bytes(lake.join(out, "plotly.min.js"), get_plotlyjs().encode())
     for script in _SCRIPTS:
@@ -62,6 +63,7 @@ def write(root: Lake, tracking_uri: str, out: str, cases: int, say: Callable[[st
     rows = leaderboard.rows(root, found, versions)
     url = lake.join(out, "index.html")
     lake.write_bytes(url, page.render("index.html", {**shared, **_index(root, found, rows)}, _PACKAGE))
+    _remove_others(out, found, say)
     return Site(url=url, rows=rows, made=sum(new), kept=len(new) - sum(new))
 
 
@@ -76,10 +78,17 @@ def _run(run: Run, folder: str, tracking_uri: str, cases: int, shared: dict[str,
     return True
 
 
+def _remove_others(out: str, found: Sequence[Run], say: Callable[[str], None]) -> None:
+    """Remove the pages of runs that the lake no longer holds, films and all."""
+    for folder in lake.list_folders(out):
+        if folder.rpartition("/")[2] not in {run.key for run in found} and lake.exists(lake.join(folder, _MADE)):
+            lake.remove(folder)
+            say(f"  {folder} is removed: its run is not in the lake any more")
+
+
 def _index(root: Lake, found: Sequence[Run], rows: Sequence[Row]) -> dict[str, Any]:
-    marks = {run.mark for run in found}
     return {
-        "mark": marks.pop() if len(marks) == 1 else "",
+        "mark": PHANTOM_MARK if {row.mark for row in rows} == {PHANTOM_MARK} else "",
         "rows": rows,
         "kinds": sorted({row.kind for row in rows}),
         "sets": sorted({row.data for row in rows if row.data}),
