@@ -10,9 +10,11 @@ from pathlib import Path
 import killing
 import pytest
 from hosts import Host, Hosts, hosts
+from mlflow import MlflowClient
 from test_search_kills import SCRIPT, check, ensure
 
 from mammoflow.training.patch_run import STATE_FILE
+from mammoflow.training.trunks import EXPERIMENT
 
 WORDS = [SCRIPT, "smoke", "--compute.images-per-shard", "1", "--compute.pack", "1", "--search.survivors", "all"]
 EPOCHS = {1: ("30", "12", "4"), 2: ("8", "6", "2")}
@@ -104,3 +106,8 @@ def test_lost_hosts_change_nothing(workers: int, how: tuple[str, str, str], fold
     curves = [[[row[key] for key in HISTORY] for row in json.loads(path.read_bytes())] for path in (found, wanted)]
     assert curves[0] == curves[1]
     check(lake, ensure("search", words, lake), expected)
+    client = MlflowClient(tracking_uri=f"sqlite:///{lake}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    logged = [point.step for point in client.get_metric_history(tracked.info.run_id, "val_loss")]
+    assert sorted(logged) == [row["epoch"] for row in json.loads(found.read_bytes())], "each epoch once in MLflow"

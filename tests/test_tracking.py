@@ -9,6 +9,7 @@ from mammoflow import tracking
 from mammoflow.cli import Terminated
 from mammoflow.errors import TrackingError
 from mammoflow.lake import Lake
+from mammoflow.training import trials
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +111,12 @@ def test_weights_of_a_run_are_found_by_its_id(tracker: tracking.Tracker) -> None
         tracking.weights_of(lake, f"runs:/{bare}")
     with pytest.raises(TrackingError, match="knows no run 'runs:/0123'"):
         tracking.weights_of(lake, "runs:/0123")
+
+
+def test_epochs_of_which_no_driver_heard_are_logged_afterwards_and_the_others_not_again(tracker: tracking.Tracker):
+    run_id = tracker.start("lost", params={}, tags={})
+    history = [{"epoch": epoch, "loss": 1 / epoch, "stage": 1} for epoch in (1, 2, 3)]
+    tracker.log(run_id, {"loss": 0.5}, step=2)
+    trials.log_missed(tracker, run_id, history)
+    logged = tracker.client.get_metric_history(run_id, "loss")
+    assert sorted((point.step, point.value) for point in logged) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]

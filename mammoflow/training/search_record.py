@@ -84,14 +84,11 @@ class SearchRecord:
     def end(self, candidate: Candidate, state: str, status: str = "FINISHED") -> None:
         """Close a candidate's run, and say how it ended.
 
-        Epochs that were trained as a driver was killed, and of which it did not hear, are logged now.
+        Epochs that were trained as a driver or a node was lost, and of which no driver heard, are logged now.
         """
         run_id, history = self.runs[candidate.name], candidate.folder(self._out, "history.json")
         if lake.exists(history):
-            known = self._tracker.steps(run_id, "val_auc")
-            for row in lake.read_json(history):
-                if row["epoch"] not in known:
-                    self._tracker.log(run_id, trials.numbers(row), step=row["epoch"])
+            trials.log_missed(self._tracker, run_id, lake.read_json(history))
         if lake.exists(candidate.result(self._out)):
             result = lake.read_json(candidate.result(self._out))
             self._tracker.log(run_id, {tracking.BEST_METRIC: result["val_auc"]}, step=result["best_epoch"])

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from mammoflow import cli, lake, nodes, stores, telemetry
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
+from mammoflow.tracking import Tracker
 from mammoflow.training import distributed
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -204,3 +205,11 @@ def _trial(settings: dict[str, Any], compute: ComputeConfig) -> None:
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """Keep the numbers of an epoch that MLflow draws: no text, no nested figures, nothing of Tune's own."""
     return {name: float(figures[name]) for name in FIGURES if isinstance(figures.get(name), int | float)}
+
+
+def log_missed(tracker: Tracker, run_id: str, history: Sequence[Mapping[str, Any]]) -> None:
+    """Log the epochs of a history of which no driver heard: it, or the node that trained, was lost in between."""
+    known = tracker.steps(run_id, "loss")
+    for row in history:
+        if row["epoch"] not in known:
+            tracker.log(run_id, numbers(row), step=int(row["epoch"]))

@@ -119,6 +119,8 @@ def train(
         for job in jobs:
             runs[job.name] = _open_run(tracker, config, job)
         trials.run(jobs, config.compute, stream.on_epoch)
+        for job in jobs:
+            trials.log_missed(tracker, runs[job.name], lakes.read_json(job.out.file("history.json")))
     return {job.spec.backbone: _summary(job, runs[job.name]) for job in jobs}
 
 
