@@ -14,7 +14,7 @@ import functools
 from dataclasses import dataclass
 
 from mammoflow import cli, lake, tables, tracking
-from mammoflow.errors import LakeError
+from mammoflow.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def main() -> None:
     """Write the site, print the head of its leaderboard and where it lies."""
     options = cli.options(__doc__, Options)
     if options.cases < 0:
-        raise LakeError(f"--cases is {options.cases}, but must be 0 or more; 0 shows no films")
+        raise ConfigError(f"--cases is {options.cases}, but must be 0 or more; 0 shows no films")
     root = lake.Lake(lake.resolve_root(options.lake))
     uri = tracking.uri(root)
     tracking.check_registry(uri)

@@ -4,7 +4,7 @@ from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.graph import Artefacts
-from mammoflow.lake import DONE, Artefact
+from mammoflow.lake import Artefact
 from mammoflow.results import contact_sheet, ensemble, evaluation, qc, registered_model, report, selection, summary
 from mammoflow.results.report_inputs import PHANTOM_MARK, Baseline
 from mammoflow.stages import FIGURES, REPRODUCTION, TRANSFER
@@ -99,10 +99,9 @@ def _transfer(a: Artefacts) -> dict[str, Any] | None:
 
 def _newest(a: Artefacts, stage: str, key: str, value: str) -> dict[str, Any] | None:
     """Return what the latest finished artefact of several configs holds that is of this run; None without one."""
-    folders = lake.list_folders(lake.join(a.lake.root, stage))
-    done = [url for url in folders if lake.exists(lake.join(url, DONE))]
-    newest = sorted(done, key=lambda url: str(lake.read_json(lake.join(url, DONE))["finished"]), reverse=True)
-    held = (lake.read_json(lake.join(url, FIGURES)) for url in newest)
+    done = lake.list_complete(a.lake, stage)
+    newest = sorted(done, key=lambda item: str(item.record()["finished"]), reverse=True)
+    held = (lake.read_json(item.file(FIGURES)) for item in newest)
     return next((dict(each) for each in held if each[key] == value), None)
 
 

@@ -65,8 +65,13 @@ def several() -> bool:
     return len(machines) > 1 or bool(_to_come())
 
 
+def alive() -> list[Mapping[str, float]]:
+    """Return the resources of each node that is there."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def _there() -> list[Nodes]:
-    return [Nodes(1, node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [Nodes(1, resources) for resources in alive()]
 
 
 def _to_come() -> list[Nodes]:

@@ -128,9 +128,4 @@ def _matrix(before: Artefacts, after: Artefacts, out: Artefact) -> list[dict[str
 
 def _origin(root: Lake, fingerprint: str) -> Artefact | None:
     """Return the images of that fingerprint, where the lake holds them."""
-    for url in lake.list_folders(lake.join(root.root, "images")):
-        name = url.rpartition("/")[2]
-        if name.endswith(f"-{fingerprint}"):
-            found = Artefact("images", name.removesuffix(f"-{fingerprint}"), fingerprint, url)
-            return found if found.done else None
-    return None
+    return next((item for item in lake.list_complete(root, "images") if item.fingerprint == fingerprint), None)

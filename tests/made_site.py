@@ -30,7 +30,7 @@ class MadeSite:
 
     def runs(self, say: Callable[[str], None] = print) -> list[Run]:
         """Return its runs, as the site finds them."""
-        known = {f"{each.name}/{each.version}" for each in registered_model.versions(self.tracking_uri)}
+        known = {each.key for each in registered_model.versions(self.tracking_uri)}
         return runs.find(self.root, self.tracking_uri, known, say)
 
     def write(self, out: Path, cases: int) -> Site:

@@ -107,6 +107,11 @@ class Version:
     tags: dict[str, str]
     """`val_auc` and `members`; once it was evaluated, `test_auc` and `test_ci95` too."""
 
+    @property
+    def key(self) -> str:
+        """Return `<name>/<version>`."""
+        return f"{self.name}/{self.version}"
+
 
 def _load_pyfunc(data_path: str) -> Predictor:
     """Load the packed ensemble; MLflow calls this by name."""

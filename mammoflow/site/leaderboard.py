@@ -68,7 +68,7 @@ def rows(root: Lake, runs: Sequence[Run], versions: Sequence[Version]) -> list[R
         runs: its evaluated runs.
         versions: what the registry holds.
     """
-    by_name = {f"{each.name}/{each.version}": each for each in versions}
+    by_name = {each.key: each for each in versions}
     found = [row for run in runs for row in _of_run(run, by_name)]
     found += [_baseline(root, item) for item in lake.list_complete(root, "two_step") if input_of(item, "images")]
     here = {row.version for row in found}

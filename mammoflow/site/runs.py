@@ -28,26 +28,15 @@ class Run:
     """The ensemble, chosen on validation, and validation scores."""
     evaluation: Artefact
     """Test scores."""
-    registered: Artefact | None
-    """Its registered version; None where it was not registered."""
+    version: str
+    """`<name>/<version>` in the registry; empty where it was not registered."""
+    mark: str
+    """What every figure must say of its data: of phantoms, that they are; else nothing."""
 
     @property
     def key(self) -> str:
         """Return the name of its folder in the site."""
-        return f"{self.evaluation.name}-{self.evaluation.fingerprint}"
-
-    @property
-    def mark(self) -> str:
-        """Return what every figure must say of its data: of phantoms, that they are; else nothing."""
-        return mark_of(self.images)
-
-    @property
-    def version(self) -> str:
-        """Return `<name>/<version>` in the registry; empty where it was not registered."""
-        if self.registered is None:
-            return ""
-        made = self.registered.summary()
-        return f"{made['name']}/{made['version']}"
+        return self.evaluation.key.partition("/")[2]
 
     @property
     def ranking(self) -> list[dict[str, Any]]:
@@ -92,8 +81,11 @@ def find(root: Lake, tracking_uri: str, versions: Collection[str], say: Callable
     Raises:
         LakeError: the lake can't be listed.
     """
-    here = (item for item in lake.list_complete(root, "registered") if _is_in(item, tracking_uri, versions))
-    of_ensemble = {input_of(item, "ensemble"): item for item in here}
+    of_ensemble = {
+        input_of(item, "ensemble"): version
+        for item in lake.list_complete(root, "registered")
+        if (version := _version(item, tracking_uri)) in versions
+    }
     found = []
     for evaluation in lake.list_complete(root, "evaluation"):
         chain = [evaluation]
@@ -105,14 +97,16 @@ def find(root: Lake, tracking_uri: str, versions: Collection[str], say: Callable
                 break
         else:
             _, chosen, search, images = chain
-            registered = of_ensemble.get(chosen.key)
-            found.append(Run(images=images, search=search, chosen=chosen, evaluation=evaluation, registered=registered))
+            made = {"images": images, "search": search, "chosen": chosen, "evaluation": evaluation}
+            found.append(Run(**made, version=of_ensemble.get(chosen.key, ""), mark=mark_of(images)))
     return found
 
 
-def _is_in(registered: Artefact, tracking_uri: str, versions: Collection[str]) -> bool:
+def _version(registered: Artefact, tracking_uri: str) -> str:
+    """Return `<name>/<version>`; empty where it was registered on another server."""
     made = registered.summary()
-    return made["tracking_uri"] == tracking.public(tracking_uri) and f"{made['name']}/{made['version']}" in versions
+    here = made["tracking_uri"] == tracking.public(tracking_uri)
+    return f"{made['name']}/{made['version']}" if here else ""
 
 
 def input_of(artefact: Artefact, stage: str) -> str:

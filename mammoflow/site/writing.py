@@ -54,7 +54,7 @@ def write(root: Lake, tracking_uri: str, out: str, cases: int, say: Callable[[st
         TrackingError: the registry does not answer.
     """
     versions = registered_model.versions(tracking_uri)
-    found = runs.find(root, tracking_uri, {f"{each.name}/{each.version}" for each in versions}, say)
+    found = runs.find(root, tracking_uri, {each.key for each in versions}, say)
     shared = {"version_of_mammoflow": mammoflow.__version__, "date": datetime.now(UTC).strftime("%d %B %Y")}
     lake.write_bytes(lake.join(out, "plotly.min.js"), get_plotlyjs().encode())
     for script in _SCRIPTS:

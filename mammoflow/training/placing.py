@@ -66,7 +66,7 @@ def _host_memory(compute: ComputeConfig) -> int:
     Ray knows a container's limit; of one node alone, this one, it is known too what others have taken of it.
     """
     here = psutil.virtual_memory()
-    alive = _alive()
+    alive = nodes.alive()
     free = here.available if len(alive) == 1 else math.inf
     most = compute.workers * compute.concurrent_trials
     shares = [
@@ -76,14 +76,9 @@ def _host_memory(compute: ComputeConfig) -> int:
     return int(min(shares))
 
 
-def _alive() -> list[dict[str, float]]:
-    """Return the resources of each node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _able(compute: ComputeConfig) -> list[dict[str, float]]:
+def _able(compute: ComputeConfig) -> list[Mapping[str, float]]:
     """Return the resources of each node that has the CPUs for a worker."""
-    return [each for each in _alive() if each.get("CPU", 0) >= compute.cpus_per_worker]
+    return [each for each in nodes.alive() if each.get("CPU", 0) >= compute.cpus_per_worker]
 
 
 def _look(compute: ComputeConfig, shape: Shape, timed: Sequence[str]) -> Worker:
