@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,25 @@ def test_grey_values_of_all_films_are_counted(images):
     expected, _ = np.histogram(pixels, bins=256, range=(0, 65536))
     assert summary["histogram"] == expected.tolist()
     assert sum(summary["histogram"]) == sum(summary["images"].values()) * 120 * 80
+
+
+def test_order_follows_from_the_images_and_not_from_settings(images, source, tmp_path):
+    """A setting that is renamed or added must not change what any seed gives."""
+    out, _ = images
+    store = Lake(str(tmp_path / "lake"))
+    stems = [Path(url).stem.rpartition("-") for url in lake.iter_shards(out)]
+    other = store.artefact("images", "other settings")
+    settings = replace(config().images, intensity="percentile")
+    ingest.decode_images(config(images=settings), str(source), other, silent)
+    others = [Path(url).stem.rpartition("-") for url in lake.iter_shards(other)]
+    assert [kin for kin, _, _ in others] == [kin for kin, _, _ in stems]
+    assert not {mark for _, _, mark in others} & {mark for _, _, mark in stems}
+    patch_ids = []
+    for decoded in (out, other):
+        cut = store.artefact("patches", "of", decoded)
+        ingest.cut_patches(config(), decoded, cut, silent)
+        patch_ids.append(lake.read_table(cut.file("shards"), columns=["patch_id"])["patch_id"].to_pylist())
+    assert patch_ids[0] == patch_ids[1]
 
 
 def test_a_rerun_does_only_what_is_missing_and_gives_the_same_bytes(images, source, tmp_path):

@@ -59,7 +59,8 @@ def shard_jobs(config: Config, images: Artefact, split: str = "") -> list[Row]:
     jobs = []
     for url in lake.iter_shards(images, split):
         stem = url.rpartition("/")[2].removesuffix(".parquet")
-        name = f"{stem.partition('-')[0]}-{lake.fingerprint(stem, config.patches, config.seed)}"
+        kin, _, _ = stem.rpartition("-")  # its split and images, which the shard of patches shares
+        name = f"{kin}-{lake.fingerprint(stem, config.patches, config.seed)}"
         jobs.append({"shard": name, "images": url, "units": shards.count_rows(url)})
     return jobs
 
@@ -101,7 +102,8 @@ def cut_shard(job: Row, choose: Choose, config: PatchConfig, seed: int, out: str
         rows += _patch_rows(image, chosen)
         mined += sum(patch.mined for patch in chosen)
         pixels += [pixels_HW[p.row : p.row + config.side, p.column : p.column + config.side].copy() for p in chosen]
-    order = np.random.default_rng(int(lake.fingerprint(seed, job["shard"], "shuffle"), 16)).permutation(len(rows))
+    kin, _, _ = job["shard"].rpartition("-")  # not the whole name: settings must not change the order
+    order = np.random.default_rng(int(lake.fingerprint(seed, kin, "shuffle"), 16)).permutation(len(rows))
     rows = [rows[i] for i in order]
     shape = (0, config.side, config.side)
     pixels_NPP = np.stack([pixels[i] for i in order]) if rows else np.empty(shape, np.uint16)
