@@ -1,7 +1,7 @@
 """What the Grafana dashboards show and when Prometheus warns: the one place to change them. No Grafana here.
 
 After a change `python dashboards/build.py` writes the files beside it, which are checked in.
-Metrics: `ray_mammoflow_*` are mammoflow's (mammoflow/telemetry.py), the others Ray's own.
+Metrics: `ray_mammoflow_*` are mammoflow's (mammoflow/cluster/telemetry.py), the others Ray's own.
 """
 
 from dataclasses import dataclass

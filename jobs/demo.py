@@ -8,25 +8,26 @@ Writes   everything in the lake, the registered model with alias `champion`, and
 Next     jobs/score.py
 """
 
-from mammoflow import cli, findings, lake, pipeline, recipes, tables, tracking
-from mammoflow.results import promotion
+from mammoflow import cli, console, lake, recipes, tracking
+from mammoflow.pipeline import build, outcome
+from mammoflow.registry import promotion
 
 
 def main() -> None:
     """Build all, promote, print the table, the model's URI and the report's path."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("report", config)
+    artefacts = build.ensure("report", config)
     model = artefacts.registered.summary()
     promotion.promote(tracking.uri(artefacts.lake), model["name"], model["version"], force=True)
-    summary = findings.summarise(artefacts)
+    summary = outcome.summarise(artefacts)
     lake.write_json(lake.join(artefacts.lake.root, "summary.json"), summary)
-    tables.show_data(artefacts.images, artefacts.patches)
-    tables.show_quarantine([artefacts.images, artefacts.patches], config.source)
-    tables.show_scores(summary)
+    console.show_data(artefacts.images, artefacts.patches)
+    console.show_quarantine([artefacts.images, artefacts.patches], config.source)
+    console.show_scores(summary)
     print(f"registered: {summary['registered']} (version {model['version']}) at {model['tracking_uri']}")
     print(f"report:     {artefacts.report.file('report.html')}")
     print(f"summary:    {lake.join(artefacts.lake.root, 'summary.json')}")
-    tables.show_scoring(model["name"], config.lake)
+    console.show_scoring(model["name"], config.lake)
 
 
 if __name__ == "__main__":

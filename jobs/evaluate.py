@@ -8,20 +8,21 @@ Writes   evaluation/ in the lake: one row per image and model, and the patch cla
 Next     jobs/promote.py, jobs/report.py
 """
 
-from mammoflow import cli, findings, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
     """Print the plan, score the test split, print the tables; without a registered ensemble that comes next."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("evaluation", config)
-    tables.show_scores(findings.summarise(artefacts))
+    artefacts = build.ensure("evaluation", config)
+    console.show_scores(outcome.summarise(artefacts))
     if artefacts.registered.done:
-        findings.tag_test_figures(artefacts)
-        tables.show_promotion(config)
-        tables.show_next("report", config)
+        outcome.tag_test_figures(artefacts)
+        console.show_promotion(config)
+        console.show_next("report", config)
     else:
-        tables.show_next("select_ensemble", config)
+        console.show_next("select_ensemble", config)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ Writes   external/ in the lake: its members' scores on validation and test; prin
 Next     jobs/recalibrate.py, jobs/finetune.py
 """
 
-from mammoflow import cli, findings, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
     """Print the plan, score, print what it reaches."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("external", config)
-    tables.show_site(str(artefacts.config.start), findings.transferred(artefacts))
-    tables.show_next("recalibrate", config)
+    artefacts = build.ensure("external", config)
+    console.show_site(str(artefacts.config.start), outcome.transferred(artefacts))
+    console.show_next("recalibrate", config)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, on
 Next     jobs/select_ensemble.py
 """
 
-from mammoflow import cli, lake, pipeline, recipes, stages, tables, transfer
+from mammoflow import cli, console, lake, recipes
 from mammoflow.errors import ConfigError
+from mammoflow.pipeline import build, stages, transfer
 
 
 def main() -> None:
@@ -25,14 +26,14 @@ def main() -> None:
             "(models:/mammoflow@champion), or take a recipe such as inbreast-72"
         )
     if config.compute.dry_run:
-        pipeline.preview(config)
+        build.preview(config)
         return
     if config.transfer:
-        tables.show_transfer(lake.read_json(transfer.run(config).file(stages.FIGURES)))
+        console.show_transfer(lake.read_json(transfer.run(config).file(stages.FIGURES)))
         return
-    artefacts = pipeline.ensure("search", config)
-    tables.show_ranking(artefacts.search)
-    tables.show_next("select_ensemble", config)
+    artefacts = build.ensure("search", config)
+    console.show_ranking(artefacts.search)
+    console.show_next("select_ensemble", config)
 
 
 if __name__ == "__main__":

@@ -12,22 +12,23 @@ Writes   images/ and patches/ in the lake, each with a quarantine of what could 
 Next     jobs/train_patch.py; where the source holds a test part only, jobs/score.py
 """
 
-from mammoflow import cli, findings, pipeline, recipes, tables
-from mammoflow.results import contact_sheet
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build, outcome
+from mammoflow.reports import contact_sheet
 
 
 def main() -> None:
     """Print the plan, build images and patches, print what came out."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("patches", config)
-    tables.show_data(artefacts.images, artefacts.patches)
-    tables.show_quarantine([artefacts.images, artefacts.patches], config.source)
+    artefacts = build.ensure("patches", config)
+    console.show_data(artefacts.images, artefacts.patches)
+    console.show_quarantine([artefacts.images, artefacts.patches], config.source)
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
-    print(f"qc page:       {findings.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
+    print(f"qc page:       {outcome.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
     if artefacts.images.summary()["images"]["train"]:
-        tables.show_next("finetune" if config.start else "train_patch", config)
+        console.show_next("finetune" if config.start else "train_patch", config)
     else:
-        tables.show_scoring(config.ensemble.model_name, config.lake)
+        console.show_scoring(config.ensemble.model_name, config.lake)
 
 
 if __name__ == "__main__":

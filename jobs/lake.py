@@ -16,9 +16,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
-from mammoflow import cli, lake, lake_care, tables
+from mammoflow import cli, console, lake
 from mammoflow.errors import LakeError
-from mammoflow.lake_care import Entry
+from mammoflow.pipeline import care
+from mammoflow.pipeline.care import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,30 +71,30 @@ def main() -> None:
     """List, show or remove."""
     wanted = cli.options(__doc__, Options).do
     root = lake.Lake(lake.resolve_root(wanted.lake))
-    entries = lake_care.survey(root)
+    entries = care.survey(root)
     if isinstance(wanted, Overview):
         _list(root, entries)
     elif isinstance(wanted, Show):
-        _show(entries, lake_care.find(entries, wanted.name))
+        _show(entries, care.find(entries, wanted.name))
     else:
-        plan = lake_care.plan_removal(entries, wanted.names, with_users=wanted.with_users)
+        plan = care.plan_removal(entries, wanted.names, with_users=wanted.with_users)
         _remove(root, plan, agreed=wanted.yes)
 
 
 def _list(root: lake.Lake, entries: Sequence[Entry]) -> None:
     rows = [[e.key, _state(e), _size(e.size), e.files, "" if e.version is None else e.version] for e in entries]
-    tables.show(f"Lake {root.root}", ["artefact", "finished (UTC)", "size", "files", "schema"], rows)
+    console.show(f"Lake {root.root}", ["artefact", "finished (UTC)", "size", "files", "schema"], rows)
     print(f"{len(entries)} artefact(s), {_size(sum(entry.size for entry in entries))}")
     left = [entry.artefact for entry in entries if entry.state in ("incomplete", "half removed", "damaged")]
     if left:
         print(f"{len(left)} not complete: the job that makes them goes on from there, or remove them:")
-        print(f"  {lake_care.removal(root, left)}")
+        print(f"  {care.removal(root, left)}")
 
 
 def _show(entries: Sequence[Entry], entry: Entry) -> None:
     known = {other.key for other in entries}
     direct = [user.key for user in entries if entry.key in user.inputs]
-    further = [user.key for user in reversed(lake_care.users_of(entries, [entry.key])) if user.key not in direct]
+    further = [user.key for user in reversed(care.users_of(entries, [entry.key])) if user.key not in direct]
     version = "" if entry.version is None else f", by version {entry.version} of the layout"
     finished = f", finished {_state(entry)} UTC" if entry.finished else ""
     print(f"artefact   {entry.key}")
@@ -124,7 +125,7 @@ def _remove(root: lake.Lake, plan: Sequence[Entry], *, agreed: bool) -> None:
         print("nothing was removed")
         return
     for entry in plan:
-        lake_care.remove(entry, print)
+        care.remove(entry, print)
         print(f"  removed {entry.key}", flush=True)
 
 

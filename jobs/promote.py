@@ -15,9 +15,9 @@ Next     jobs/score.py
 
 from dataclasses import dataclass
 
-from mammoflow import cli, lake, tables, tracking
+from mammoflow import cli, console, lake, tracking
 from mammoflow.errors import ConfigError
-from mammoflow.results import promotion
+from mammoflow.registry import promotion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,15 @@ def main() -> None:
     if options.rollback and (options.version or options.force):
         raise ConfigError("--rollback knows its version; leave --version and --force out")
     if options.history:
-        tables.show_moves(options.name, promotion.history(uri, options.name))
+        console.show_moves(options.name, promotion.history(uri, options.name))
         return
     if options.rollback:
         move = promotion.rollback(uri, options.name)
     else:
         move = promotion.promote(uri, options.name, options.version, force=options.force)
-    tables.show_moves(options.name, [move])
+    console.show_moves(options.name, [move])
     print(f"models:/{options.name}@champion is version {move.version} at {tracking.public(uri)}")
-    tables.show_scoring(options.name, options.lake)
+    console.show_scoring(options.name, options.lake)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,19 @@ Writes   registered model --ensemble.model-name, alias `candidate`: the same mem
 Next     jobs/promote.py
 """
 
-from mammoflow import cli, findings, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
     """Print the plan, register, print what changes."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("recalibrated", config)
-    tables.show_site(str(artefacts.config.start), findings.transferred(artefacts))
+    artefacts = build.ensure("recalibrated", config)
+    console.show_site(str(artefacts.config.start), outcome.transferred(artefacts))
     (made,) = artefacts.of("recalibrated")
     model = made.summary()
     print(f"registered models:/{model['name']}/{model['version']} (alias candidate) at {model['tracking_uri']}")
-    tables.show_promotion(config)
+    console.show_promotion(config)
 
 
 if __name__ == "__main__":

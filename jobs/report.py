@@ -7,14 +7,15 @@ Writes   report/ in the lake
 Next     open the file
 """
 
-from mammoflow import cli, findings, pipeline, recipes
+from mammoflow import cli, recipes
+from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
     """Write the report anew, whether or not the lake holds one, and print its path."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.find(("registered", "evaluation"), config)
-    print(f"report: {findings.write_report(artefacts)}")
+    artefacts = build.find(("registered", "evaluation"), config)
+    print(f"report: {outcome.write_report(artefacts)}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from typing import Literal
 
 from tyro.conf import FlagConversionOff
 
-from mammoflow import cli, reproduction, tables
+from mammoflow import cli, console
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import ConfigError
-from mammoflow.reproduction import Reproduction
+from mammoflow.pipeline import reproduction
+from mammoflow.pipeline.reproduction import Reproduction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def _show(plan: Reproduction, options: Options) -> None:
         for each, own, extra in zip(found, hours, more, strict=True)
     ]
     columns = ["behind", "recipe", "films", "patches an epoch", "device hours", "at most more"]
-    tables.show(f"Plan, at {rate:g} TFLOP/s sustained", columns, cells)
+    console.show(f"Plan, at {rate:g} TFLOP/s sustained", columns, cells)
     print(f"about {sum(hours):.1f} device hours, and at most {sum(more):.1f} more where models have not converged")
 
 

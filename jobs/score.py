@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 
 from tyro.conf import FlagConversionOff
 
-from mammoflow import cli, cluster, lake, nodes, tables, tracking
+from mammoflow import cli, console, lake, tracking
+from mammoflow.cluster import nodes, session
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import QuarantineError
-from mammoflow.results import registered_model, score_files, scoring
-from mammoflow.results.score_files import Heatmaps, Outputs
-from mammoflow.results.scoring import Request
+from mammoflow.registry import registered_model
+from mammoflow.scoring import score, score_files
+from mammoflow.scoring.score import Request
+from mammoflow.scoring.score_files import Heatmaps, Outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +57,10 @@ def main() -> None:
     found = score_files.find(options.images)
     lake.check_writable(lake.join(options.out, "probe"))
     print(f"{model.uri} at {tracking.public(uri)}: {len(found)} images in {options.images}", flush=True)
-    cluster.check_versions()
-    cluster.start()
+    session.check_versions()
+    session.start()
     nodes.check_room({"GPU": 1} if options.compute.gpu else {"CPU": 1})
-    cluster.check_nodes(uri, options.images, options.out)
+    session.check_nodes(uri, options.images, options.out)
     outputs = Outputs(model=f"{model.name}/{model.version}", heatmaps=options.heatmaps, dicom=options.dicom)
     request = Request(
         model=model,
@@ -69,8 +71,8 @@ def main() -> None:
         compute=options.compute,
         actors=options.actors,
     )
-    scored = scoring.score(request, found)
-    tables.show_scored(scored, options.images)
+    scored = score.score(request, found)
+    console.show_scored(scored, options.images)
     failed = sum(bool(error) for error in scored.images["error"].to_pylist())
     print(f"{scored.images.num_rows - failed} images scored, {failed} could not be; {options.out}")
     if failed > options.compute.max_bad * scored.images.num_rows:

@@ -8,20 +8,21 @@ Writes   ensemble/ in the lake; registered model `mammoflow`, alias `candidate`
 Next     jobs/evaluate.py, then jobs/promote.py
 """
 
-from mammoflow import cli, findings, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
     """Print the plan, choose, register, print members and the registered version."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("registered", config)
-    chosen = findings.load_ensemble(artefacts)
+    artefacts = build.ensure("registered", config)
+    chosen = outcome.load_ensemble(artefacts)
     rows = [[member.name, member.kind, f"{member.val_auc:.3f}"] for member in chosen.members]
-    tables.show("Ensemble (chosen on validation)", ["member", "kind", "val A-AUC"], rows)
+    console.show("Ensemble (chosen on validation)", ["member", "kind", "val A-AUC"], rows)
     print(f"validation A-AUC {chosen.val_auc:.3f}; operating point at probability {chosen.cutoff:.3f} (Youden)")
     model = artefacts.registered.summary()
     print(f"registered models:/{model['name']}/{model['version']} (alias candidate) at {model['tracking_uri']}")
-    tables.show_next("evaluate", config)
+    console.show_next("evaluate", config)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ Next     open index.html
 import functools
 from dataclasses import dataclass
 
-from mammoflow import cli, lake, tables, tracking
+from mammoflow import cli, console, lake, tracking
 from mammoflow.errors import ConfigError
 
 
@@ -40,10 +40,10 @@ def main() -> None:
     out = options.out or lake.join(root.root, "site")
     lake.check_writable(lake.join(out, "probe"))
     print(f"mammoflow site: lake {root.root}, models at {tracking.public(uri)}", flush=True)
-    from mammoflow.site import writing  # takes seconds to load
+    from mammoflow.site import writing
 
     site = writing.write(root, uri, out, options.cases, functools.partial(print, flush=True))
-    tables.show_leaderboard(site.rows)
+    console.show_leaderboard(site.rows)
     print(f"{site.made} page(s) of runs made, {site.kept} kept as they were")
     print(f"site: {site.url}")
 

@@ -9,7 +9,8 @@ Next     jobs/select_ensemble.py with the same flags, and those that make it dro
 
 from dataclasses import replace
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build
 
 
 def main() -> None:
@@ -17,11 +18,11 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     config = replace(config, search=replace(config.search, survivors="all", rungs=(), drawn=0))
     if config.compute.dry_run:
-        pipeline.preview(config)
+        build.preview(config)
         return
-    artefacts = pipeline.ensure("search", config)
-    tables.show_ranking(artefacts.search)
-    tables.show_next("select_ensemble", config, "--search.survivors", "all", "--search.rungs", "--search.drawn", "0")
+    artefacts = build.ensure("search", config)
+    console.show_ranking(artefacts.search)
+    console.show_next("select_ensemble", config, "--search.survivors", "all", "--search.rungs", "--search.drawn", "0")
 
 
 if __name__ == "__main__":

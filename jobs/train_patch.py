@@ -9,8 +9,9 @@ Writes   trunks/ in the lake (safetensors, kept by validation accuracy), and whe
 Next     jobs/tune_top_layers.py
 """
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
 from mammoflow.errors import ConfigError
+from mammoflow.pipeline import build
 
 
 def main() -> None:
@@ -21,9 +22,9 @@ def main() -> None:
             f"start is {config.start!r}: training goes on from whole-image classifiers, there is no patch "
             "classifier to train; run jobs/finetune.py"
         )
-    artefacts = pipeline.ensure("retrained", config)
-    tables.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
-    tables.show_next("tune_top_layers", config)
+    artefacts = build.ensure("retrained", config)
+    console.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
+    console.show_next("tune_top_layers", config)
 
 
 if __name__ == "__main__":

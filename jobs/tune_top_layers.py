@@ -11,20 +11,21 @@ Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, on
 Next     jobs/select_ensemble.py
 """
 
-from mammoflow import cli, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build
 
 
 def main() -> None:
     """Print the plan, run the search, print the ranking and the next command; or the plan with its cost alone."""
     config = cli.parse(__doc__, recipes.ALL)
     if config.compute.dry_run:
-        pipeline.preview(config)
+        build.preview(config)
         return
-    artefacts = pipeline.ensure("search", config)
+    artefacts = build.ensure("search", config)
     summary = artefacts.search.summary()
-    tables.show_ranking(artefacts.search)
+    console.show_ranking(artefacts.search)
     print(f"MLflow parent run: {summary['run_id']}")
-    tables.show_next("select_ensemble", config)
+    console.show_next("select_ensemble", config)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ Writes   two_step/ in the lake: the forest as data, its scores on validation and
 Next     jobs/report.py, which shows it beside the end-to-end models
 """
 
-from mammoflow import cli, findings, pipeline, recipes, tables
+from mammoflow import cli, console, recipes
+from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
     """Print the plan, fit and score, print what it reaches."""
     config = cli.parse(__doc__, recipes.ALL)
-    artefacts = pipeline.ensure("two_step", config)
-    tables.show_baseline(findings.baseline(artefacts))
-    tables.show_next("report", config)
+    artefacts = build.ensure("two_step", config)
+    console.show_baseline(outcome.baseline(artefacts))
+    console.show_next("report", config)
 
 
 if __name__ == "__main__":

@@ -6,35 +6,18 @@ Anything else is a bug, with a traceback.
 """
 
 import difflib
-import os
-import signal
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
 from typing import TypeVar
 
 import tyro
 
+from mammoflow.cluster import interrupts
 from mammoflow.config import Config
 from mammoflow.errors import MammoflowError, QuarantineError
 
 T = TypeVar("T")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; raised in the main thread so that open runs are closed on the way out.
-
-    Ray's waiting calls let a KeyboardInterrupt out, as a plain one; any other exception they turn into a SystemError.
-    """
-
-
-_terminated = threading.Event()
-"""SIGTERM arrived, whatever became of its exception."""
-
-_late = threading.Event()
-"""The job sent it to itself at its deadline."""
 
 
 def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> Config:
@@ -62,7 +45,7 @@ def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv:
     about = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
     kind = tyro.extras.subcommand_type_from_defaults(known, about)
     config = tyro.cli(kind, default=known[default], args=_spelt_out(words), description=_lines(manual), config=_PARSING)
-    _end_at(config.compute.deadline)
+    interrupts.end_at(config.compute.deadline)
     return config
 
 
@@ -98,16 +81,13 @@ def options(manual: str | None, kind: type[T], argv: Sequence[str] | None = None
     """Turn `--field value ...` into a small options dataclass, for jobs without a recipe; a switch takes no value."""
     words = _spelt_out(sys.argv[1:] if argv is None else argv)
     found = tyro.cli(kind, args=words, description=_lines(manual), config=(tyro.conf.FlagCreatePairsOff,))
-    _end_at(getattr(getattr(found, "compute", None), "deadline", None))
+    interrupts.end_at(getattr(getattr(found, "compute", None), "deadline", None))
     return found
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a job's main function so that every end is clean and has its exit code (see this module's docstring)."""
-    _terminated.clear()
-    _late.clear()
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    sys.unraisablehook = _signal_again
+    interrupts.listen()
     try:
         main()
     except QuarantineError as error:
@@ -115,55 +95,8 @@ def run(main: Callable[[], None]) -> None:
     except MammoflowError as error:
         _stop(f"error: {error}", 1)
     except KeyboardInterrupt:
-        name, code = ("SIGTERM", 143) if _terminated.is_set() else ("Ctrl-C", 130)
-        if _late.is_set():
-            name, code = "its deadline", 4
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would only disturb the way out
+        name, code = interrupts.reason()
         _stop(f"stopped by {name}; the same command goes on from here", code)
-
-
-def _end_at(hours: float | None) -> None:
-    """Have this process end as by SIGTERM once so many hours are over."""
-    if hours is not None:
-        timer = threading.Timer(hours * 3600, _be_late)
-        timer.daemon = True
-        timer.start()
-
-
-def _be_late() -> None:
-    _late.set()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def on_sigterm() -> None:
-    """Take SIGTERM back from Ray, which takes it over when a driver connects."""
-    signal.signal(signal.SIGTERM, _raise_terminated)
-
-
-def check_terminated() -> None:
-    """Raise anew where SIGTERM came but its exception was lost, as in a callback that catches everything.
-
-    Raises:
-        Terminated: SIGTERM has arrived.
-    """
-    if _terminated.is_set():
-        raise Terminated
-
-
-def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
-    _terminated.set()
-    raise Terminated
-
-
-def _signal_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Send a signal once more whose exception was lost: in a finalizer or a weakref's callback Python drops it."""
-    if isinstance(lost.exc_value, KeyboardInterrupt):
-        number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
-        again = threading.Timer(0.02, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
-    else:
-        sys.__unraisablehook__(lost)
 
 
 def _stop(message: str, code: int) -> None:

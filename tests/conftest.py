@@ -32,9 +32,9 @@ def ray_cluster(_own_homes: None) -> Iterator[None]:
     """One Ray cluster of this machine for the whole session."""
     import ray
 
-    from mammoflow import cluster
+    from mammoflow.cluster import session
 
-    cluster.start(num_cpus=4)
+    session.start(num_cpus=4)
     yield
     ray.shutdown()
 

@@ -25,7 +25,8 @@ from pydicom.uid import JPEG2000Lossless
 from small_dicom import breast
 
 from mammoflow.config import ImageConfig
-from mammoflow.data import decode, dicom_streams
+from mammoflow.data import decode
+from mammoflow.data.dicom import streams
 from mammoflow.errors import DecodeError
 
 POLICIES = [
@@ -38,7 +39,7 @@ TIME_LIMIT = 10.0
 """Seconds a file."""
 SYNTAXES = (
     *(f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99", ".5", ".4.100", ".4.94", ".4.204")),
-    *dicom_streams.KINDS,
+    *streams.KINDS,
 )
 NUMBERS = (0, 1, 2, 7, 8, 12, 15, 16, 17, 31, 33, 47, 64, 255, 256, 4095, 32767, 65535)
 WORDS = ("", "x", "1e400", "-1e400", "nan", "9" * 16, "A\\B\\C", "0", "-1", "1e-300", "\\", "MONOCHROME", "é^\x00")

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from mammoflow import lake, schema
+from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, TrunkConfig
 from mammoflow.data import outlines
-from mammoflow.lake import Artefact, Lake
+from mammoflow.lake import Artefact, Lake, schema
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
 

@@ -10,8 +10,9 @@ from test_report import baseline, scores
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
+from mammoflow.ensemble import ensemble, selection
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import ensemble, registered_model, selection
+from mammoflow.registry import registered_model
 from mammoflow.site import runs, writing
 from mammoflow.site.runs import Run
 from mammoflow.site.writing import Site

@@ -7,9 +7,10 @@ import pyarrow as pa
 from made_lake import MadeLake
 
 from mammoflow import tracking
-from mammoflow.results import ensemble, model_card, profile, registered_model
-from mammoflow.results.ensemble import Ensemble, Member
-from mammoflow.schema import SCORES
+from mammoflow.ensemble import ensemble, profile
+from mammoflow.ensemble.ensemble import Ensemble, Member
+from mammoflow.lake.schema import SCORES
+from mammoflow.registry import model_card, registered_model
 
 
 def members(made: MadeLake) -> tuple[Member, ...]:

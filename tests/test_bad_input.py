@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from small_dicom import metadata, release, write
 
-from mammoflow import cluster, recipes
+from mammoflow import recipes
+from mammoflow.cluster import session
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -53,7 +54,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(num_cpus: int | None = None) -> None:
         pytest.fail("the job started Ray")
 
-    monkeypatch.setattr(cluster, "start", start)
+    monkeypatch.setattr(session, "start", start)
 
 
 @pytest.fixture

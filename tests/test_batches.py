@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammoflow import schema
 from mammoflow.data.batches import Batch, ShardBatches, cut, plan_epoch, slice_order
 from mammoflow.errors import ConfigError, LakeError, TrainingError
+from mammoflow.lake import schema
 
 SIDE = 16
 

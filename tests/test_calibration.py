@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mammoflow.errors import LakeError
-from mammoflow.results import calibration, metrics
-from mammoflow.results.calibration import KINDS, Calibration
+from mammoflow.metrics import calibration, roc
+from mammoflow.metrics.calibration import KINDS, Calibration
 
 
 def drawn(to_probability, images=4000, seed=0):
@@ -78,7 +78,7 @@ def test_scores_worse_than_chance_are_not_turned_round():
     labels, scores, women = drawn(lambda scores: 1 - scores, images=400)
     found = calibration.fit(labels, scores, women)
     assert (np.diff(found.apply(np.linspace(0, 1, 11))) >= 0).all()
-    assert metrics.auc(labels, found.apply(scores)) <= 0.5
+    assert roc.auc(labels, found.apply(scores)) <= 0.5
 
 
 def test_too_few_women_leave_scores_as_they_are():

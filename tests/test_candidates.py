@@ -9,8 +9,8 @@ from mammoflow.config import Config, ImageConfig, SearchConfig, SpaceConfig, Sta
 from mammoflow.errors import ConfigError, SpecError
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, top_spec
-from mammoflow.training import candidates, spaces, tuning
-from mammoflow.training.candidates import Candidate, Changes
+from mammoflow.search import candidates, spaces, tuning
+from mammoflow.search.candidates import Candidate, Changes
 
 BACKBONE = "resnet10_narrow"
 GROUND = classifiers.ground(BACKBONE, ImageConfig(height=288, width=224), 72, 5)
@@ -122,7 +122,7 @@ def test_only_so_many_candidates_are_planned() -> None:
 
 
 def test_a_budget_counts_over_all_starts(tmp_path, monkeypatch) -> None:
-    from mammoflow.training import budget
+    from mammoflow.search import budget
 
     clock = [1000.0]
     monkeypatch.setattr(budget.time, "time", lambda: clock[0])

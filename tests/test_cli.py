@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from mammoflow import cli, recipes
+from mammoflow.cluster import interrupts
 from mammoflow.config import Config, PatchConfig
 from mammoflow.errors import ConfigError
 from mammoflow.models import classifiers
-from mammoflow.results import paper_tables
-from mammoflow.training import tuning
+from mammoflow.reports import paper_tables
+from mammoflow.search import tuning
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -106,12 +107,12 @@ def test_exit_codes(body: str) -> None:
 
 
 def test_a_sigterm_whose_exception_was_lost_is_raised_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    cli.check_terminated()
+    interrupts.check_terminated()
     arrived = threading.Event()
     arrived.set()
     monkeypatch.setattr(cli, "_terminated", arrived)
-    with pytest.raises(cli.Terminated):
-        cli.check_terminated()
+    with pytest.raises(interrupts.Terminated):
+        interrupts.check_terminated()
 
 
 def test_sigterm_ends_a_job_with_143() -> None:

@@ -5,7 +5,8 @@ import numpy as np
 from made_lake import SIDE, make
 
 from mammoflow import lake
-from mammoflow.results import contact_sheet, pictures
+from mammoflow.rendering import pictures
+from mammoflow.reports import contact_sheet
 
 
 def near(picture: np.ndarray, colour: tuple[int, int, int]) -> int:

@@ -9,7 +9,7 @@ import torch
 from mammoflow import recipes
 from mammoflow.config import ImageConfig
 from mammoflow.models import classifiers
-from mammoflow.training.bank_run import BankRun
+from mammoflow.search.bank_run import BankRun
 from mammoflow.training.loop import Best, Workers
 
 PAPER = recipes.cbis_s10_resnet50().image_training

@@ -8,15 +8,17 @@ import torch
 from made_lake import make
 from torch.autograd.graph import saved_tensors_hooks
 
-from mammoflow import cli, dry_run, lake, pipeline, recipes
+from mammoflow import cli, lake, recipes
 from mammoflow.config import ComputeConfig, ImageConfig
 from mammoflow.errors import PreflightError
 from mammoflow.models import classifiers
 from mammoflow.models.backbones import Trunk, find
 from mammoflow.models.top_layers import TopLayers
-from mammoflow.training import cost, placing, tuning
+from mammoflow.pipeline import build, dry_run
+from mammoflow.search import capacity, tuning
+from mammoflow.search.capacity import Worker
+from mammoflow.training import cost
 from mammoflow.training.cost import Shape
-from mammoflow.training.placing import Worker
 
 GROUND = classifiers.ground("resnet10_narrow", ImageConfig(height=160, width=128), 64, 5)
 TOPS = ("16x2,8x1", "[8-8-16]x2,[8-8-16]x1", "heatmap,8x1", "fc-pool2-8-4", "attention-4")
@@ -115,28 +117,28 @@ def test_what_takes_more_memory_and_what_less() -> None:
 def test_as_many_fit_as_memory_has_room_for() -> None:
     config = recipes.cbis_s10()
     own = [candidate for candidate in tuning.plan(config) if candidate.backbone == "resnet50"]
-    most = [placing.most_together(config, own, int(gib * 2**30)) for gib in (0, 1.5, 2, 80)]
+    most = [capacity.most_together(config, own, int(gib * 2**30)) for gib in (0, 1.5, 2, 80)]
     assert most == sorted(most)
     assert (most[0], most[-1]) == (1, 6)
     assert 1 < most[1] < 6
-    largest = sorted(own, key=lambda candidate: -placing.pack_memory(config, [candidate]))
-    assert placing.pack_memory(config, largest[: most[1]]) <= 0.85 * 1.5 * 2**30
-    assert placing.pack_memory(config, largest[: most[1] + 1]) > 0.85 * 1.5 * 2**30
-    assert placing.most_together(config, own[:1], 0) == 1
+    largest = sorted(own, key=lambda candidate: -capacity.pack_memory(config, [candidate]))
+    assert capacity.pack_memory(config, largest[: most[1]]) <= 0.85 * 1.5 * 2**30
+    assert capacity.pack_memory(config, largest[: most[1] + 1]) > 0.85 * 1.5 * 2**30
+    assert capacity.most_together(config, own[:1], 0) == 1
 
 
 def test_runs_begin_where_others_end() -> None:
-    assert placing.makespan([], 2) == 0
-    assert placing.makespan([4.0], 2) == 4, "a run is not shared out"
-    assert placing.makespan([4.0, 1.0, 2.0, 2.0], 2) == 5
+    assert capacity.makespan([], 2) == 0
+    assert capacity.makespan([4.0], 2) == 4, "a run is not shared out"
+    assert capacity.makespan([4.0, 1.0, 2.0, 2.0], 2) == 5
 
 
 def test_what_no_worker_holds_is_refused_with_what_would_help() -> None:
     config = recipes.cbis_s10()
     (candidate, *_) = tuning.plan(config)
-    placing.check_fits(config, candidate, 4 * 2**30)
+    capacity.check_fits(config, candidate, 4 * 2**30)
     with pytest.raises(PreflightError, match=r"resnet50-512.*GiB in stage 2, a worker here has 2.0; give --compute.ch"):
-        placing.check_fits(config, candidate, 2 * 2**30)
+        capacity.check_fits(config, candidate, 2 * 2**30)
 
 
 def args(*words: str):
@@ -149,18 +151,18 @@ def test_a_dry_run_says_what_a_search_would_cost_and_writes_nothing(tmp_path, ca
     tops = ["--trunks.0.top-layers", "16x1,8x1", "8x1,8x1 lr*2", "[8-8-16]x1,[8-8-16]x1"]
     config = args("--dry-run", "--compute.pack", "2", "--lake", str(root), "--search.drawn", "3", *tops)
     assert config.compute.dry_run
-    pipeline.preview(config)
+    build.preview(config)
     said = capsys.readouterr().out
     for words in ("build  search", "resnet10_narrow-8x1-8x1-lr2", "pack 2", "measured here", "1,000 training images"):
         assert words in said
     assert "beside these, 3 candidate(s) are drawn" in said
     assert "TFLOP/s in training resnet10_narrow" in said
     assert not root.exists()
-    monkeypatch.setattr(placing, "worker", lambda *_: Worker(memory=1000, flops={"resnet10_narrow": 1e9}))
+    monkeypatch.setattr(capacity, "worker", lambda *_: Worker(memory=1000, flops={"resnet10_narrow": 1e9}))
     with pytest.raises(
         PreflightError, match=r"takes about 0.1 GiB in stage 2, a worker here has 0.0; give --compute.c"
     ):
-        pipeline.preview(config)
+        build.preview(config)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -185,7 +187,7 @@ def test_a_dry_run_of_classifiers_that_go_on_says_what_each_takes(tmp_path, caps
     made = make(tmp_path)
     start = made.folders["resnet10_narrow-16x1-8x1"]
     config = args("--dry-run", "--lake", str(tmp_path / "other"), "--start", start)
-    pipeline.preview(config)
+    build.preview(config)
     said = capsys.readouterr().out
     assert "resnet10_narrow-16x1-8x1, pack 1" in said
     assert "take about" in said
@@ -197,8 +199,8 @@ def test_a_worker_s_memory_is_its_share_of_the_host_without_what_it_holds() -> N
     config = recipes.smoke()
     alone = replace(config, compute=ComputeConfig(concurrent_trials=1))
     none, some = ({"train": number, "val": 0} for number in (0, 20_000))
-    memory = placing.worker(alone, none).memory
+    memory = capacity.worker(alone, none).memory
     assert 0 < memory < psutil.virtual_memory().total
     pixels = 20_000 * 160 * 128 * 2
-    assert memory - placing.worker(alone, some).memory == pytest.approx(pixels, rel=0.2)
-    assert placing.worker(config, none).memory < 0.6 * memory
+    assert memory - capacity.worker(alone, some).memory == pytest.approx(pixels, rel=0.2)
+    assert capacity.worker(config, none).memory < 0.6 * memory

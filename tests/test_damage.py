@@ -13,7 +13,7 @@ from pydicom.datadict import DicomDictionary
 from pydicom.tag import Tag
 
 from mammoflow.config import ImageConfig
-from mammoflow.data import dicom_files
+from mammoflow.data.dicom import reader
 from mammoflow.errors import DecodeError
 
 MEMORY = 2**29
@@ -49,7 +49,7 @@ def test_garbage_in_tags_that_say_nothing_of_pixels_leaves_the_image_or_refuses_
         if vr != "SQ":
             tags[tag] = pydicom.dataelem.RawDataElement(Tag(tag), vr, len(value), value, 0, False, True, True)
     try:
-        pixels = dicom_files.read("a.dcm", encoded.saved(tags), ImageConfig()).pixels
+        pixels = reader.read("a.dcm", encoded.saved(tags), ImageConfig()).pixels
     except (DecodeError, *WRITING) as error:
         assert not isinstance(error, DecodeError) or str(error).startswith("a.dcm: ")  # noqa: PT017
     else:

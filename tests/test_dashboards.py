@@ -17,7 +17,7 @@ import pytest
 import yaml
 from ray_head import ROOT, Cluster, free_port
 
-from mammoflow import telemetry
+from mammoflow.cluster import telemetry
 
 FOLDER = ROOT / "dashboards"
 sys.path.insert(0, str(FOLDER))

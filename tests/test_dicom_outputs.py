@@ -16,10 +16,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.sr.codedict import codes
 from small_dicom import breast, dicom
 
-from mammoflow.data import dicom_files
+from mammoflow.data.dicom import reader
 from mammoflow.errors import DecodeError
-from mammoflow.results import dicom_outputs
-from mammoflow.results.dicom_outputs import Finding
+from mammoflow.scoring import dicom_outputs
+from mammoflow.scoring.dicom_outputs import Finding
 
 AT = datetime(2026, 11, 25, 13, 30, 5)
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
@@ -150,7 +150,7 @@ def test_an_image_that_can_not_be_referred_to_is_refused():
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian's dicom3tools) is not installed")
 def test_a_validator_finds_no_error_in_what_is_said_of_real_films(tmp_path):
     for number, film in enumerate(films()):
-        for kind, made in zip(("sc", "sr"), both(dicom_files.read_header(str(film))), strict=True):
+        for kind, made in zip(("sc", "sr"), both(reader.read_header(str(film))), strict=True):
             path = tmp_path / f"{number}-{kind}.dcm"
             path.write_bytes(dicom_outputs.to_bytes(made))
             done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from mammoflow.config import EnsembleConfig
+from mammoflow.ensemble import ensemble, selection
 from mammoflow.errors import ConfigError, LakeError, SplitError
-from mammoflow.results import ensemble, metrics, selection
-from mammoflow.schema import SCORES
+from mammoflow.lake.schema import SCORES
+from mammoflow.metrics import roc
 
 RANKING = [
     {"name": "resnet18-64x1-32x1", "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": "64x1,32x1"},
@@ -90,7 +91,7 @@ def test_summarise_gives_plain_and_averaged_figures():
     assert (figures["images"], figures["malignant"]) == (6, 3)
     assert figures["auc"] == 1.0
     assert figures["auc_tta"] == pytest.approx(8 / 9)
-    assert figures["ci95_tta"] == list(metrics.auc_interval(LABELS, [0.1, 0.2, 0.6, 0.5, 0.7, 0.8]))
+    assert figures["ci95_tta"] == list(roc.auc_interval(LABELS, [0.1, 0.2, 0.6, 0.5, 0.7, 0.8]))
     with pytest.raises(SplitError, match="one split at a time"):
         ensemble.summarise(pa.concat_tables([table, val_scores()]))
 

@@ -11,10 +11,11 @@ from made_lake import FILMS, make
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
+from mammoflow.ensemble import ensemble, evaluation, selection, subgroups
 from mammoflow.errors import LakeError, SplitError
+from mammoflow.lake.schema import SCORES
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import ensemble, evaluation, predictor, selection, subgroups
-from mammoflow.schema import SCORES
+from mammoflow.registry import predictor
 
 
 @pytest.fixture(scope="module")

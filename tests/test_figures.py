@@ -1,6 +1,6 @@
 """Curves: where a stage begins, and at which learning rate."""
 
-from mammoflow.results import figures
+from mammoflow.rendering import figures
 
 
 def test_stages_are_found_with_their_first_learning_rate() -> None:

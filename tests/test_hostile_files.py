@@ -20,7 +20,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBa
 from small_dicom import breast, dicom
 
 from mammoflow.config import ImageConfig
-from mammoflow.data import decode, dicom_files
+from mammoflow.data import decode
+from mammoflow.data.dicom import reader
 from mammoflow.errors import DecodeError
 
 SMALL = ImageConfig(height=96, width=64)
@@ -84,7 +85,7 @@ def test_boxes_of_no_length_do_not_hang(tmp_path):
     stream = bytearray(jpeg_2000(FILM, boxes=True))
     stream[12:16] = b"\0\0\0\0"
     (tmp_path / "a.dcm").write_bytes(with_stream(FILM, 16, JPEG2000Lossless, bytes(stream)))
-    whole = dicom_files.read("a.dcm", (tmp_path / "a.dcm").read_bytes(), SMALL)
+    whole = reader.read("a.dcm", (tmp_path / "a.dcm").read_bytes(), SMALL)
     assert np.array_equal(whole.pixels, FILM)
 
 
@@ -95,7 +96,7 @@ def test_runs_that_unroll_without_end_are_refused(tmp_path):
 
 
 def test_a_deflated_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom_files, "MAX_INFLATED", 2**25)
+    monkeypatch.setattr(reader, "MAX_INFLATED", 2**25)
     item = pydicom.dcmread(BytesIO(EVERY["deflated"].data))
     assert item.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
     whole = EVERY["deflated"].data
@@ -105,7 +106,7 @@ def test_a_deflated_file_that_grows_without_end_is_refused(tmp_path, monkeypatch
     assert len(bomb) < 2**20
     assert "inflates to more than 33,554,432 bytes" in refusal(tmp_path, bomb)
     with pytest.raises(DecodeError, match="inflates to more than"):
-        dicom_files.read_identity(str(tmp_path / "a.dcm"))
+        reader.read_identity(str(tmp_path / "a.dcm"))
 
 
 def png(width: int, height: int, depth: int = 16, colour: int = 0) -> bytes:
@@ -230,7 +231,7 @@ def test_nothing_of_the_patient_reaches_errors_warnings_logs_or_stderr(keyword, 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            said = str(dicom_files.read("a.dcm", data, ImageConfig(intensity=intensity)).identity)
+            said = str(reader.read("a.dcm", data, ImageConfig(intensity=intensity)).identity)
         except DecodeError as error:
             said = "".join(traceback.format_exception(error))
     out, err = capfd.readouterr()
@@ -297,7 +298,7 @@ def item(**values) -> Dataset:
     ],
 )
 def test_side_view_and_direction_by_tags_and_codes(tags, laterality, view, faces):
-    said = dicom_files.read("a.dcm", dicom(breast(), **tags), SMALL).identity
+    said = reader.read("a.dcm", dicom(breast(), **tags), SMALL).identity
     assert (said.laterality, said.view, said.faces) == (laterality, view, faces)
 
 

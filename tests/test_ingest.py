@@ -11,7 +11,8 @@ from small_dicom import breast, dicom, release, write
 
 from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
-from mammoflow.data import ingest, outlines, shards
+from mammoflow.data import ingest, outlines
+from mammoflow.data.ingest import shards
 from mammoflow.errors import ConfigError, LakeError, SplitError
 from mammoflow.lake import Artefact, Lake
 

@@ -13,10 +13,11 @@ from drawn import drawn_release
 from killing import Job
 from small_dicom import write
 
-from mammoflow import lake, locks, recipes
+from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, ImageConfig, PhantomConfig
 from mammoflow.data import ingest
 from mammoflow.errors import LakeError
+from mammoflow.lake import locks
 
 
 @pytest.fixture(scope="module")

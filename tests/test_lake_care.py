@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ray_head import ROOT
 
-from mammoflow import lake, lake_care, locks, pipeline, recipes, schema
+from mammoflow import lake, recipes
 from mammoflow.errors import LakeError
-from mammoflow.lake import Artefact, Lake
+from mammoflow.lake import Artefact, Lake, locks, schema
+from mammoflow.pipeline import build, care
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -45,7 +46,7 @@ def fill(root: Lake) -> dict[str, Artefact]:
     return made
 
 
-def keys(entries: list[lake_care.Entry]) -> list[str]:
+def keys(entries: list[care.Entry]) -> list[str]:
     return [entry.key for entry in entries]
 
 
@@ -58,11 +59,11 @@ def lock(artefact: Artefact, **changed: object) -> None:
 
 
 def test_the_survey_says_what_is_there(root: Lake) -> None:
-    assert lake_care.survey(root) == []
+    assert care.survey(root) == []
     made = fill(root)
     lake.write_bytes(lake.join(root.root, "images", "notes.txt"), b"not ours")
     lake.write_bytes(lake.join(root.root, "mlflow", "mlflow.db"), b"nor this")
-    found = {entry.key: entry for entry in lake_care.survey(root)}
+    found = {entry.key: entry for entry in care.survey(root)}
     assert list(found) == [made[name].key for name in ("images", "s1", "s10", "trunk", "search")]
     images, trunk, search = (found[made[name].key] for name in ("images", "trunk", "search"))
     assert (images.state, images.files, images.shards) == ("complete", 3, 1)
@@ -75,47 +76,47 @@ def test_the_survey_says_what_is_there(root: Lake) -> None:
 
 def test_users_go_before_what_they_were_made_from(root: Lake) -> None:
     made = fill(root)
-    entries = lake_care.survey(root)
-    assert keys(lake_care.users_of(entries, [made["images"].key])) == [made[n].key for n in ("trunk", "s10", "s1")]
-    assert keys(lake_care.users_of(entries, [made["s1"].key])) == []
+    entries = care.survey(root)
+    assert keys(care.users_of(entries, [made["images"].key])) == [made[n].key for n in ("trunk", "s10", "s1")]
+    assert keys(care.users_of(entries, [made["s1"].key])) == []
     with pytest.raises(LakeError, match=f"used by {made['trunk'].key}.*--with-users"):
-        lake_care.plan_removal(entries, [made["s10"].key], with_users=False)
-    plan = lake_care.plan_removal(entries, [made["s10"].key], with_users=True)
+        care.plan_removal(entries, [made["s10"].key], with_users=False)
+    plan = care.plan_removal(entries, [made["s10"].key], with_users=True)
     assert keys(plan) == [made["trunk"].key, made["s10"].key]
     for entry in plan:
-        lake_care.remove(entry, print)
+        care.remove(entry, print)
     assert not lake.exists(made["s10"].url)
-    left = lake_care.survey(root)
+    left = care.survey(root)
     assert keys(left) == [made[name].key for name in ("images", "s1", "search")]
     assert [entry.state for entry in left] == ["complete", "complete", "incomplete"]
 
 
 def test_a_name_may_be_short_but_must_mean_one(root: Lake) -> None:
     images = fill(root)["images"]
-    entries = lake_care.survey(root)
+    entries = care.survey(root)
     for name in (images.key, images.url, f"{images.url}/", images.fingerprint, images.key.partition("/")[2]):
-        assert lake_care.find(entries, name).artefact == images
+        assert care.find(entries, name).artefact == images
     twin = replace(entries[0], artefact=replace(images, stage="phantoms"))
     with pytest.raises(LakeError, match=f"2 artefacts are called .*name one of: phantoms.*{images.key}"):
-        lake_care.find([twin, *entries], images.fingerprint)
+        care.find([twin, *entries], images.fingerprint)
     with pytest.raises(LakeError, match=f"no artefact is called 'vgg'.*{images.key}"):
-        lake_care.find(entries, "vgg")
+        care.find(entries, "vgg")
     with pytest.raises(LakeError, match="no artefact is named"):
-        lake_care.plan_removal(entries, [], with_users=False)
+        care.plan_removal(entries, [], with_users=False)
 
 
 def test_what_is_being_built_or_may_be_read_by_a_build_stays(root: Lake) -> None:
     made = fill(root)
     lock(made["search"], place="another machine")
-    entries = lake_care.survey(root)
+    entries = care.survey(root)
     assert entries[-1].state == "being built"
     with pytest.raises(LakeError, match=rf"{made['search'].key} is being built; stop its job.*lock\.json"):
-        lake_care.plan_removal(entries, [made["search"].key], with_users=False)
+        care.plan_removal(entries, [made["search"].key], with_users=False)
     with pytest.raises(LakeError, match=f"{made['search'].key} is being built and may read"):
-        lake_care.plan_removal(entries, [made["trunk"].key], with_users=False)
+        care.plan_removal(entries, [made["trunk"].key], with_users=False)
     lock(made["s1"], place="another machine")
     with pytest.raises(LakeError, match="is being built by now"):
-        lake_care.remove(next(entry for entry in entries if entry.key == made["s1"].key), print)
+        care.remove(next(entry for entry in entries if entry.key == made["s1"].key), print)
     assert made["s1"].done
 
 
@@ -123,9 +124,9 @@ def test_the_lock_of_a_process_that_died_here_is_no_hindrance(root: Lake) -> Non
     search = fill(root)["search"]
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     lock(search, pid=int(gone.stdout))
-    (plan,) = lake_care.plan_removal(lake_care.survey(root), [search.key], with_users=False)
+    (plan,) = care.plan_removal(care.survey(root), [search.key], with_users=False)
     assert plan.state == "incomplete"
-    lake_care.remove(plan, print)
+    care.remove(plan, print)
     assert not lake.exists(search.url)
 
 
@@ -149,11 +150,11 @@ def test_a_removal_killed_anywhere_leaves_nothing_that_looks_complete(
             left -= 1
             real(url)
 
-        (entry,) = [entry for entry in lake_care.survey(root) if entry.artefact == images]
+        (entry,) = [entry for entry in care.survey(root) if entry.artefact == images]
         with monkeypatch.context() as patch:
             patch.setattr(lake, "remove", remove)
             try:
-                lake_care.remove(entry, print)
+                care.remove(entry, print)
                 finished = True
             except Killed:
                 steps += 1
@@ -161,8 +162,8 @@ def test_a_removal_killed_anywhere_leaves_nothing_that_looks_complete(
         assert not images.done or len(files) == 2, f"killed after {steps} steps it looks complete"
         if not finished:
             real(images.file(locks.FILE))
-            if lake_care.survey(root)[0].state == "half removed":
-                lake_care.finish_removal(images)
+            if care.survey(root)[0].state == "half removed":
+                care.finish_removal(images)
                 assert lake.list_files(images.url) == []
                 assert not lake.exists(images.file("shards", "train-a.parquet"))
             else:
@@ -182,10 +183,10 @@ def test_another_version_of_the_layout_is_an_error_that_names_the_remedy(
     root: Lake, version: int | None, named: int
 ) -> None:
     made = fill(root)
-    lake_care.check_versions(root, made.values())
+    care.check_versions(root, made.values())
     age(made["s1"], version)
     with pytest.raises(LakeError, match=rf"{made['s1'].key} \(version {named}\).*reads version 2") as raised:
-        lake_care.check_versions(root, made.values())
+        care.check_versions(root, made.values())
     assert ("newer mammoflow" in str(raised.value)) == (named > schema.VERSION)
     command = str(raised.value).partition("(python ")[2].partition(")")[0]
     assert shlex.split(command) == ["jobs/lake.py", "remove", made["s1"].key, "--with-users", "--lake", root.root]
@@ -196,7 +197,7 @@ def test_damage_is_said_and_can_be_removed(root: Lake) -> None:
     lake.write_bytes(s1.file(lake.DONE), b"{")
     with pytest.raises(LakeError, match=f"damaged.*remove {s1.key} with jobs/lake.py"):
         s1.summary()
-    (plan,) = lake_care.plan_removal(lake_care.survey(root), [s1.key], with_users=False)
+    (plan,) = care.plan_removal(care.survey(root), [s1.key], with_users=False)
     assert plan.state == "damaged"
 
 
@@ -205,16 +206,16 @@ def test_a_job_that_meets_an_older_artefact_stops_before_it_plans(
 ) -> None:
     config = replace(recipes.smoke(), lake=str(tmp_path))
     with pytest.raises(LakeError, match="not complete"):
-        pipeline.find(["images"], config)
-    images = pipeline.locate(config, Lake(str(tmp_path))).images
+        build.find(["images"], config)
+    images = build.locate(config, Lake(str(tmp_path))).images
     lake.write_json(images.file(lake.DONE), {"images": {}})
-    for start in (lambda: pipeline.ensure("images", config), lambda: pipeline.find(["images"], config)):
+    for start in (lambda: build.ensure("images", config), lambda: build.find(["images"], config)):
         with pytest.raises(LakeError, match=rf"{images.key} \(version 1\)"):
             start()
     assert "build" not in capsys.readouterr().out
     retry = replace(config, compute=replace(config.compute, retry_quarantined=True))
     with pytest.raises(LakeError, match=rf"{images.key} \(version 1\)"):
-        pipeline.ensure("images", retry)
+        build.ensure("images", retry)
 
 
 def job(*words: str, **given: object) -> subprocess.CompletedProcess[str]:
@@ -257,7 +258,7 @@ def test_the_job_lists_shows_and_removes(tmp_path: Path) -> None:
     assert made["images"].done
     done = job("remove", made["images"].key, made["search"].key, "--with-users", "--yes", *where, **quiet)
     assert done.returncode == 0, done.stderr
-    assert lake_care.survey(Lake(str(tmp_path))) == []
+    assert care.survey(Lake(str(tmp_path))) == []
 
 
 def test_finish_records_version_inputs_and_time_beside_the_figures(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from mammoflow.results import levels
+from mammoflow.metrics import levels
 
 ROWS = pa.table(
     {

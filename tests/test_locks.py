@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mammoflow import lake, locks
+from mammoflow import lake
 from mammoflow.errors import LakeError
+from mammoflow.lake import locks
 
 HOLD = """
 import sys, time

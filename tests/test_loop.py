@@ -17,9 +17,9 @@ from mammoflow.data.batches import Batch, plan_epoch, slice_order
 from mammoflow.errors import TrainingError
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, PatchSpec, WholeImageClassifier
+from mammoflow.search.bank_run import BankRun, kept
+from mammoflow.search.candidates import Changes
 from mammoflow.training import loop
-from mammoflow.training.bank_run import BankRun, kept
-from mammoflow.training.candidates import Changes
 from mammoflow.training.loop import Workers
 from mammoflow.training.patch_run import PatchRun
 

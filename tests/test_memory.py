@@ -28,8 +28,8 @@ from mammoflow.config import ComputeConfig, ImageTrainingConfig
 from mammoflow.errors import ConfigError
 from mammoflow.models import checkpointing, classifiers, model_files
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, seeded
+from mammoflow.search.bank_run import BankRun
 from mammoflow.training import loop
-from mammoflow.training.bank_run import BankRun
 from mammoflow.training.loop import Workers
 from mammoflow.training.patch_run import PatchRun
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest
 
 from mammoflow.errors import SplitError
-from mammoflow.results import metrics, operating_points
+from mammoflow.metrics import operating_points, roc
 
 
 @st.composite
@@ -38,9 +38,9 @@ def slow_delong(won):
 def test_delong_equals_the_slow_formula(case):
     labels, scores = case
     area, variance = slow_delong(wins(labels, scores))
-    assert metrics.auc(labels, scores) == pytest.approx(area)
-    assert metrics.auc_variance(labels, scores) == pytest.approx(variance, abs=1e-12)
-    low, high = metrics.auc_interval(labels, scores)
+    assert roc.auc(labels, scores) == pytest.approx(area)
+    assert roc.auc_variance(labels, scores) == pytest.approx(variance, abs=1e-12)
+    low, high = roc.auc_interval(labels, scores)
     assert 0 <= low <= area + 1e-12
     assert area - 1e-12 <= high <= 1
     assert low < high
@@ -51,8 +51,8 @@ def test_delong_equals_the_slow_formula(case):
 def test_delong_of_a_case_worked_by_hand():
     # Malignant .9 .4 .8, benign .1 .4: shares won (1, .75, 1) and (1, 5/6).
     labels, scores = [1, 1, 1, 0, 0], [0.9, 0.4, 0.8, 0.1, 0.4]
-    assert metrics.auc(labels, scores) == pytest.approx(11 / 12)
-    assert metrics.auc_variance(labels, scores) == pytest.approx((1 / 48) / 3 + (1 / 72) / 2)
+    assert roc.auc(labels, scores) == pytest.approx(11 / 12)
+    assert roc.auc_variance(labels, scores) == pytest.approx((1 / 48) / 3 + (1 / 72) / 2)
 
 
 @given(scored_images(), st.randoms(use_true_random=False))
@@ -60,14 +60,14 @@ def test_paired_difference_equals_the_slow_formula(case, random):
     labels, first = case
     second = np.array(random.sample(list(first), len(first)))
     value, variance = slow_delong(wins(labels, first) - wins(labels, second))
-    found = metrics.auc_difference(labels, first, second)
+    found = roc.auc_difference(labels, first, second)
     assert found.value == pytest.approx(value, abs=1e-12)
     assert found.low <= found.value + 1e-12
     assert found.value - 1e-12 <= found.high
     if variance > 1e-9:
         assert found.low == pytest.approx(max(-1, value - 1.959964 * variance**0.5), abs=1e-6)
         assert found.p == pytest.approx(2 * NormalDist().cdf(-abs(value) / variance**0.5), abs=1e-9)
-    back = metrics.auc_difference(labels, second, first)
+    back = roc.auc_difference(labels, second, first)
     assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
 
 
@@ -91,21 +91,21 @@ def test_delong_equals_published_values():
         "protein": (-protein, (0.6478, 0.1000, 0.4518, 0.8439)),
     }
     for values, expected in published.values():
-        found = (metrics.auc(labels, values), metrics.auc_variance(labels, values) ** 0.5)
-        assert (*found, *metrics.auc_interval(labels, values)) == pytest.approx(expected, abs=6e-5)
+        found = (roc.auc(labels, values), roc.auc_variance(labels, values) ** 0.5)
+        assert (*found, *roc.auc_interval(labels, values)) == pytest.approx(expected, abs=6e-5)
     for values, expected in (
         (-albumin, (0.0108, -0.1761, 0.1976, 0.9102)),
         (-protein, (-0.0780, -0.2830, 0.1271, 0.4561)),
     ):
-        found = metrics.auc_difference(labels, values, score)
+        found = roc.auc_difference(labels, values, score)
         assert (found.value, found.low, found.high, found.p) == pytest.approx(expected, abs=6e-5)
 
 
 def test_a_difference_without_variance_claims_no_certainty():
     labels = [0] * 30 + [1] * 10
-    same = metrics.auc_difference(labels, np.arange(40), np.arange(40) * 2.0)
+    same = roc.auc_difference(labels, np.arange(40), np.arange(40) * 2.0)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
-    apart = metrics.auc_difference(labels, np.arange(40), np.zeros(40))  # perfect against blind
+    apart = roc.auc_difference(labels, np.arange(40), np.zeros(40))  # perfect against blind
     assert apart.value == pytest.approx(0.5)
     assert apart.low < 0.5 < apart.high < 1
     assert np.isnan(apart.p)
@@ -115,8 +115,8 @@ def test_partial_auc_is_of_high_specificity():
     labels, scores = [0] * 10 + [1] * 2, [*range(10), 9.5, 3.5]
     # One of two cancers before the first false positive, the other after six: a flat half up to 1 - specificity .1.
     lowest, highest = 0.1**2 / 2, 0.1
-    assert metrics.partial_auc(labels, scores) == pytest.approx((1 + (0.05 - lowest) / (highest - lowest)) / 2)
-    assert metrics.partial_auc([0, 1], [0, 1]) == 1
+    assert roc.partial_auc(labels, scores) == pytest.approx((1 + (0.05 - lowest) / (highest - lowest)) / 2)
+    assert roc.partial_auc([0, 1], [0, 1]) == 1
 
 
 def test_interval_covers_the_true_area():
@@ -125,16 +125,16 @@ def test_interval_covers_the_true_area():
     covered = 0
     for _ in range(400):
         labels = np.repeat([0, 1], [60, 40])
-        low, high = metrics.auc_interval(labels, rng.normal(labels.astype(float), 1))
+        low, high = roc.auc_interval(labels, rng.normal(labels.astype(float), 1))
         covered += low <= true <= high
     assert 0.91 <= covered / 400 <= 0.98
 
 
 def test_perfect_separation_is_not_certainty():
-    low, high = metrics.auc_interval([0] * 30 + [1] * 10, np.arange(40))
+    low, high = roc.auc_interval([0] * 30 + [1] * 10, np.arange(40))
     assert high == pytest.approx(1)
-    assert low == pytest.approx(10 / (10 + metrics.Z95**2))
-    assert metrics.auc_interval([0, 0, 1], [0.1, 0.2, 0.3])[0] < 0.3
+    assert low == pytest.approx(10 / (10 + roc.Z95**2))
+    assert roc.auc_interval([0, 0, 1], [0.1, 0.2, 0.3])[0] < 0.3
 
 
 @given(scored_images())
@@ -187,6 +187,6 @@ def test_at_cutoff_counts_and_wilson_agrees_with_scipy():
     ],
 )
 def test_what_has_no_roc_curve_is_refused(labels, scores, message):
-    for function in (metrics.auc, metrics.auc_interval, metrics.roc_points, operating_points.youden_cutoff):
+    for function in (roc.auc, roc.auc_interval, roc.roc_points, operating_points.youden_cutoff):
         with pytest.raises(SplitError, match=message):
             function(labels, scores)

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from mammoflow import nodes
+from mammoflow.cluster import nodes
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import PreflightError
 

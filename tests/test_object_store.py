@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from object_store import ObjectStore, object_store
 
-from mammoflow import lake, locks, stores
+from mammoflow import lake
 from mammoflow.errors import LakeError
+from mammoflow.lake import locks, stores
 
 pytestmark = pytest.mark.system
 

@@ -13,11 +13,11 @@ from small_dicom import breast, dicom, disc, write
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig, PatchConfig, SplitConfig
-from mammoflow.data import outlines, patches, releases, shards, splits
-from mammoflow.data.ingest import images
+from mammoflow.data import outlines, patches, releases, splits
+from mammoflow.data.ingest import images, shards
 from mammoflow.errors import DecodeError, SourceError, SplitError
 from mammoflow.lake import Lake
-from mammoflow.schema import BENIGN, MALIGNANT
+from mammoflow.lake.schema import BENIGN, MALIGNANT
 
 INBREAST = "Patient ID;Patient age;Laterality;View;Acquisition date;File Name;ACR;Bi-Rads"
 FILM = dicom(breast())

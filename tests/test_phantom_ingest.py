@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mammoflow import graph, lake
+from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, PhantomConfig, SplitConfig, TrunkConfig
 from mammoflow.data import ingest
 from mammoflow.data.phantom import release
@@ -13,7 +13,8 @@ from mammoflow.data.phantom.layouts import LAYOUTS, inbreast
 from mammoflow.data.phantom.marginals import MALIGNANT
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Lake
-from mammoflow.pipeline import find
+from mammoflow.pipeline import graph
+from mammoflow.pipeline.build import find
 
 LAYOUT_NAMES = ("inbreast", "csv_folder")
 

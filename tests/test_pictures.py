@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_dicom import breast, disc
 
-from mammoflow.results import pictures
+from mammoflow.rendering import pictures
 
 
 def burn_in(pixels: np.ndarray) -> np.ndarray:

@@ -8,9 +8,9 @@ from made_lake import make
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.data import splits
+from mammoflow.ensemble import pool
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Lake
-from mammoflow.results import pool
 from mammoflow.tracking import BEST_METRIC, PLACE_TAG, SEARCHES, WEIGHTS_TAG, Tracker
 
 

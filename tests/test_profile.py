@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_dicom import breast
 
+from mammoflow.ensemble import profile
 from mammoflow.errors import LakeError
-from mammoflow.results import profile
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
-from mammoflow.training.progress import SearchProgress, spoken
+from mammoflow.search.progress import SearchProgress, spoken
 
 NAMES = [f"resnet50-[{n}-8]x2" for n in range(1, 31)]
 

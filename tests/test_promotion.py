@@ -4,9 +4,9 @@ import pytest
 from made_lake import make
 from registering import drawn, members, register
 
+from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import TrackingError
-from mammoflow.results import promotion, registered_model
-from mammoflow.results.ensemble import Ensemble
+from mammoflow.registry import promotion, registered_model
 
 NAME = "mammo-promoted"
 

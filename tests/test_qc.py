@@ -13,10 +13,10 @@ import pytest
 from made_lake import FILMS, SIDE, make
 from test_report import Page
 
-from mammoflow import lake, schema, tables
-from mammoflow.lake import Artefact
-from mammoflow.results import contact_sheet, data_sets, qc, quarantine
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow import console, lake
+from mammoflow.lake import Artefact, schema
+from mammoflow.reports import contact_sheet, data_sets, qc, quarantine
+from mammoflow.reports.inputs import PHANTOM_MARK
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_close_up_shows_frame_and_outline(made):
     )
     drawn = []
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(qc.page, "picture", lambda data, *words: drawn.append(data))
+    monkey.setattr(qc.pages, "picture", lambda data, *words: drawn.append(data))
     qc._worst(inputs)
     monkey.undo()
     sheet = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in drawn]
@@ -143,7 +143,7 @@ def test_the_jobs_table_names_path_stage_and_reason_and_what_it_leaves_out(made,
     one = {"image_id": "f", "stage": "mask", "reason": "no [b]mask", "fatal": False}
     bad = [one | {"path": f"/src/[/x]{n}.dcm"} for n in range(30)]
     lake.write_table(made.patches.file(quarantine.FILE), pa.Table.from_pylist(bad, schema=schema.QUARANTINE))
-    tables.show_quarantine([made.images, made.patches], "/src")
+    console.show_quarantine([made.images, made.patches], "/src")
     said = capsys.readouterr().out
     lines = said.splitlines()
     assert "film-99.dcm" in lines[4]
@@ -168,7 +168,7 @@ def test_nothing_refused_no_density_and_a_test_part_alone(made, capsys):
     assert "No file was refused." in page.text
     (density,) = [table for table in context(made)["counts"] if "density" in table["caption"]]
     assert density["rows"][0]["cells"] == ("unknown", "0", "0", "11", "100%")
-    tables.show_quarantine([made.images, made.patches], None)
+    console.show_quarantine([made.images, made.patches], None)
     assert capsys.readouterr().out == ""
 
 

@@ -24,10 +24,10 @@ from registering import members, register
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig
+from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import promotion, registered_model
-from mammoflow.results.ensemble import Ensemble
+from mammoflow.registry import promotion, registered_model
 
 NAME = "mammo-test"
 

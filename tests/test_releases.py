@@ -10,8 +10,8 @@ from mammoflow import recipes
 from mammoflow.config import SplitConfig
 from mammoflow.data import releases
 from mammoflow.errors import ConfigError, SourceError
-from mammoflow.graph import locate
 from mammoflow.lake import Lake
+from mammoflow.pipeline.graph import locate
 
 MASS_TRAIN = "mass_case_description_train_set.csv"
 CALC_TRAIN = "calc_case_description_train_set.csv"

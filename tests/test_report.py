@@ -14,20 +14,12 @@ from made_lake import BACKBONE, make
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.results import (
-    ensemble,
-    metrics,
-    page,
-    paper_tables,
-    report,
-    report_cases,
-    report_numbers,
-    report_tables,
-    selection,
-    two_step,
-)
-from mammoflow.results.report_inputs import PHANTOM_MARK, Baseline
-from mammoflow.schema import SCORES
+from mammoflow.ensemble import ensemble, selection, two_step
+from mammoflow.lake.schema import SCORES
+from mammoflow.metrics import roc
+from mammoflow.rendering import pages
+from mammoflow.reports import cases, numbers, paper_tables, report, tables
+from mammoflow.reports.inputs import PHANTOM_MARK, Baseline
 
 
 class Page(HTMLParser):
@@ -163,9 +155,9 @@ def test_every_number_is_beside_the_page_as_json(inputs, tmp_path):
         assert f"{way['auc']:.3f} ({way['ci95'][0]:.3f}–{way['ci95'][1]:.3f})" in text
     best = found["compared"][2]
     labels, own = ensemble.columns(inputs.test_ensemble)
-    assert best["auc"] == pytest.approx(metrics.auc(labels, own))
+    assert best["auc"] == pytest.approx(roc.auc(labels, own))
     _, theirs = ensemble.columns(ensemble.average(inputs.baseline.test, inputs.baseline.choice))
-    apart = metrics.auc_difference(labels, own, theirs)
+    apart = roc.auc_difference(labels, own, theirs)
     assert best["over_baseline"]["p"] == pytest.approx(apart.p)
     assert f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})" in text
     by_level = {(row["level"], row["rule"]): row for row in found["levels"]}
@@ -180,7 +172,7 @@ def test_every_number_is_beside_the_page_as_json(inputs, tmp_path):
 
 
 def test_cases_are_sorted_by_what_the_ensemble_makes_of_them(inputs):
-    found = {outcome["name"]: outcome for outcome in report_cases.cases(inputs)}
+    found = {outcome["name"]: outcome for outcome in cases.cases(inputs)}
     labels, own = ensemble.columns(inputs.test_ensemble)
     called = own >= inputs.ensemble.cutoff
     counts = {"True positives": (labels == 1) & called, "False positives": (labels == 0) & called}
@@ -198,7 +190,7 @@ def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
     bare = replace(inputs, baseline=None, transfer=None)
     text = Page(Path(report.write(bare, str(tmp_path / "report.html"))).read_text(encoding="utf-8")).text
     assert "Other data" not in text
-    assert report_numbers.compared(bare)[0]["over_baseline"] is None
+    assert numbers.compared(bare)[0]["over_baseline"] is None
 
 
 def test_a_run_that_went_on_from_others_says_so_and_shows_no_patch_classifiers(inputs, tmp_path):
@@ -231,11 +223,11 @@ def test_real_data_carries_no_phantom_mark(inputs, tmp_path):
 
 
 def test_every_candidate_has_a_row_and_only_the_papers_own_rows_have_its_figures(inputs):
-    rows = report_tables.tables(inputs)["models"]["rows"]
+    rows = tables.tables(inputs)["models"]["rows"]
     assert [row["cells"][2].replace(",\n", ",") for row in rows[:-1]] == [row["top_layers"] for row in inputs.ranking]
     assert [row["tag"] for row in rows[:-1]] == ["member", "member", ""]
-    assert rows[2]["cells"][-3] == page.NONE  # never reached test
-    assert {row["cells"][-1] for row in rows[:-1]} == {page.NONE}
+    assert rows[2]["cells"][-3] == pages.NONE  # never reached test
+    assert {row["cells"][-1] for row in rows[:-1]} == {pages.NONE}
     assert paper_tables.find("resnet50", "S10", "256x1,128x1").auc_tta == 0.88
     assert paper_tables.find("resnet50", "S1", "256x1,128x1") is None
     assert paper_tables.find(BACKBONE, "S10", "256x1,128x1") is None
@@ -243,6 +235,6 @@ def test_every_candidate_has_a_row_and_only_the_papers_own_rows_have_its_figures
 
 def test_a_classifier_of_a_second_round_is_said_to_be_one(inputs):
     again = replace(inputs, trunks={name: replace(trunk, stage="retrained") for name, trunk in inputs.trunks.items()})
-    first, second = (str(report_tables.tables(one)["patch_accuracy"]) for one in (inputs, again))
+    first, second = (str(tables.tables(one)["patch_accuracy"]) for one in (inputs, again))
     assert f"{BACKBONE}, on mined patches" in second
     assert "on mined patches" not in first

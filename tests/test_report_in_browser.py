@@ -8,7 +8,7 @@ from made_lake import make
 from playwright.sync_api import sync_playwright
 from test_report import inputs_of
 
-from mammoflow.results import report
+from mammoflow.reports import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mammoflow import reproduction
 from mammoflow.config import ComputeConfig
-from mammoflow.results import paper_tables
+from mammoflow.pipeline import reproduction
+from mammoflow.reports import paper_tables
 
 
 @pytest.fixture(scope="module")

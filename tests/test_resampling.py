@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from mammoflow.errors import SplitError
-from mammoflow.results import metrics, resampling
-from mammoflow.results.resampling import Resampling
+from mammoflow.metrics import resampling, roc
+from mammoflow.metrics.resampling import Resampling
 
 
 def films(rng, women, films_each=4, likeness=1.0):
@@ -56,7 +56,7 @@ def test_interval_covers_where_delong_does_not():
         labels, scores, women = films(rng, 60, likeness=2.0)
         low, high = resampling.interval(Resampling(labels, women, draws=300, seed=seed).aucs(scores))
         covered += low <= truth <= high
-        low, high = metrics.auc_interval(labels, scores)
+        low, high = roc.auc_interval(labels, scores)
         by_image += low <= truth <= high
     assert 0.9 <= covered / 200 <= 0.99
     assert by_image / 200 < 0.85
@@ -68,7 +68,7 @@ def test_differences_are_paired():
     better = scores + 0.3 * labels
     low, high = resampling.interval(draws.aucs(better) - draws.aucs(scores))
     alone = np.ptp(resampling.interval(draws.aucs(better)))
-    assert 0 < low < metrics.auc(labels, better) - metrics.auc(labels, scores) < high
+    assert 0 < low < roc.auc(labels, better) - roc.auc(labels, scores) < high
     assert high - low < alone / 3
     again = Resampling(labels, women)
     assert (again.aucs(scores) == draws.aucs(scores)).all()

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from small_dicom import release
 
-from mammoflow import lake, pipeline, recipes
+from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config
 from mammoflow.errors import QuarantineError
-from mammoflow.graph import Artefacts
+from mammoflow.pipeline import build
+from mammoflow.pipeline.graph import Artefacts
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -43,18 +44,18 @@ def test_what_became_readable_is_decoded_again_and_other_patches_follow(film, tm
     good = film.read_bytes()
     film.write_bytes(bytes(132) + good[132:])  # no DICM mark, yet of the same size
     with pytest.raises(QuarantineError, match=r"1 of 24 images .* jobs/ingest.py with the same flags and --retry-qu"):
-        pipeline.ensure("patches", config(tmp_path, max_bad=0))
-    first = pipeline.ensure("patches", config(tmp_path))
+        build.ensure("patches", config(tmp_path, max_bad=0))
+    first = build.ensure("patches", config(tmp_path))
     assert len(used(first)) == 23
     before, summary = written(first), first.patches.summary()
 
-    unchanged = pipeline.ensure("patches", config(tmp_path, again=True))
+    unchanged = build.ensure("patches", config(tmp_path, again=True))
     assert (unchanged.images.url, unchanged.patches.url) == (first.images.url, first.patches.url)
     assert "1 shard(s)" in capsys.readouterr().out
     assert first.patches.summary() == summary, "nothing else was found, so nothing else follows"
 
     film.write_bytes(good)
-    mended = pipeline.ensure("patches", config(tmp_path, max_bad=0, again=True))
+    mended = build.ensure("patches", config(tmp_path, max_bad=0, again=True))
     assert len(used(mended)) == 24
     assert mended.images.url == first.images.url
     assert mended.patches.url != first.patches.url
@@ -62,20 +63,20 @@ def test_what_became_readable_is_decoded_again_and_other_patches_follow(film, tm
     after = written(mended)
     assert sum(before[name] != after[name] for name in before) == 1
     assert lake.read_table(mended.images.file("quarantine.parquet")).num_rows == 0
-    assert pipeline.find(["patches"], config(tmp_path)).patches.url == mended.patches.url
+    assert build.find(["patches"], config(tmp_path)).patches.url == mended.patches.url
 
 
 def test_a_file_fetched_again_costs_its_own_shard_only(film, tmp_path, capsys):
     good = film.read_bytes()
     film.write_bytes(good[:3000])
-    first = pipeline.ensure("images", config(tmp_path))
+    first = build.ensure("images", config(tmp_path))
     film.write_bytes(good)
-    second = pipeline.ensure("images", config(tmp_path))
+    second = build.ensure("images", config(tmp_path))
     assert second.images.url != first.images.url
     assert len(used(second)) == 24
     shards = len(written(second))
     assert f"{shards - 1} of {shards} shards are those of an earlier run" in capsys.readouterr().out
-    whole = pipeline.ensure("images", replace(config(tmp_path), lake=str(tmp_path / "other")))
+    whole = build.ensure("images", replace(config(tmp_path), lake=str(tmp_path / "other")))
     for path in Path(whole.images.url).rglob("*.*"):
         if path.name != lake.DONE:
             assert (Path(second.images.url) / path.relative_to(whole.images.url)).read_bytes() == path.read_bytes()
@@ -83,10 +84,10 @@ def test_a_file_fetched_again_costs_its_own_shard_only(film, tmp_path, capsys):
 
 def test_a_kill_after_a_retry_began_leaves_an_artefact_to_be_completed(film, tmp_path):
     film.write_bytes(film.read_bytes()[:3000])
-    first = pipeline.ensure("images", config(tmp_path))
+    first = build.ensure("images", config(tmp_path))
     whole = {path: path.read_bytes() for path in Path(first.images.url).rglob("*.*") if path.name != lake.DONE}
-    assert pipeline.shards.reopen(first.images) == 1
+    assert build.shards.reopen(first.images) == 1
     assert not first.images.done
-    again = pipeline.ensure("images", config(tmp_path))
+    again = build.ensure("images", config(tmp_path))
     assert again.images.done
     assert {path: path.read_bytes() for path in whole} == whole

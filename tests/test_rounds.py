@@ -14,11 +14,12 @@ from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, ImageTrainingConfig, SearchConfig, StageConfig
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
+from mammoflow.search import rungs, tuning
+from mammoflow.search.bank_job import BankJob
+from mammoflow.search.candidates import Candidate
+from mammoflow.search.rungs import Leg
 from mammoflow.tracking import PLACE_TAG, Tracker
-from mammoflow.training import rounds, trials, tuning
-from mammoflow.training.bank_job import BankJob
-from mammoflow.training.candidates import Candidate
-from mammoflow.training.rounds import Leg
+from mammoflow.training import trials
 
 STAGES = (StageConfig(trained="last", lr=1e-3, epochs=4), StageConfig(trained="all", lr=1e-4, epochs=3))
 
@@ -55,8 +56,8 @@ def trunk_job(out: Artefact, own: list[Candidate]) -> BankJob:
 
 
 def test_legs_end_at_rungs_and_stages() -> None:
-    assert rounds.legs(config()) == [Leg(stage=0, until=None, rung=None), Leg(stage=1, until=None, rung=None)]
-    assert rounds.legs(config(rungs=(1, 3, 4, 6, 7))) == [
+    assert rungs.legs(config()) == [Leg(stage=0, until=None, rung=None), Leg(stage=1, until=None, rung=None)]
+    assert rungs.legs(config(rungs=(1, 3, 4, 6, 7))) == [
         Leg(stage=0, until=1, rung=1),
         Leg(stage=0, until=3, rung=3),
         Leg(stage=0, until=None, rung=4),
@@ -69,7 +70,7 @@ def test_legs_end_at_rungs_and_stages() -> None:
 def test_packs_hold_everyone_once_and_none_too_many(number: int, most: int | None) -> None:
     out = Lake("/nowhere").artefact("search", "x")
     own = candidates(number)
-    jobs = rounds.packs(
+    jobs = rungs.packs(
         [trunk_job(out, own)], own, Leg(stage=0, until=2, rung=2), {"trunk-stage1": most} if most else {}
     )
     assert [candidate for job in jobs for candidate in job.candidates] == own
@@ -78,7 +79,7 @@ def test_packs_hold_everyone_once_and_none_too_many(number: int, most: int | Non
     assert max(sizes) - min(sizes) <= max(1, len(sizes) - 1)
     assert len({job.name for job in jobs}) == len(jobs)
     assert {(job.stage, job.until) for job in jobs} == {(0, 2)}
-    alone = rounds.packs([trunk_job(out, own)], own[:3], Leg(stage=1, until=None, rung=None), {})
+    alone = rungs.packs([trunk_job(out, own)], own[:3], Leg(stage=1, until=None, rung=None), {})
     assert [job.candidates for job in alone] == [(candidate,) for candidate in own[:3]]
 
 
@@ -88,9 +89,9 @@ def test_candidates_whom_a_kill_left_apart_are_not_packed_together(tmp_path) -> 
         for epoch in epochs:
             lake.write_bytes(out.file("work", "states", f"{candidate.name}-stage1", f"{epoch}.pt"), b"")
     leg = Leg(stage=0, until=None, rung=None)
-    names = [[c.name for c in job.candidates] for job in rounds.packs([trunk_job(out, own)], own, leg, {})]
+    names = [[c.name for c in job.candidates] for job in rungs.packs([trunk_job(out, own)], own, leg, {})]
     assert sorted(names) == [["c0"], ["c1"], ["c2", "c3"]]
-    together = rounds.packs([trunk_job(out, own)], [own[0], own[1]], leg, {})
+    together = rungs.packs([trunk_job(out, own)], [own[0], own[1]], leg, {})
     assert [len(job.candidates) for job in together] == [2], "both have their third epoch"
 
 
@@ -101,18 +102,18 @@ def test_the_lower_part_is_dropped_but_not_the_best_of_a_kind(tmp_path) -> None:
         rows = [{"epoch": e + 1, "val_auc": auc} for e, auc in enumerate(curve)]
         lake.write_json(candidate.folder(out, "history.json"), rows)
     everyone = config(survivors="all", rungs=(1,))
-    assert [c.name for c in rounds.go_on(own, out, 1, everyone)] == ["c0", "c2", "c4"]
-    assert [c.name for c in rounds.go_on(own, out, 2, everyone)] == ["c0", "c2", "c5"]
+    assert [c.name for c in rungs.go_on(own, out, 1, everyone)] == ["c0", "c2", "c4"]
+    assert [c.name for c in rungs.go_on(own, out, 2, everyone)] == ["c0", "c2", "c5"]
     kinds = config(survivors="best_of_each_kind", rungs=(1,))
-    assert [c.name for c in rounds.go_on(own, out, 1, kinds)] == ["c0", "c1", "c2", "c4"]
-    assert {c.name for c in rounds.survivors(own, out, kinds)} == {"c0", "c5"}
-    assert rounds.survivors(own, out, everyone) == own
+    assert [c.name for c in rungs.go_on(own, out, 1, kinds)] == ["c0", "c1", "c2", "c4"]
+    assert {c.name for c in rungs.survivors(own, out, kinds)} == {"c0", "c5"}
+    assert rungs.survivors(own, out, everyone) == own
 
 
 def test_rungs_and_shares_that_are_none_are_refused() -> None:
-    for rungs in ((0,), (3, 2), (2, 2)):
+    for epochs in ((0,), (3, 2), (2, 2)):
         with pytest.raises(ConfigError, match="epochs from 1, ascending"):
-            SearchConfig(rungs=rungs)
+            SearchConfig(rungs=epochs)
     with pytest.raises(ConfigError, match=r"search.keep is 0, but must be above 0"):
         SearchConfig(keep=0)
     with pytest.raises(ConfigError, match=r"compute.pack is 0"):

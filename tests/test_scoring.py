@@ -16,11 +16,13 @@ from small_dicom import breast, dicom
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.data import dicom_files
+from mammoflow.data.dicom import reader
+from mammoflow.ensemble import evaluation, selection
 from mammoflow.errors import ConfigError, SourceError
-from mammoflow.results import evaluation, registered_model, score_files, scoring, selection
-from mammoflow.results.score_files import Outputs
-from mammoflow.results.scoring import Request
+from mammoflow.registry import registered_model
+from mammoflow.scoring import score, score_files
+from mammoflow.scoring.score import Request
+from mammoflow.scoring.score_files import Outputs
 
 NAME = "mammo-score"
 
@@ -73,7 +75,7 @@ def scored(made, registry, films, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "scores"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_files, "IMAGES_PER_SHARD", 3)
-        return out, scoring.score(asking(made, registry, out, heatmaps="all"), score_files.find(str(films)))
+        return out, score.score(asking(made, registry, out, heatmaps="all"), score_files.find(str(films)))
 
 
 def test_every_file_becomes_a_row(scored, registry, films):
@@ -116,8 +118,8 @@ def test_views_are_joined_and_nobody_is_named(scored, films):
     assert b"Secret" not in written
     assert b"Doenitz" not in written
     data = (films / "a" / "one.dcm").read_bytes()
-    assert dicom_files.patient_key("one.dcm", data, "a") == one["patient_id"]
-    assert dicom_files.patient_key("one.dcm", data, "another salt") != one["patient_id"]
+    assert reader.patient_key("one.dcm", data, "a") == one["patient_id"]
+    assert reader.patient_key("one.dcm", data, "another salt") != one["patient_id"]
 
 
 def test_heatmaps_show_where_a_score_comes_from(scored, made):
@@ -160,14 +162,14 @@ def test_a_rerun_does_what_is_missing_and_nothing_twice(made, registry, films, s
         path.unlink()
     (out / "shards" / f"{shards[1].name}.tmp").write_bytes(b"half")
     request = asking(made, registry, out, heatmaps="all")
-    again = scoring.score(request, score_files.find(str(films)), say=lines.append)
+    again = score.score(request, score_files.find(str(films)), say=lines.append)
     assert lines[0].startswith("  8 of 14 images scored before") or lines[0].startswith("  9 of 14")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert again.images.equals(whole.images)
     assert again.breasts.equals(whole.breasts)
     # Now nothing is left: the tables are written as they were.
     before = (out / "images.parquet").read_bytes()
-    assert scoring.score(request, score_files.find(str(films))).images.equals(whole.images)
+    assert score.score(request, score_files.find(str(films))).images.equals(whole.images)
     assert (out / "images.parquet").read_bytes() == before == (done / "images.parquet").read_bytes()
 
 
@@ -180,7 +182,7 @@ def test_a_folder_grows_and_files_are_mended(made, registry, films, scored, tmp_
     damaged = mended.read_bytes()
     cv2.imwrite(str(mended), breast(seed=77))
     try:
-        found = scoring.score(asking(made, registry, out, heatmaps="all"), score_files.find(files))
+        found = score.score(asking(made, registry, out, heatmaps="all"), score_files.find(files))
     finally:
         mended.write_bytes(damaged)
     rows = {Path(row["path"]).name: row for row in found.images.to_pylist()}
@@ -196,7 +198,7 @@ def test_a_folder_grows_and_files_are_mended(made, registry, films, scored, tmp_
 def test_a_folder_of_scores_belongs_to_one_model_and_one_kind_of_output(made, registry, films, scored):
     out, _ = scored
     with pytest.raises(ConfigError, match=r"holds scores of .*heatmaps all.*not of .*heatmaps none.*another folder"):
-        scoring.score(asking(made, registry, out), score_files.find(str(films)))
+        score.score(asking(made, registry, out), score_files.find(str(films)))
 
 
 def test_images_unlike_the_training_set_are_flagged(scored):

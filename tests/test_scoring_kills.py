@@ -11,8 +11,8 @@ from made_lake import make
 from registering import members, register
 from small_dicom import breast
 
-from mammoflow.results import promotion
-from mammoflow.results.ensemble import Ensemble
+from mammoflow.ensemble.ensemble import Ensemble
+from mammoflow.registry import promotion
 
 pytestmark = pytest.mark.soak
 IMAGES, KILLS = 240, 6

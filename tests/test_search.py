@@ -11,10 +11,11 @@ from ray import cloudpickle
 from mammoflow.config import ComputeConfig, ImageTrainingConfig, SearchConfig, SpaceConfig, StageConfig
 from mammoflow.errors import TrainingError
 from mammoflow.lake import Lake
+from mammoflow.search import tuning
+from mammoflow.search.bank_job import BankJob
+from mammoflow.search.budget import Budget
 from mammoflow.tracking import Tracker
-from mammoflow.training import trials, tuning
-from mammoflow.training.bank_job import BankJob
-from mammoflow.training.budget import Budget
+from mammoflow.training import trials
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

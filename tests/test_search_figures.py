@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammoflow.results import search_figures
+from mammoflow.search import charts
 
 ROW = {
     "name": "one",
@@ -38,7 +38,7 @@ OTHER = ROW | {
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12))
 def test_the_front_is_whom_none_beats(points: list[tuple[int, int]]) -> None:
     costs, aucs = zip(*points, strict=True)
-    front = search_figures.front(costs, aucs)
+    front = charts.front(costs, aucs)
     for index in range(len(points)):
         beaten = any(
             (costs[o] <= costs[index] and aucs[o] > aucs[index]) or (costs[o] < costs[index] and aucs[o] == aucs[index])
@@ -51,7 +51,7 @@ def test_the_front_is_whom_none_beats(points: list[tuple[int, int]]) -> None:
 
 
 def test_axes_are_the_settings_in_which_candidates_differ() -> None:
-    axes = search_figures.axes_of([ROW, OTHER])
+    axes = charts.axes_of([ROW, OTHER])
     assert [axis.name for axis in axes] == [
         "top layers",
         "repeats",
@@ -65,13 +65,13 @@ def test_axes_are_the_settings_in_which_candidates_differ() -> None:
     assert by_name["top layers"].heights() == [1, 0], "words in order"
     assert by_name["AUC"].heights() == [1, 0]
     assert by_name["widest"].marks() == [(0, "256"), (1, "1024")]
-    assert [axis.name for axis in search_figures.axes_of([ROW])] == ["AUC"]
+    assert [axis.name for axis in charts.axes_of([ROW])] == ["AUC"]
 
 
 @pytest.mark.parametrize("rows", [[ROW], [ROW, OTHER], [ROW, *[OTHER] * 70]])
 def test_one_and_many_candidates_are_drawn(rows: list[dict]) -> None:
-    svg = search_figures.search(rows, "phantom data", "svg")
+    svg = charts.search(rows, "phantom data", "svg")
     marks = list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}use"))
     assert len(marks) > 2 * len(rows)
-    png = search_figures.search(rows, "", "png")
+    png = charts.search(rows, "", "png")
     assert np.frombuffer(png[:8], np.uint8).tolist() == [137, 80, 78, 71, 13, 10, 26, 10]

@@ -13,8 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mammoflow import cli, lake, pipeline, recipes
+from mammoflow import cli, lake, recipes
 from mammoflow.lake import Artefact
+from mammoflow.pipeline import build
 
 SCRIPT = "jobs/tune_top_layers.py"
 FEW = ("16x1,8x1", "[8-8-16]x1,[8-8-16]x1", "heatmap,[8-8-16]x1", "fc-pool1-16-8")
@@ -41,7 +42,7 @@ def command(tops: tuple[str, ...], rungs: tuple[int, ...], first: int, second: i
 def ensure(stage: str, words: list[str], folder: Path) -> Artefact:
     """Build a stage in this process, and return it."""
     config = cli.parse(None, recipes.ALL, [*words[1:], "--lake", str(folder)])
-    return pipeline.ensure(stage, config).of(stage)[0]
+    return build.ensure(stage, config).of(stage)[0]
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from made_site import MadeSite, build
 
 from mammoflow import lake
-from mammoflow.results import ensemble
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.ensemble import ensemble
+from mammoflow.reports.inputs import PHANTOM_MARK
 from mammoflow.site import run_page, runs
 
 

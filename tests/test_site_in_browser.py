@@ -10,7 +10,8 @@ from made_site import MadeSite, build
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_report_in_browser import CHROMIUM, INSIDE
 
-from mammoflow.results import ensemble, operating_points
+from mammoflow.ensemble import ensemble
+from mammoflow.metrics import operating_points
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 

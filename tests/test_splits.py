@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mammoflow import schema
 from mammoflow.config import SplitConfig
 from mammoflow.data import releases, splits
 from mammoflow.errors import ConfigError, SplitError
+from mammoflow.lake import schema
 
 
 def exams(patients: dict[str, list[int]], parts: dict[str, str | None] | None = None) -> pa.Table:

@@ -9,14 +9,15 @@ import torch
 from made_lake import make
 from registering import members, register
 
-from mammoflow import graph, lake, pipeline, recipes, stages
+from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, EnsembleConfig, ImageConfig, ImageTrainingConfig, StageConfig
+from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, LakeError, SpecError, TrackingError
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
-from mammoflow.results import promotion, starts
-from mammoflow.results.ensemble import Ensemble
-from mammoflow.training import tuning
+from mammoflow.pipeline import build, graph, stages
+from mammoflow.registry import promotion, starting_points
+from mammoflow.search import tuning
 
 NAME = "of-elsewhere"
 
@@ -43,36 +44,36 @@ def asking(made, start: str, **images: int) -> Config:
 
 
 def test_the_members_of_the_champion_are_found_and_copied_once(made, store, tmp_path) -> None:
-    found = starts.find(asking(made, f"models:/{NAME}@champion"), store)
+    found = starting_points.find(asking(made, f"models:/{NAME}@champion"), store)
     assert found.name == f"models:/{NAME}/1"
-    assert starts.find(asking(made, f"models:/{NAME}/1"), store).identity == found.identity
+    assert starting_points.find(asking(made, f"models:/{NAME}/1"), store).identity == found.identity
     assert {
         name: model_files.read_spec(lake.read_bytes(f"{folder}/model.json")) for name, folder in made.folders.items()
     } == found.specs
     out = Lake(str(tmp_path)).artefact("search", "made")
-    folders = starts.fetch(found, out)
+    folders = starting_points.fetch(found, out)
     for name, folder in folders.items():
         assert folder.startswith(out.url)
         assert lake.read_folder(folder) == lake.read_folder(made.folders[name])
     broken, whole = (Path(folder) / "model.safetensors" for folder in folders.values())
     before = whole.stat().st_mtime_ns
-    starts.fetch(found, out)
+    starting_points.fetch(found, out)
     assert whole.stat().st_mtime_ns == before
     broken.unlink()  # as a kill between two files leaves it
-    assert starts.fetch(found, out) == folders
+    assert starting_points.fetch(found, out) == folders
     assert broken.is_file()
 
 
 def test_a_folder_is_known_by_its_contents(made, tmp_path) -> None:
     (name, folder), *_ = made.folders.items()
-    found = starts.find(asking(made, folder), Lake(str(tmp_path)))
-    (copied,) = starts.fetch(found, Lake(str(tmp_path)).artefact("search", "made")).values()
+    found = starting_points.find(asking(made, folder), Lake(str(tmp_path)))
+    (copied,) = starting_points.fetch(found, Lake(str(tmp_path)).artefact("search", "made")).values()
     assert lake.read_folder(copied) == lake.read_folder(folder)
     assert list(found.specs) == [name]
     same, other = tmp_path / "same", tmp_path / "other"
     lake.write_folder(str(same), lake.read_folder(folder))
     lake.write_folder(str(other), lake.read_folder(list(made.folders.values())[1]))
-    identities = [starts.find(asking(made, str(one)), Lake(str(tmp_path))).identity for one in (same, other)]
+    identities = [starting_points.find(asking(made, str(one)), Lake(str(tmp_path))).identity for one in (same, other)]
     assert [one == found.identity for one in identities] == [True, False]
 
 
@@ -86,24 +87,24 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
         (folder, {"height": 64, "width": 64}, SpecError, "shrink"),
     ):
         with pytest.raises(error, match=reason):
-            starts.find(asking(made, start, **images), store)
+            starting_points.find(asking(made, start, **images), store)
     own = EnsembleConfig(model_name=NAME)
-    starts.check_name(replace(asking(made, f"models:/{NAME}/1"), ensemble=own))
+    starting_points.check_name(replace(asking(made, f"models:/{NAME}/1"), ensemble=own))
     with pytest.raises(ConfigError, match=r"would begin from itself; give --ensemble\.model-name another"):
-        starts.check_name(replace(asking(made, f"models:/{NAME}@champion"), ensemble=own))
+        starting_points.check_name(replace(asking(made, f"models:/{NAME}@champion"), ensemble=own))
     with pytest.raises(TrackingError, match="no model is registered"):
-        starts.find(asking(made, f"models:/{NAME}@champion"), Lake(str(tmp_path)))
+        starting_points.find(asking(made, f"models:/{NAME}@champion"), Lake(str(tmp_path)))
 
 
 def test_a_registered_ensemble_scores_images_reduced_as_its_own(made, store) -> None:
-    found = starts.find(asking(made, f"models:/{NAME}@champion"), store)
-    starts.check_images(found.registered, made.config)
+    found = starting_points.find(asking(made, f"models:/{NAME}@champion"), store)
+    starting_points.check_images(found.registered, made.config)
     for change, flag in (({"fit": "pad"}, "--images.fit stretch"), ({"intensity": "percentile"}, "--images.intensity")):
         other = replace(made.config, images=replace(made.config.images, **change))
         with pytest.raises(ConfigError, match=f"give {flag}"):
-            starts.check_images(found.registered, other)
+            starting_points.check_images(found.registered, other)
     with pytest.raises(ConfigError, match="names no registered ensemble; give one with --start"):
-        pipeline.ensure("external", replace(made.config, lake=store.root, start=next(iter(made.folders.values()))))
+        build.ensure("external", replace(made.config, lake=store.root, start=next(iter(made.folders.values()))))
 
 
 def test_a_model_goes_to_other_sizes_with_its_weights_and_the_new_mean(made) -> None:
@@ -146,9 +147,9 @@ def test_each_goes_on_with_all_its_layers_and_a_frozen_trunk_where_asked(made, s
         search=replace(made.config.search, survivors="all"),
         compute=ComputeConfig(images_per_shard=4),
     )
-    found = starts.find(config, store)
+    found = starting_points.find(config, store)
     out = store.artefact("search", "on", found.identity)
-    said = tuning.search(config, store, made.images, {}, out, starts.fetch(found, out))
+    said = tuning.search(config, store, made.images, {}, out, starting_points.fetch(found, out))
     assert {row["name"] for row in said["ranking"]} == set(made.folders)
     for row in said["ranking"]:
         assert (row["epochs"], row["survived"]) == (2, True)
@@ -181,6 +182,6 @@ def test_a_search_follows_what_could_not_be_used_and_names_its_images(made, stor
 
 def test_ingest_asks_for_no_classifier_to_start_from(tmp_path, monkeypatch) -> None:
     config = replace(recipes.smoke(), lake=str(tmp_path), start="models:/nobody@champion")
-    monkeypatch.setattr(starts, "find", None)
-    artefacts = pipeline._open(config, ["phantoms", "images", "patches"])
+    monkeypatch.setattr(starting_points, "find", None)
+    artefacts = build._open(config, ["phantoms", "images", "patches"])
     assert artefacts.starts is None

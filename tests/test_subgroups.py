@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 from registering import rows
 
+from mammoflow.ensemble import subgroups
 from mammoflow.errors import LakeError
-from mammoflow.results import metrics, subgroups
+from mammoflow.metrics import roc
 
 
 def case():
@@ -38,12 +39,12 @@ def test_every_image_is_where_it_belongs():
     ]
     assert [group.images for group in found.values()] == [4, 3, 1, 4, 3, 1, 2, 4, 2, 1, 8]
     cc = found["view", "CC"]
-    assert (cc.malignant, cc.auc) == (3, metrics.auc(labels[[0, 2, 4, 6]], scores[[0, 2, 4, 6]]))
+    assert (cc.malignant, cc.auc) == (3, roc.auc(labels[[0, 2, 4, 6]], scores[[0, 2, 4, 6]]))
     assert (cc.sensitivity.hits, cc.sensitivity.of) == (2, 3)  # .3 is below the cut-off
     assert (cc.specificity.hits, cc.specificity.of) == (1, 1)
     assert cc.ci95 is None  # one woman without cancer
     whole = found["vendor", "Hologic"]
-    assert whole.auc == metrics.auc(labels, scores)
+    assert whole.auc == roc.auc(labels, scores)
     assert whole.ci95[0] < whole.auc < whole.ci95[1]
     other, none = found["lesion", "other"], found["lesion", "none"]
     assert (other.auc, other.ci95, other.specificity) == (None, None, None)

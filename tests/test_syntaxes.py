@@ -15,14 +15,15 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELo
 from small_dicom import breast, dicom
 
 from mammoflow.config import ImageConfig
-from mammoflow.data import decode, dicom_files, dicom_pixels
+from mammoflow.data import decode
+from mammoflow.data.dicom import pixels, reader
 from mammoflow.errors import DecodeError
 
 FULL_RANGE = ImageConfig()
 
 
-def read(data: bytes, **policy) -> dicom_files.Raw:
-    return dicom_files.read("a.dcm", data, ImageConfig(**policy))
+def read(data: bytes, **policy) -> reader.Raw:
+    return reader.read("a.dcm", data, ImageConfig(**policy))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -148,7 +149,7 @@ def test_reduced_values_of_every_depth_and_sign_are_near_the_full_ones(bits, sig
 def test_htj2k_at_a_reduced_resolution(name):
     assert read(EVERY[name].data, reduced=True).pixels.shape == FILM.shape
     tags = pydicom.dcmread(BytesIO(EVERY[name].data))
-    halves = dicom_pixels.stored("a.dcm", tags, (24, 16))
+    halves = pixels.stored("a.dcm", tags, (24, 16))
     means = EVERY[name].stored.reshape(24, 2, 16, 2).mean(axis=(1, 3))
     assert halves.shape == (24, 16)
     assert np.corrcoef(halves.ravel(), means.ravel())[0, 1] > 0.95
@@ -239,7 +240,7 @@ def test_two_decoders_agree_on_the_real_films(real_films):
     films = sorted(real_films.rglob("*.dcm"))
     assert len(films) == 8
     for path in films:
-        ours = dicom_files.read(path.name, path.read_bytes(), FULL_RANGE).pixels
+        ours = reader.read(path.name, path.read_bytes(), FULL_RANGE).pixels
         tags = pydicom.dcmread(path)
         assert tags.file_meta.TransferSyntaxUID == RLELossless
         assert np.array_equal(ours, pixel_array(tags)), path.name

@@ -11,14 +11,16 @@ from real_weights import LITE0, imagenet_lite0
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from mammoflow import graph, recipes
+from mammoflow import recipes
 from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.errors import ConfigError, TrainingError
 from mammoflow.lake import Lake
 from mammoflow.models import backbones, checkpointing, classifiers, model_files, timm_trunks, weights
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, feature_size, seeded
 from mammoflow.models.classifiers import PatchSpec, WholeImageClassifier
-from mammoflow.training import batch_norm, loop, tuning
+from mammoflow.pipeline import graph
+from mammoflow.search import tuning
+from mammoflow.training import batch_norm, loop
 
 timm = pytest.importorskip("timm", reason="the package timm is not installed")
 

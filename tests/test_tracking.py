@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mammoflow import tracking
-from mammoflow.cli import Terminated
+from mammoflow.cluster.interrupts import Terminated
 from mammoflow.errors import TrackingError
 from mammoflow.lake import Lake
 from mammoflow.training import trials

@@ -67,7 +67,8 @@ def test_the_demo_comes_to_the_same_numbers_as_on_a_laptop(
     for secret in (PASSWORD, *(store.env[name] for name in store.env if "SECRET" in name)):
         assert secret not in there.stdout + there.stderr
 
-    from mammoflow import lake, stores
+    from mammoflow import lake
+    from mammoflow.lake import stores
 
     for name, value in store.env.items():
         monkeypatch.setenv(name, value)

@@ -10,9 +10,9 @@ from made_lake import FILMS, make
 from sklearn.ensemble import RandomForestClassifier
 
 from mammoflow.config import CLASSES, EnsembleConfig, TwoStepConfig
+from mammoflow.ensemble import ensemble, evaluation, forest, region_features, two_step
 from mammoflow.errors import ConfigError, LakeError, SplitError
-from mammoflow.results import ensemble, evaluation, forest, region_features, two_step
-from mammoflow.schema import SCORES
+from mammoflow.lake.schema import SCORES
 
 SMALL = TwoStepConfig(trees=40, depth=4, min_split=4)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mammoflow.data import vendors
+from mammoflow.data.dicom import vendors
 
 
 @pytest.mark.parametrize(

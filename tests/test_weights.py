@@ -8,14 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mammoflow import graph, recipes
+from mammoflow import recipes
 from mammoflow.config import CLASSES
 from mammoflow.errors import ConfigError, TrainingError
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files, weights
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.training import tuning
+from mammoflow.pipeline import graph
+from mammoflow.search import tuning
 
 
 def trunk(name: str = "resnet10_narrow") -> Trunk:

@@ -16,13 +16,7 @@ from typing import Literal
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
 from mammoflow.config.fields import how, require
 from mammoflow.config.search import SearchConfig, SpaceConfig
-from mammoflow.config.training import (
-    AugmentConfig,
-    ImageTrainingConfig,
-    PatchTrainingConfig,
-    StageConfig,
-    TrunkConfig,
-)
+from mammoflow.config.training import AugmentConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig, TrunkConfig
 
 __all__ = [
     "CLASSES",

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mammoflow import lake, stores
+from mammoflow import lake
 from mammoflow.config import require
 from mammoflow.errors import LakeError, TrainingError
-from mammoflow.lake import Artefact
+from mammoflow.lake import Artefact, stores
 
 CACHE_BYTES = 4 * 2**30
 _WINDOW = 1 / 4  # share of the cache that rows are shuffled within, where the split doesn't fit

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mammoflow.config import ImageConfig
 from mammoflow.data import image_files
-from mammoflow.data.dicom_files import FULL, Identity
+from mammoflow.data.dicom.reader import FULL, Identity
 from mammoflow.data.fit import Fit, plan_fit
 from mammoflow.errors import DecodeError
 

@@ -15,12 +15,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from mammoflow import stores
 from mammoflow.config import ImageConfig
-from mammoflow.data import dicom_files
-from mammoflow.data.dicom_files import FULL, Identity, Raw, refuse_size
-from mammoflow.data.quiet import quiet
+from mammoflow.data.dicom import reader
+from mammoflow.data.dicom.quiet import quiet
+from mammoflow.data.dicom.reader import FULL, Identity, Raw, refuse_size
 from mammoflow.errors import DecodeError
+from mammoflow.lake import stores
 
 MAX_BYTES = 2**30
 """Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
@@ -57,8 +57,8 @@ def parse(path: str, data: bytes, images: ImageConfig) -> Raw:
     """
     if not data:
         raise DecodeError(f"{path}: the file is empty; fetch it again")
-    if dicom_files.is_dicom(data):
-        return dicom_files.read(path, data, images)
+    if reader.is_dicom(data):
+        return reader.read(path, data, images)
     if data.startswith(_OTHER_FORMATS):
         return _read_other(path, data, images)
     raise DecodeError(

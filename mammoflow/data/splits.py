@@ -19,7 +19,7 @@ from mammoflow import lake
 from mammoflow.config import SplitConfig
 from mammoflow.errors import SplitError
 from mammoflow.lake import Artefact
-from mammoflow.schema import MALIGNANT, SPLITS
+from mammoflow.lake.schema import MALIGNANT, SPLITS
 
 INBREAST_TEST = 0.30
 """Share of patients in test under `70-30` [0-1]. Source: paper, 2.2."""

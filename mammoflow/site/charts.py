@@ -10,10 +10,10 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from mammoflow.lake import parse_json
-from mammoflow.results import metrics
-from mammoflow.results.figures import COLOURS, GRID, INK
-from mammoflow.results.metrics import FloatArray
-from mammoflow.schema import MALIGNANT
+from mammoflow.lake.schema import MALIGNANT
+from mammoflow.metrics import roc
+from mammoflow.metrics.roc import FloatArray
+from mammoflow.rendering.figures import COLOURS, GRID, INK
 
 Chart = dict[str, Any]
 _GREY = "#b3bcc6"
@@ -21,7 +21,7 @@ _BINS = 40
 _BELOW_1 = 1 - 1e-6  # a score of 1 would lie beyond the last bin
 
 
-def roc(labels_N: npt.ArrayLike, scores: Mapping[str, FloatArray], strong: str) -> Chart:
+def roc_curves(labels_N: npt.ArrayLike, scores: Mapping[str, FloatArray], strong: str) -> Chart:
     """Return ROC curves; the last trace is a point that the page moves along the strong one.
 
     Args:
@@ -31,9 +31,9 @@ def roc(labels_N: npt.ArrayLike, scores: Mapping[str, FloatArray], strong: str) 
     """
     figure = go.Figure()
     for index, (name, scores_N) in enumerate(scores.items()):
-        false_positive, true_positive, _ = metrics.roc_points(labels_N, scores_N)
+        false_positive, true_positive, _ = roc.roc_points(labels_N, scores_N)
         line = {"color": INK, "width": 3} if name == strong else {"color": COLOURS[index % len(COLOURS)], "width": 1.3}
-        label = f"{metrics.auc(labels_N, scores_N):.3f}  {name}"
+        label = f"{roc.auc(labels_N, scores_N):.3f}  {name}"
         figure.add_scatter(x=false_positive.round(4), y=true_positive.round(4), mode="lines", line=line, name=label)
     chance = {"color": _GREY, "dash": "dot", "width": 1}
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=chance, showlegend=False, hoverinfo="skip")

@@ -8,10 +8,10 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from mammoflow import lake
+from mammoflow.ensemble import ensemble as ensembles
+from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import ensemble as ensembles
-from mammoflow.results.ensemble import ENSEMBLE, Ensemble
-from mammoflow.results.registered_model import Version
+from mammoflow.registry.registered_model import Version
 from mammoflow.site.runs import UNKNOWN, Run, input_of, mark_of
 
 TWO_STEP = "two-step"

@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 from rich.progress import track
 
 from mammoflow import lake
-from mammoflow.results import ensemble as ensembles
-from mammoflow.results import page, registered_model
-from mammoflow.results import pictures as draw
-from mammoflow.results.ensemble import ENSEMBLE, Ensemble
-from mammoflow.results.metrics import FloatArray
-from mammoflow.results.predictor import Predictor
-from mammoflow.results.report_pictures import pixels_of
-from mammoflow.schema import MALIGNANT
+from mammoflow.ensemble import ensemble as ensembles
+from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
+from mammoflow.lake.schema import MALIGNANT
+from mammoflow.metrics.roc import FloatArray
+from mammoflow.registry import registered_model
+from mammoflow.registry.predictor import Predictor
+from mammoflow.rendering import pages
+from mammoflow.rendering import pictures as draw
+from mammoflow.reports.pictures import pixels_of
 from mammoflow.site import charts
 from mammoflow.site.runs import Run
 
@@ -56,13 +57,13 @@ def write(run: Run, folder: str, tracking_uri: str, cases: int, shared: dict[str
         "scores": scores_N.tolist(),
         "cases": shown,
         "charts": {
-            "roc": charts.roc(labels_N, {**members, ENSEMBLE: scores_N}, ENSEMBLE),
+            "roc": charts.roc_curves(labels_N, {**members, ENSEMBLE: scores_N}, ENSEMBLE),
             "spread": charts.scores(labels_N, scores_N),
             "curves": charts.curves(_histories(run), frozen.names),
         },
     }
     context = {**shared, **_words(run, rule, frozen), "data": said, "films": len(labels_N)}
-    lake.write_bytes(lake.join(folder, "index.html"), page.render(TEMPLATE, context, "mammoflow.site"))
+    lake.write_bytes(lake.join(folder, "index.html"), pages.render(TEMPLATE, context, "mammoflow.site"))
 
 
 def _cases(
@@ -139,7 +140,7 @@ def _histories(run: Run) -> dict[str, Any]:
 
 def _words(run: Run, rule: str, frozen: Ensemble) -> dict[str, Any]:
     members = [
-        page.cells(each.name, each.kind, f"{each.val_auc:.3f}", each.times, strong=False) for each in frozen.members
+        pages.cells(each.name, each.kind, f"{each.val_auc:.3f}", each.times, strong=False) for each in frozen.members
     ]
     columns, classes = ["member", "kind", "validation A-AUC", "times"], ["path", "", "n", "n"]
     return {
@@ -149,5 +150,5 @@ def _words(run: Run, rule: str, frozen: Ensemble) -> dict[str, Any]:
         "images": run.images.key.partition("/")[2],
         "rule": rule.replace("_", " "),
         "version": run.version,
-        "members": page.table("Members of the ensemble, chosen on validation", columns, classes, members),
+        "members": pages.table("Members of the ensemble, chosen on validation", columns, classes, members),
     }

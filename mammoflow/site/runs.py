@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from mammoflow import lake, tracking
+from mammoflow.ensemble import ensemble as ensembles
+from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.lake import Artefact, Lake
-from mammoflow.results import ensemble as ensembles
-from mammoflow.results.ensemble import Ensemble
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.reports.inputs import PHANTOM_MARK
 
 UNKNOWN = "whether of phantoms is not known here"
 """Mark of figures whose images are not in the lake."""

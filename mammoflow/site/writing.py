@@ -14,8 +14,9 @@ from plotly.offline import get_plotlyjs
 import mammoflow
 from mammoflow import lake
 from mammoflow.lake import Lake
-from mammoflow.results import page, registered_model
-from mammoflow.results.report_inputs import PHANTOM_MARK
+from mammoflow.registry import registered_model
+from mammoflow.rendering import pages
+from mammoflow.reports.inputs import PHANTOM_MARK
 from mammoflow.site import leaderboard, run_page, runs
 from mammoflow.site.leaderboard import Row
 from mammoflow.site.runs import Run
@@ -62,7 +63,7 @@ def write(root: Lake, tracking_uri: str, out: str, cases: int, say: Callable[[st
     new = [_run(run, lake.join(out, run.key), tracking_uri, cases, shared) for run in found]
     rows = leaderboard.rows(root, found, versions)
     url = lake.join(out, "index.html")
-    lake.write_bytes(url, page.render("index.html", {**shared, **_index(root, found, rows)}, _PACKAGE))
+    lake.write_bytes(url, pages.render("index.html", {**shared, **_index(root, found, rows)}, _PACKAGE))
     _remove_others(out, found, say)
     return Site(url=url, rows=rows, made=sum(new), kept=len(new) - sum(new))
 

@@ -24,10 +24,12 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from mammoflow import lake, nodes, stores
+from mammoflow import lake
+from mammoflow.cluster import nodes
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
+from mammoflow.lake import stores
 from mammoflow.models import devices
 from mammoflow.training.loop import Figures, Run, Workers
 

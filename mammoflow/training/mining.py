@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from mammoflow import lake
 from mammoflow.config import Config, PatchConfig, TrunkConfig
-from mammoflow.data import hard_patches, ingest, patches, shards
+from mammoflow.data import hard_patches, ingest, patches
 from mammoflow.data.hard_patches import Scan
-from mammoflow.data.shards import Row, Say
+from mammoflow.data.ingest import shards
+from mammoflow.data.ingest.shards import Row, Say
 from mammoflow.errors import LakeError
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, devices, model_files

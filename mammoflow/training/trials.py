@@ -15,9 +15,11 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from mammoflow import cli, lake, nodes, stores, telemetry
+from mammoflow import lake
+from mammoflow.cluster import interrupts, nodes, telemetry
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
+from mammoflow.lake import stores
 from mammoflow.tracking import Tracker
 from mammoflow.training import distributed
 
@@ -72,7 +74,7 @@ class _Stream(tune.Callback):
         **_info: Any,
     ) -> None:
         """Pass on the figures of one epoch."""
-        cli.check_terminated()
+        interrupts.check_terminated()
         if "epoch" in result:
             telemetry.of_epoch(trial.config["job"].name, result)
             self._on_epoch(trial.config["job"].name, result)

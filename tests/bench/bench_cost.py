@@ -23,11 +23,12 @@ from mammoflow.config import CLASSES, ComputeConfig, Config, ImageConfig, ImageT
 from mammoflow.data.batches import Batch
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.training import distributed, placing
-from mammoflow.training.bank_run import BankRun
-from mammoflow.training.candidates import Candidate
+from mammoflow.search import capacity
+from mammoflow.search.bank_run import BankRun
+from mammoflow.search.candidates import Candidate
+from mammoflow.search.capacity import Worker
+from mammoflow.training import distributed
 from mammoflow.training.loop import Workers
-from mammoflow.training.placing import Worker
 
 STEPS = 3
 
@@ -64,9 +65,9 @@ class Case:
     def estimate(self) -> float:
         """Return the memory that it should take [GiB]."""
         memory = (
-            placing.stage2_memory(self.config, self.candidates[0])
+            capacity.stage2_memory(self.config, self.candidates[0])
             if self.stage
-            else placing.pack_memory(self.config, self.candidates)
+            else capacity.pack_memory(self.config, self.candidates)
         )
         return memory / 2**30
 
@@ -101,10 +102,10 @@ def measured(case: Case) -> tuple[float, float, float]:
     epoch()
     run.state()
     gib, taken = most_memory() - before, seconds(epoch)
-    flops = placing.speed(config.compute, placing.shape_of(config), case.backbone)
+    flops = capacity.speed(config.compute, capacity.shape_of(config), case.backbone)
     worker = Worker(memory=0, flops={case.backbone: flops})
     images = dict.fromkeys(("train", "val"), STEPS * case.batch)
-    estimate = placing.epoch_seconds(config, case.candidates, worker, images, trunk_trained=case.stage == 1)
+    estimate = capacity.epoch_seconds(config, case.candidates, worker, images, trunk_trained=case.stage == 1)
     return gib, taken, estimate
 
 

@@ -31,11 +31,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import t as student
 
-from mammoflow import findings, lake, pipeline, recipes
+from mammoflow import lake, recipes
 from mammoflow.config import Config, StageConfig, TrunkConfig
-from mammoflow.graph import Artefacts
-from mammoflow.results import ensemble, evaluation, metrics
-from mammoflow.results.ensemble import ENSEMBLE
+from mammoflow.ensemble import ensemble, evaluation
+from mammoflow.ensemble.ensemble import ENSEMBLE
+from mammoflow.metrics import roc
+from mammoflow.pipeline import build, outcome
+from mammoflow.pipeline.graph import Artefacts
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from real_weights import imagenet_lite0
@@ -128,11 +130,11 @@ class Seed:
         """Train what is not there yet, and read it."""
         whole = base(number, folder)
         with contextlib.redirect_stdout(sys.stderr):
-            done = {"base": pipeline.ensure("evaluation", whole)}
+            done = {"base": build.ensure("evaluation", whole)}
             for name, config in variants(whole).items():
-                done[name] = pipeline.ensure("evaluation", config)
+                done[name] = build.ensure("evaluation", config)
             for name, config in first_weights(whole, imagenet_lite0(f"{whole.lake}/lite0.safetensors")).items():
-                done[name] = pipeline.ensure("retrained", config)
+                done[name] = build.ensure("retrained", config)
         self._done = done
         self._rows: Rows = {}
         for name, made in done.items():
@@ -143,11 +145,11 @@ class Seed:
 
     def auc(self, model: str) -> float:
         """Return the A-AUC of `variant/backbone top layers`, or of `variant/ensemble`, on the test films."""
-        return metrics.auc(*self._rows[model])
+        return roc.auc(*self._rows[model])
 
     def members(self) -> float:
         """Return the mean A-AUC of the ensemble's members."""
-        chosen = findings.load_ensemble(self._done["base"]).members
+        chosen = outcome.load_ensemble(self._done["base"]).members
         return float(np.mean([self.auc(f"base/{member.backbone} {member.top_layers}") for member in chosen]))
 
     def accuracy(self, variant: str, backbone: str) -> float:
@@ -159,7 +161,7 @@ class Seed:
             "test",
             made.config.compute,
             precision=made.config.trunks[0].training.precision,
-            ensemble=findings.load_ensemble(tests),
+            ensemble=outcome.load_ensemble(tests),
         )
         return float(found["balanced_accuracy"])
 
@@ -186,7 +188,7 @@ def _is(row: dict, backbone: str, top_layers: str) -> bool:
 def _scores(done: Artefacts) -> pa.Table:
     """Return the rows of every candidate, under `backbone top layers`, and the ensemble's."""
     scores = lake.read_table(done.evaluation.file("test.parquet"))
-    average = ensemble.average(scores, findings.load_ensemble(done))
+    average = ensemble.average(scores, outcome.load_ensemble(done))
     named = {row["name"]: f"{row['backbone']} {row['top_layers']}" for row in done.search.summary()["ranking"]}
     models = pa.array([named[name] for name in scores["model"].to_pylist()])
     renamed = scores.set_column(scores.schema.get_field_index("model"), "model", models)

@@ -36,9 +36,12 @@ import pyarrow.compute as pc
 import pydicom
 import ray
 
-from mammoflow import cluster, lake
+from mammoflow import lake
+from mammoflow.cluster import session
 from mammoflow.config import ComputeConfig, Config, SplitConfig
-from mammoflow.data import dicom_pixels, ingest, shards
+from mammoflow.data import ingest
+from mammoflow.data.dicom import pixels
+from mammoflow.data.ingest import shards
 from mammoflow.lake import Artefact, Lake
 
 CORES = 2
@@ -85,11 +88,11 @@ def decode_only(source: Path) -> float:
     outlines = [pydicom.dcmread(path) for path in masks]
     started = time.perf_counter()
     for tags in headers:
-        dicom_pixels.stored("film", tags, None)
+        pixels.stored("film", tags, None)
     a_film = (time.perf_counter() - started) / len(films)
     started = time.perf_counter()
     for tags in outlines:
-        dicom_pixels.stored("mask", tags, None)
+        pixels.stored("mask", tags, None)
     a_mask = (time.perf_counter() - started) / len(masks)
     images = len((source / "images.csv").read_text().splitlines()) - 1
     return 1 / (a_film + a_mask * lesions / images)
@@ -311,7 +314,7 @@ class ray_cluster:  # noqa: N801
 
     def __enter__(self) -> None:
         with mock.patch.object(ray, "init", functools.partial(ray.init, object_store_memory=STORE)):
-            cluster.start(num_cpus=CORES)
+            session.start(num_cpus=CORES)
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()

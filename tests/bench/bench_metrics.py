@@ -13,8 +13,8 @@ import numpy as np
 from bench_classifiers import show
 from sklearn.metrics import roc_auc_score
 
-from mammoflow.results import metrics, resampling
-from mammoflow.results.resampling import DRAWS, Resampling
+from mammoflow.metrics import resampling, roc
+from mammoflow.metrics.resampling import DRAWS, Resampling
 
 WOMEN, FILMS, ROUNDS, FEW = 2500, 4, 5, 20
 
@@ -50,8 +50,8 @@ def main() -> None:
         won = (malignant[:, None] > benign) + 0.5 * (malignant[:, None] == benign)
         return won.mean(axis=1).var(ddof=1) / len(malignant) + won.mean(axis=0).var(ddof=1) / len(benign)
 
-    apart = abs(by_definition() - metrics.auc_variance(labels, scores))
-    ratio = seconds(by_definition) / seconds(lambda: metrics.auc_variance(labels, scores))
+    apart = abs(by_definition() - roc.auc_variance(labels, scores))
+    ratio = seconds(by_definition) / seconds(lambda: roc.auc_variance(labels, scores))
     show("delong_vs_pairs", ratio, "times as fast", "-", "every pair compared", difference=apart)
 
 

@@ -30,15 +30,17 @@ import ray
 import torch
 from bench_classifiers import show
 
-from mammoflow import cluster, lake
+from mammoflow import lake
+from mammoflow.cluster import session
 from mammoflow.config import CLASSES, ComputeConfig, ImageConfig
 from mammoflow.data import decode
+from mammoflow.ensemble.ensemble import Ensemble, Member
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.results import predictor, registered_model, score_files, scoring
-from mammoflow.results.ensemble import Ensemble, Member
-from mammoflow.results.score_files import Outputs
-from mammoflow.results.scoring import Request
+from mammoflow.registry import predictor, registered_model
+from mammoflow.scoring import score, score_files
+from mammoflow.scoring.score import Request
+from mammoflow.scoring.score_files import Outputs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import made_lake
@@ -123,7 +125,7 @@ def speed(images: int) -> None:
         uri, package = register(root / "registry", FULL, TOPS, 224)
         files = [file for file in score_files.find(str(films)) if "masks" not in file.path]
         paths = [file.path for file in files]
-        scoring.score(request(uri, str(root / "out")), files, say=say)
+        score.score(request(uri, str(root / "out")), files, say=say)
         whole = pipeline_rate(root / "out")
         decoded = rate(decode_one, paths, None, 1)
         pixels = np.stack([decode_one(path) for path in paths[:4]])
@@ -179,7 +181,7 @@ def memory(many: int) -> None:
         uri, _ = register(root / "registry", small, {"resnet10_narrow": "16x1,8x1"}, 64)
         watch = Watch()
         watch.start()
-        scoring.score(request(uri, str(root / "out")), score_files.find(str(root / "films")), say=say)
+        score.score(request(uri, str(root / "out")), score_files.find(str(root / "films")), say=say)
         noted = watch.stop()
         quarter = len(noted) // 4
         early, late = statistics.median(noted[quarter : 2 * quarter]), statistics.median(noted[-quarter:])
@@ -199,7 +201,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96, help="full-size films")
     parser.add_argument("--many", type=int, default=2000, help="small images; 0 leaves memory out")
     asked = parser.parse_args()
-    cluster.start()
+    session.start()
     speed(asked.images)
     if asked.many:
         memory(asked.many)

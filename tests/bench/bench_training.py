@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mammoflow import schema
 from mammoflow.config import CLASSES, PatchTrainingConfig, StageConfig
-from mammoflow.data import shards
 from mammoflow.data.batches import Batch, ShardBatches
+from mammoflow.data.ingest import shards
+from mammoflow.lake import schema
 from mammoflow.models import augment, classifiers
 from mammoflow.models.classifiers import PatchSpec
 from mammoflow.training import loop

@@ -31,9 +31,9 @@ from mammoflow.data.batches import Batch
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchSpec, WholeImageClassifier
+from mammoflow.search.bank_run import BankRun
 from mammoflow.tracking import Tracker
 from mammoflow.training import cost, distributed, loop
-from mammoflow.training.bank_run import BankRun
 from mammoflow.training.cost import Shape
 from mammoflow.training.loop import Workers
 

@@ -17,11 +17,13 @@ import numpy as np
 from bench_classifiers import show
 from scipy.stats import spearmanr
 
-from mammoflow import lake, pipeline, recipes
+from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config
-from mammoflow.graph import Artefacts
-from mammoflow.results import metrics
-from mammoflow.training import distributed, rounds, tuning
+from mammoflow.metrics import roc
+from mammoflow.pipeline import build
+from mammoflow.pipeline.graph import Artefacts
+from mammoflow.search import rungs, tuning
+from mammoflow.training import distributed
 
 WOMEN, VAL_WOMEN, LEAST_FILMS = 460, 200, 400
 FIRST, SECOND = 9, 6
@@ -55,7 +57,7 @@ def measure(folder: str | None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         whole = config(folder or temporary)
         with contextlib.redirect_stdout(sys.stderr):
-            done = pipeline.ensure("ensemble", whole)
+            done = build.ensure("ensemble", whole)
             alone = alone_seconds(whole, done)
         report(whole, done, alone)
 
@@ -80,7 +82,7 @@ def report(whole: Config, done: Artefacts, alone: dict[str, float]) -> None:
     candidates = tuning.plan(whole)
     histories = {c.name: lake.read_json(c.folder(done.search, "history.json")) for c in candidates}
     first, best = ({name: top(rows, stage) for name, rows in histories.items()} for stage in (1, 2))
-    kept = [c.name for c in rounds.survivors(candidates, done.search, replace(whole, search=recipes.demo().search))]
+    kept = [c.name for c in rungs.survivors(candidates, done.search, replace(whole, search=recipes.demo().search))]
     packs = {c.backbone: seconds(histories[c.name], 1) for c in candidates}
     second = {name: seconds(rows, 2) for name, rows in histories.items()}
     search = sum(packs.values()) + sum(second[name] for name in kept)
@@ -121,7 +123,7 @@ def paired(done: Artefacts, one: str, other: str) -> tuple[float, float, float]:
     films = [np.flatnonzero(women == woman) for woman in np.unique(women)]
 
     def difference(chosen: np.ndarray) -> float:
-        return metrics.auc(labels[chosen], scores[0][chosen]) - metrics.auc(labels[chosen], scores[1][chosen])
+        return roc.auc(labels[chosen], scores[0][chosen]) - roc.auc(labels[chosen], scores[1][chosen])
 
     rng = np.random.default_rng(0)
     draws = [np.concatenate([films[n] for n in rng.integers(len(films), size=len(films))]) for _ in range(DRAWS)]

@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mammoflow import lake, schema
+from mammoflow import lake
 from mammoflow.config import Config, ImageConfig
-from mammoflow.data import decode, outlines, releases, shards, splits
-from mammoflow.data.dicom_files import FULL
+from mammoflow.data import decode, outlines, releases, splits
+from mammoflow.data.dicom.reader import FULL
+from mammoflow.data.ingest import shards
+from mammoflow.data.ingest.shards import Row, Say
 from mammoflow.data.releases import patients
 from mammoflow.data.releases.listing import contents, problem
-from mammoflow.data.shards import Row, Say
 from mammoflow.errors import DecodeError, SplitError
-from mammoflow.lake import Artefact
-from mammoflow.schema import SPLITS
+from mammoflow.lake import Artefact, schema
+from mammoflow.lake.schema import SPLITS
 
 
 def decode_images(

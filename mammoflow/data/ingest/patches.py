@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mammoflow import lake, schema
+from mammoflow import lake
 from mammoflow.config import Config, PatchConfig
-from mammoflow.data import outlines, patches, shards
+from mammoflow.data import outlines, patches
+from mammoflow.data.ingest import shards
+from mammoflow.data.ingest.shards import Row, Say
 from mammoflow.data.releases.listing import problem
-from mammoflow.data.shards import Row, Say
 from mammoflow.errors import PatchError
-from mammoflow.lake import Artefact
-from mammoflow.schema import SPLITS
+from mammoflow.lake import Artefact, schema
+from mammoflow.lake.schema import SPLITS
 
 
 def cut_patches(config: Config, images: Artefact, out: Artefact, say: Say = print) -> Row:

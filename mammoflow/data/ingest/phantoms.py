@@ -2,12 +2,12 @@
 
 import cv2
 
-from mammoflow import lake, schema
+from mammoflow import lake
 from mammoflow.config import Config, PhantomConfig
-from mammoflow.data import shards
+from mammoflow.data.ingest import shards
+from mammoflow.data.ingest.shards import Row, Say
 from mammoflow.data.phantom import release
-from mammoflow.data.shards import Row, Say
-from mammoflow.lake import Artefact
+from mammoflow.lake import Artefact, schema
 
 
 def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> Row:

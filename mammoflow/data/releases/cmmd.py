@@ -10,11 +10,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mammoflow.data import dicom_files
-from mammoflow.data.dicom_files import Identity
+from mammoflow.data.dicom import reader
+from mammoflow.data.dicom.reader import Identity
 from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, problem, read_sheet, scan
 from mammoflow.errors import DecodeError, SourceError
-from mammoflow.schema import BENIGN, MALIGNANT
+from mammoflow.lake.schema import BENIGN, MALIGNANT
 
 TABLE = "CMMD_clinicaldata_revision.xlsx"
 ROOTS = ("", "CMMD")
@@ -76,7 +76,7 @@ def _labels(files: SourceFiles, table: str) -> dict[tuple[str, str | None], int]
 def _header(url: str) -> Identity | str:
     """Return what a file says of side and view, or why it can't be used."""
     try:
-        said = dicom_files.read_identity(url)
+        said = reader.read_identity(url)
     except DecodeError as error:
         return str(error)
     if said.laterality is None:

@@ -28,7 +28,7 @@ from mammoflow.data.releases.listing import (
     scan,
 )
 from mammoflow.errors import SourceError
-from mammoflow.schema import SPLITS
+from mammoflow.lake.schema import SPLITS
 
 IMAGES, LESIONS = "images.csv", "lesions.csv"
 IMAGE_COLUMNS = ("path", "patient_id", "label")

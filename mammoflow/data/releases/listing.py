@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from mammoflow import lake, schema, stores
+from mammoflow import lake
 from mammoflow.errors import LakeError, SourceError
-from mammoflow.schema import BENIGN, MALIGNANT
+from mammoflow.lake import schema, stores
+from mammoflow.lake.schema import BENIGN, MALIGNANT
 
 _LARGEST_SHEET = 64 * 2**20
 """Bytes that an Excel file may unpack to; those of INbreast and CMMD have less than one MiB."""

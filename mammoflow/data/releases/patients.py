@@ -10,7 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mammoflow.data import dicom_files
+from mammoflow.data.dicom import reader
 from mammoflow.data.releases.listing import Listing, problem
 from mammoflow.errors import DecodeError, SourceError
 
@@ -44,7 +44,7 @@ def fill(listing: Listing, salt: Callable[[], str]) -> Listing:
     def key(path: str) -> str | DecodeError:
         """Return a file's patient, or why she can't be told."""
         try:
-            return dicom_files.read_patient_key(path, secret)
+            return reader.read_patient_key(path, secret)
         except DecodeError as error:
             return error
 

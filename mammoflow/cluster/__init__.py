@@ -1,0 +1,1 @@
+"""Ray clusters: joining one, what its nodes hold, metrics for Prometheus."""

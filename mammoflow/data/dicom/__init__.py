@@ -1,0 +1,1 @@
+"""One DICOM file: header, stream, decoder, values, identity. No Ray, no lake."""

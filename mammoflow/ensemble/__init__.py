@@ -1,0 +1,1 @@
+"""From candidates' scores to a frozen ensemble, and the two-step baseline beside it."""

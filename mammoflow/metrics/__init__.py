@@ -1,0 +1,1 @@
+"""AUC and intervals, operating points, calibration, levels. NumPy and scikit-learn only."""

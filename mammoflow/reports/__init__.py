@@ -1,0 +1,1 @@
+"""The report of a run, the page of an ingest, and the tables they share."""

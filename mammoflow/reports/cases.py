@@ -1,0 +1,60 @@
+"""Test films by what the ensemble makes of them, with maps of where its scores come from. No Ray, no MLflow.
+
+Shape letters: H W rows and columns of an image [px], u v rows and columns of a map.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from mammoflow.ensemble import prediction
+from mammoflow.lake.schema import MALIGNANT
+from mammoflow.registry.predictor import mean_evidence
+from mammoflow.rendering import pages
+from mammoflow.rendering import pictures as draw
+from mammoflow.reports.inputs import ReportInputs
+from mammoflow.reports.pictures import film, pixels_of
+
+_EACH = 4
+"""Films of each outcome."""
+
+_OUTCOMES = {
+    "True positives": (True, True, "descending"),
+    "False positives": (False, True, "descending"),
+    "False negatives": (True, False, "ascending"),
+    "True negatives": (False, False, "ascending"),
+}
+"""Whether malignant, whether called so, and which scores come first: the most certain of each, right or wrong."""
+
+
+def cases(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Return the outcomes, each {"name", "count", "films": pictures}, films sorted by score."""
+    chosen = inputs.ensemble
+    models = [prediction.whole_image(inputs.folders[name]) for name in chosen.names]
+    scores = inputs.test_ensemble
+    called = pc.greater_equal(scores["score_tta"], chosen.cutoff)
+    found = []
+    for name, (malignant, positive, order) in _OUTCOMES.items():
+        wanted = pc.and_(pc.equal(pc.equal(scores["label"], MALIGNANT), malignant), pc.equal(called, positive))
+        rows = scores.filter(wanted).sort_by([("score_tta", order), ("image_id", "ascending")])
+        films = [_film(inputs, models, row) for row in rows.slice(0, _EACH).to_pylist()]
+        found.append({"name": name, "count": rows.num_rows, "films": films})
+    return found
+
+
+def _film(inputs: ReportInputs, models: list[Any], row: dict[str, Any]) -> dict[str, str]:
+    """Return a film with its outlines, and beside it the map of its score."""
+    about = film(inputs.images, row["image_id"])
+    pixels_HW = pixels_of(about)[0]
+    precision = inputs.config.image_training.precision
+    (map_uv,) = mean_evidence(inputs.ensemble, models, pixels_HW[None], precision)
+    lesions = draw.lesions_of(about.drop_columns("pixels").to_pylist()[0])
+    probability = float(inputs.ensemble.calibration.apply([row["score_tta"]])[0])
+    view = " ".join(row[name] for name in ("laterality", "view") if row[name]) or "view unknown"
+    caption = f"{view}: score {row['score_tta']:.3f}, probability {probability:.3f}."
+    data = draw.case(pixels_HW, lesions, map_uv * np.float32(row["score_tta"]), inputs.mark)
+    alt = (
+        f"Test film, {view}, with its lesions outlined, and a map of where its score {row['score_tta']:.3f} comes from"
+    )
+    return pages.picture(data, "jpeg", alt, caption)

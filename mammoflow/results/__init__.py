@@ -1,1 +1,0 @@
-"""From classifiers to figures, a registered model, scores and the report."""

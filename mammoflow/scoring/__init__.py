@@ -1,0 +1,1 @@
+"""New images: scores, heatmaps, DICOM objects."""
