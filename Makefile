@@ -20,8 +20,8 @@ reproduce: $(READY)
 	$(BIN)/python jobs/reproduce.py --dataset phantoms
 
 test: $(READY)
-	$(BIN)/python -m pytest --durations=15 --ignore=tests/test_jobs.py
-	$(BIN)/python -m pytest --durations=15 tests/test_jobs.py  # alone: two Ray clusters share agent ports
+	$(BIN)/python -m pytest --durations=15 --ignore=tests/jobs/test_jobs.py
+	$(BIN)/python -m pytest --durations=15 tests/jobs/test_jobs.py  # alone: two Ray clusters share agent ports
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

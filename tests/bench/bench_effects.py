@@ -39,7 +39,7 @@ from mammoflow.metrics import roc
 from mammoflow.pipeline import build, outcome
 from mammoflow.pipeline.graph import Artefacts
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from real_weights import imagenet_lite0
 
 TRAINING_WOMEN, TEST_WOMEN = 240, 165  # of the latter at least 300 films are asked for

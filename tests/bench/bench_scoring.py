@@ -42,7 +42,7 @@ from mammoflow.scoring import score, score_files
 from mammoflow.scoring.score import Request
 from mammoflow.scoring.score_files import Outputs
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import made_lake
 import registering
 

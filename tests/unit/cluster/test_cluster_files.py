@@ -19,7 +19,7 @@ from ray.autoscaler._private.aws import config as aws_config
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DEFINITIONS = ROOT.parent / "shared" / "fixtures" / "kuberay"
 REGION = "us-east-1"
 WORKERS = {"cpu": "c7i.4xlarge", "gpu": "g6e.2xlarge"}

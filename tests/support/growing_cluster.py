@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parents[1]
 BIN = Path(sys.executable).parent
 GCS, DASHBOARD, TRACKING = 6379, 8265, 5000
 TYPES = {
@@ -62,7 +62,7 @@ def environment(folder: Path) -> dict[str, str]:
     """Return the environment of the head, as cluster.yaml gives it one, and of all that it starts."""
     nodes = {name: {"nodes": kind["max_workers"], **kind["resources"]} for name, kind in TYPES.items()}
     return os.environ | {
-        "PYTHONPATH": f"{TESTS}:{ROOT}",
+        "PYTHONPATH": f"{SUPPORT}:{ROOT}",
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "HOME": str(folder),
         "RAY_TMPDIR": str(folder),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.mark.system
@@ -21,7 +21,7 @@ def test_nodes_come_with_the_work_and_go(gpu: bool) -> None:
     folder = tempfile.mkdtemp(prefix="mf-")  # a socket's path must be short
     words = ["jobs/tune_top_layers.py", "smoke", "--compute.gpu", str(gpu)]
     done = subprocess.run(
-        [*network, sys.executable, str(HERE / "growing_cluster.py"), folder, *words],
+        [*network, sys.executable, str(SUPPORT / "growing_cluster.py"), folder, *words],
         capture_output=True,
         text=True,
         timeout=600,

@@ -15,7 +15,7 @@ from small_dicom import metadata, release, write
 from mammoflow import recipes
 from mammoflow.cluster import session
 
-JOBS = Path(__file__).parents[1] / "jobs"
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mammoflow.models import classifiers
 from mammoflow.reports import paper_tables
 from mammoflow.search import tuning
 
-JOBS = Path(__file__).parents[1] / "jobs"
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def test_without_words_the_first_recipe_is_taken() -> None:

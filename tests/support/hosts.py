@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 GCS, TRACKING = 6379, 5000
 PATIENCE = {"RAY_health_check_failure_threshold": "3", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
