@@ -15,15 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from mammoflow.errors import LakeError
+from mammoflow.facts import codec
 from mammoflow.lake import schema
 from mammoflow.lake.stores import check_url, filesystem, is_url
+
+T = TypeVar("T")
 
 DONE = "done.json"
 _HALF = ".half"
@@ -280,14 +283,15 @@ class Artefact:
         """Return the URL of a file or folder in it."""
         return join(self.url, *parts)
 
-    def finish(self, summary: dict[str, Any], inputs: "Sequence[Artefact]" = ()) -> None:
-        """Mark it complete; `summary` holds the figures that later stages and the report show.
+    def finish(self, summary: Any, inputs: "Sequence[Artefact]" = ()) -> None:
+        """Mark it complete; `summary` holds what the stage found, a record of `facts.stages` or a dict.
 
         Beside them stand the version of the schemas, the artefacts it was made from, and the time (UTC).
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         record = {"schema": schema.VERSION, "inputs": sorted(item.key for item in inputs), "finished": now}
-        write_json(self.file(DONE), {**summary, **record})
+        found = parse_json(codec.to_json(summary))
+        write_json(self.file(DONE), {**found, **record})
 
     def record(self) -> dict[str, Any]:
         """Return all that `done.json` holds: what `finish` was given, and what it added.
@@ -301,6 +305,14 @@ class Artefact:
             raise LakeError(
                 f"{self.file(DONE)} is damaged ({error}); remove {self.key} with jobs/lake.py and run its job again"
             ) from error
+
+    def facts(self, kind: type[T]) -> T:
+        """Return what the stage found, as the record of its kind (`facts.stages`).
+
+        Raises:
+            LakeError: it is not complete, or `done.json` is damaged or holds another record.
+        """
+        return codec.from_json(read_bytes(self.file(DONE)), kind, self.file(DONE))
 
     def summary(self) -> dict[str, Any]:
         """Return what the stage said of it when it finished.
