@@ -18,7 +18,6 @@ class Refused:
     """Of the file, below the source or the lake; the image's id where there is no path."""
     stage: str
     reason: str
-    """Without the path, which many reasons begin with."""
     fatal: bool
     """The image is left out."""
 
@@ -41,8 +40,7 @@ def read(artefacts: Sequence[Artefact], source: str | None) -> list[Refused]:
     for artefact in artefacts:
         for row in lake.read_table(artefact.file(FILE)).to_pylist():
             path = _below(row["path"] or row["image_id"] or "", roots)
-            reason = row["reason"].removeprefix(f"{row['path']}: ")
-            rows.append(Refused(path=path, stage=row["stage"], reason=reason, fatal=row["fatal"]))
+            rows.append(Refused(path=path, stage=row["stage"], reason=row["reason"], fatal=row["fatal"]))
     return sorted(rows, key=lambda row: not row.fatal)
 
 

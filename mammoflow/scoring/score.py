@@ -156,16 +156,16 @@ def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str,
         row |= {"dicom": False, "warnings": []}
         try:
             data = image_files.fetch(file.path)
-            image = decode.decode_bytes(file.path, data, images)
+            image = decode.decode_bytes(data, images)
             pixels_NHW[index] = image.pixels
             said, row["dicom"] = image.identity, reader.is_dicom(data)
             row |= {"laterality": said.laterality, "view": said.view, "vendor": said.vendor}
             row["patient_id"] = said.patient_id
             if row["dicom"] and not said.patient_id:
-                row["patient_id"] = reader.patient_key(file.path, data, salt)
+                row["patient_id"] = reader.patient_key(data, salt)
             row["warnings"] = profiles.warnings(model.profile, image.pixels, said.vendor)
         except DecodeError as error:
-            row["error"] = str(error)
+            row["error"] = error.reason
         about.append(row)
     return {"shard": batch["shard"], "about": [about], "pixels": pixels_NHW[None]}
 
@@ -219,7 +219,7 @@ class _Scorer:
                 self._write(DICOM, f"{row['key']}-sc.dcm", dicom_outputs.to_bytes(capture))
             report = dicom_outputs.structured_report(source, finding, self._begun, capture)
         except DecodeError as error:
-            row["warnings"] = [*row["warnings"], f"no report: {error}"]
+            row["warnings"] = [*row["warnings"], f"no report: {error.reason}"]
             return
         row["report"] = self._write(DICOM, f"{row['key']}-sr.dcm", dicom_outputs.to_bytes(report))
 

@@ -120,7 +120,7 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
         try:
             decoded = decode.load_image(exam["path"], images)
         except DecodeError as error:
-            quarantine.append(problem(exam["image_id"], exam["path"], "decode", str(error), fatal=True))
+            quarantine.append(problem(exam["image_id"], exam["path"], "decode", error.reason, fatal=True))
             continue
         lesions, faults = _outlines(exam, decoded)
         quarantine += faults
@@ -202,7 +202,7 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]
             mask_png = outlines.encode_mask(decoded.fit.apply_mask(outline.mask))
             fault = outline.note
         except DecodeError as error:
-            fault = str(error)
+            fault = error.reason
         if fault:
             reason = f"{lesion['lesion_id']}: {fault}"
             faults.append(

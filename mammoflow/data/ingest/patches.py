@@ -98,7 +98,7 @@ def cut_shard(job: Row, choose: Choose, config: PatchConfig, seed: int, out: str
         try:
             chosen = choose(pixels_HW, [_lesion(row) for row in image["lesions"]], rng)
         except PatchError as error:
-            quarantine.append(problem(image["image_id"], job["images"], "patches", str(error), fatal=True))
+            quarantine.append(problem(image["image_id"], job["images"], "patches", error.reason, fatal=True))
             continue
         rows += _patch_rows(image, chosen)
         mined += sum(patch.mined for patch in chosen)

@@ -78,9 +78,9 @@ def _header(url: str) -> Identity | str:
     try:
         said = reader.read_identity(url)
     except DecodeError as error:
-        return str(error)
+        return error.reason
     if said.laterality is None:
-        return f"{url}: its header names no side, so it can't be matched to a diagnosis; fetch the file again"
+        return "its header names no side, so it can't be matched to a diagnosis; fetch the file again"
     return said
 
 

@@ -52,7 +52,7 @@ def fill(listing: Listing, salt: Callable[[], str]) -> Listing:
         keys = dict(zip((row["image_id"] for row in unknown), pool.map(key, (r["path"] for r in unknown)), strict=True))
     failed = {image_id: found for image_id, found in keys.items() if isinstance(found, DecodeError)}
     problems = [
-        problem(row["image_id"], row["path"], "decode", str(failed[row["image_id"]]), fatal=True)
+        problem(row["image_id"], row["path"], "decode", failed[row["image_id"]].reason, fatal=True)
         for row in unknown
         if row["image_id"] in failed
     ]
