@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from mammoflow import console, lake, tracking
 from mammoflow.cluster import session
@@ -192,7 +192,8 @@ def _build(stage: str, artefacts: Artefacts) -> None:
             lake.sweep(item.url)
             care.finish_removal(item)
         for item, figures in builders.BY_STAGE[stage](artefacts):
-            item.finish({**figures, "seconds": round(time.monotonic() - started, 2)}, inputs)
+            facts = figures if isinstance(figures, dict) else asdict(figures)
+            item.finish({**facts, "seconds": round(time.monotonic() - started, 2)}, inputs)
             lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
 

@@ -16,7 +16,7 @@ from mammoflow.reports.inputs import PHANTOM_MARK
 from mammoflow.search import PICTURE, charts, tuning
 from mammoflow.training import mining, trunks
 
-Built = list[tuple[Artefact, dict[str, Any]]]
+Built = list[tuple[Artefact, Any]]
 
 
 def _build_phantoms(a: Artefacts) -> Built:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mammoflow import lake
+from mammoflow.data.quarantine import FILE
 from mammoflow.lake import Artefact
 from mammoflow.rendering import pages
-
-FILE = "quarantine.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,10 +71,10 @@ def whole(run: Config, source: Path, root: Lake) -> tuple[Artefact, Artefact]:
 def by_pool(pool: multiprocessing.pool.Pool) -> Callable[..., list[dict[str, Any]]]:
     """Return a stand-in for `shards.complete` that does the same jobs by the same function, in a plain pool."""
 
-    def complete(work, jobs, common, out, _marks, _progress):
-        for _ in pool.imap_unordered(functools.partial(work, **common), jobs):
+    def complete(work, jobs, out, kind, _progress):
+        for _ in pool.imap_unordered(work, jobs):
             pass
-        return [lake.read_json(shards.ledger_url(out.url, job["shard"])) for job in jobs]
+        return [shards.read_entry(out.url, job.shard, kind) for job in jobs]
 
     return complete
 
