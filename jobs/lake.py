@@ -88,7 +88,7 @@ def _list(root: lake.Lake, entries: Sequence[Entry]) -> None:
     left = [entry.artefact for entry in entries if entry.state in ("incomplete", "half removed", "damaged")]
     if left:
         print(f"{len(left)} not complete: the job that makes them goes on from there, or remove them:")
-        print(f"  {care.removal(root, left)}")
+        print(f"  {lake.removal(left)}")
 
 
 def _show(entries: Sequence[Entry], entry: Entry) -> None:

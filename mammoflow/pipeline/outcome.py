@@ -102,7 +102,7 @@ def _transfer(a: Artefacts) -> dict[str, Any] | None:
 def _newest(a: Artefacts, stage: str, key: str, value: str) -> dict[str, Any] | None:
     """Return what the latest finished artefact of several configs holds that is of this run; None without one."""
     done = lake.list_complete(a.lake, stage)
-    newest = sorted(done, key=lambda item: str(item.record()["finished"]), reverse=True)
+    newest = sorted(done, key=lambda item: item.record().finished, reverse=True)
     held = (lake.read_json(item.file(FIGURES)) for item in newest)
     return next((dict(each) for each in held if each[key] == value), None)
 

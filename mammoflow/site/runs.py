@@ -111,5 +111,4 @@ def _version(registered: Artefact, tracking_uri: str) -> str:
 
 def input_of(artefact: Artefact, stage: str) -> str:
     """Return the key of the artefact of a stage that another was made from; empty where it is not recorded."""
-    inputs = artefact.record().get("inputs", ())  # earlier versions did not record them
-    return next((str(key) for key in inputs if key.startswith(f"{stage}/")), "")
+    return next((key for key in artefact.record().inputs if key.startswith(f"{stage}/")), "")
