@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -207,15 +208,24 @@ def _auc(figures: Mapping[str, Any] | None) -> str:
     return f"{figures['auc']:.3f} ({low:.3f}-{high:.3f})"
 
 
-def show_next(job: str, config: Config, *flags: str) -> None:
-    """Print the command of the next job, with the flags of this one; of a flag that stands twice the last counts."""
+_SCRIPTS = {"tune": "tune_top_layers", "select": "select_ensemble", "external": "external_validation"}
+"""Commands whose script in jobs/ has another name."""
+
+
+def show_next(command: str, config: Config, *flags: str) -> None:
+    """Print the command to run next, with the flags of this one. The last of repeated flags counts."""
     words = [word for word in sys.argv[1:] if word != "--retry-quarantined"]  # done by now
-    show_command(job, *(words or [config.name]), *flags)
+    show_command(command, *(words or [config.name]), *flags)
 
 
-def show_command(job: str, *words: str) -> None:
-    """Print a command to be run next."""
-    print(f"next: {shlex.join(['python', f'jobs/{job}.py', *words])}", flush=True)
+def show_command(command: str, *words: str) -> None:
+    """Print a command to run next: a script where this job is one, else a subcommand of `mammoflow`."""
+    if Path(sys.argv[0]).parent.name == "jobs":
+        script = _SCRIPTS.get(command, command.replace("-", "_"))
+        first = ["python", f"jobs/{script}.py"]
+    else:
+        first = ["mammoflow", command]
+    print(f"next: {shlex.join([*first, *words])}", flush=True)
 
 
 def show_promotion(config: Config) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mammoflow import cli, lake, recipes
+from mammoflow import cli, lake
 from mammoflow.lake import Artefact
 from mammoflow.pipeline import build
 
@@ -41,7 +41,7 @@ def command(tops: tuple[str, ...], rungs: tuple[int, ...], first: int, second: i
 
 def ensure(stage: str, words: list[str], folder: Path) -> Artefact:
     """Build a stage in this process, and return it."""
-    config = cli.parse(None, recipes.ALL, [*words[1:], "--lake", str(folder)])
+    config = cli.parse(None, [*words[1:], "--lake", str(folder)])
     return build.ensure(stage, config).of(stage)[0]
 
 

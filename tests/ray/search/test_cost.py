@@ -142,7 +142,7 @@ def test_what_no_worker_holds_is_refused_with_what_would_help() -> None:
 
 
 def args(*words: str):
-    return cli.parse(None, recipes.ALL, ["smoke", *words, "--compute.cpus-per-worker", "1"])
+    return cli.parse(None, ["smoke", *words, "--compute.cpus-per-worker", "1"])
 
 
 @pytest.mark.usefixtures("ray_cluster")
