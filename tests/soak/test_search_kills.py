@@ -62,7 +62,7 @@ def standing(folder: Path, ends: dict[str, int]) -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.mark.soak  # test_rounds.py kills a smaller search in its own process
+@pytest.mark.soak  # test_rungs.py kills a smaller search in its own process
 def test_a_killed_trial_and_a_killed_driver_change_nothing(trained: Path, undisturbed: Undisturbed, tmp_path: Path):
     words = [*command(FEW, rungs=(6,), first=6, second=8, pack=2), "--search.keep", "0.25"]
     expected = undisturbed(words)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, ImageConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch, plan_epoch, slice_order
@@ -120,3 +121,32 @@ def timeless_state(run: PatchRun | BankRun) -> dict[str, loop.State]:
 
 def timeless(figures: list[loop.Figures]) -> list[loop.Figures]:
     return [{key: row[key] for key in row if key not in ("images_per_s", "data_wait")} for row in figures]
+
+
+def train_as_one_of_two(rank: int, folder: str) -> None:
+    """Run in a process of its own: one of two workers on halves of the batches."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+
+    def gather(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        pieces = [np.empty(0)] * 2
+        torch.distributed.all_gather_object(pieces, values)
+        return np.concatenate(pieces)
+
+    workers = Workers(rank=rank, world_size=2, wrap=DistributedDataParallel, gather=gather)
+    run, figures = short_run(workers)
+    torch.save((figures, run.best_files()["model.safetensors"]), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def short_run(workers: Workers) -> tuple[PatchRun, list[loop.Figures]]:
+    """Train a trunk without BatchNorm (workers would not share its statistics) for 50 steps in float64.
+
+    The last step of an epoch is short.
+    """
+    pixels, labels = blobs(96, 32, 32, 3, seed=0)
+    data = TensorBatches(pixels, labels, 10, workers.rank, workers.world_size)
+    validation = TensorBatches(*blobs(21, 32, 32, 3, seed=1), 8, workers.rank, workers.world_size)
+    config = patch_config(("last", 1e-2, 1), ("top", 1e-4, 2), ("all", 1e-4, 2), batch=10)
+    run = PatchRun(config, patch_model("vgg11").double(), CPU, workers, 2)
+    return run, go(run, data, validation, run.epochs)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score
 from small_runs import (
@@ -30,10 +29,11 @@ from small_runs import (
     patch_model,
     patch_run,
     same,
+    short_run,
     timeless,
     timeless_state,
+    train_as_one_of_two,
 )
-from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, ImageTrainingConfig, StageConfig
 from mammoflow.errors import TrainingError
@@ -43,7 +43,6 @@ from mammoflow.search.bank_run import BankRun, kept
 from mammoflow.search.candidates import Changes
 from mammoflow.training import loop
 from mammoflow.training.loop import Workers
-from mammoflow.training.patch_run import PatchRun
 
 
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
@@ -332,35 +331,6 @@ def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
     go(ahead, WHOLES, WHOLES_VAL, 1)
     with pytest.raises(TrainingError, match=r"after \[1, 2\] epochs"):
         bank(names).restore({**kept, **ahead.state()})
-
-
-def train_as_one_of_two(rank: int, folder: str) -> None:
-    """Run in a process of its own: one of two workers on halves of the batches."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-
-    def gather(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        pieces = [np.empty(0)] * 2
-        torch.distributed.all_gather_object(pieces, values)
-        return np.concatenate(pieces)
-
-    workers = Workers(rank=rank, world_size=2, wrap=DistributedDataParallel, gather=gather)
-    run, figures = short_run(workers)
-    torch.save((figures, run.best_files()["model.safetensors"]), f"{folder}/{rank}")
-    torch.distributed.destroy_process_group()
-
-
-def short_run(workers: Workers) -> tuple[PatchRun, list[loop.Figures]]:
-    """Train a trunk without BatchNorm (workers would not share its statistics) for 50 steps in float64.
-
-    The last step of an epoch is short.
-    """
-    pixels, labels = blobs(96, 32, 32, 3, seed=0)
-    data = TensorBatches(pixels, labels, 10, workers.rank, workers.world_size)
-    validation = TensorBatches(*blobs(21, 32, 32, 3, seed=1), 8, workers.rank, workers.world_size)
-    config = patch_config(("last", 1e-2, 1), ("top", 1e-4, 2), ("all", 1e-4, 2), batch=10)
-    run = PatchRun(config, patch_model("vgg11").double(), CPU, workers, 2)
-    return run, go(run, data, validation, run.epochs)
 
 
 def test_two_workers_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
