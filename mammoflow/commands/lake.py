@@ -88,7 +88,7 @@ def _list(root: lake.Lake, entries: Sequence[Entry]) -> None:
     incomplete = [entry.artefact for entry in entries if entry.state in ("incomplete", "half removed", "damaged")]
     if incomplete:
         print(f"{len(incomplete)} not complete; run the job that makes them again to continue, or remove them:")
-        print(f"  {care.removal(root, incomplete)}")
+        print(f"  {lake.removal(incomplete)}")
 
 
 def _show(entries: Sequence[Entry], entry: Entry) -> None:

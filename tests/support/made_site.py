@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from made_lake import BACKBONE, MadeLake, make
+from made_report import baseline, scores
 from registering import register
-from test_report import baseline, scores
 
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig

@@ -3,123 +3,20 @@
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from made_lake import BACKBONE, make
+from made_report import TRANSFER, Page, inputs_of
 
 from mammoflow import lake
-from mammoflow.config import EnsembleConfig
-from mammoflow.ensemble import ensemble, selection, two_step
-from mammoflow.lake.schema import SCORES
+from mammoflow.ensemble import ensemble
 from mammoflow.metrics import roc
 from mammoflow.rendering import pages
 from mammoflow.reports import cases, numbers, paper_tables, report, tables
-from mammoflow.reports.inputs import PHANTOM_MARK, Baseline
-
-
-class Page(HTMLParser):
-    """Collects what a browser would fetch or show."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.images: list[dict] = []
-        self.links: list[str] = []
-        self.ids: set[str] = set()
-        self.captions = 0
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        self.ids.add(values.get("id"))
-        if tag == "img":
-            self.images.append(values)
-        if tag == "a":
-            self.links.append(values["href"])
-        assert tag not in {"script", "link", "iframe"}
-        self.captions += tag == "figcaption"
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def scores(made, split, seed):
-    """Scores of the finished candidates on a split, at random around the label."""
-    rng = np.random.default_rng(seed)
-    films = lake.read_table(made.images.file("shards")).drop_columns("pixels").to_pylist()
-    rows = []
-    for name in made.folders:
-        for film in (film for film in films if film["split"] == split):
-            score = float(np.clip(0.4 + 0.2 * film["label"] + rng.normal(0, 0.15), 0, 1))
-            row = {key: film[key] for key in SCORES.names if key in film}
-            rows.append(row | {"model": name, "score": score, "score_tta": score})
-    return pa.Table.from_pylist(rows, schema=SCORES)
-
-
-def facts(made):
-    """What is known of the test films beside their scores."""
-    films = lake.read_table(made.images.file("shards"), ["image_id", "split", "density", "vendor"]).to_pylist()
-    rows = [{**film, "kinds": ["mass"] if n % 2 else []} for n, film in enumerate(films) if film.pop("split") == "test"]
-    fields = [
-        ("image_id", pa.string()),
-        ("density", pa.int8()),
-        ("vendor", pa.string()),
-        ("kinds", pa.list_(pa.string())),
-    ]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields)).sort_by("image_id")
-
-
-def baseline(made):
-    """A two-step baseline with scores of its own."""
-
-    def table(split, seed):
-        rows = ensemble.rows_of(scores(made, split, seed), next(iter(made.folders)))
-        names = pa.array([two_step.NAME] * rows.num_rows)
-        return rows.set_column(0, "model", names).cast(SCORES)
-
-    choice = two_step.choose(table("val", 8), BACKBONE, EnsembleConfig())
-    return Baseline(backbone=BACKBONE, choice=choice, test=table("test", 9))
-
-
-FIGURES = {"auc": 0.8125, "ci95": [0.7, 0.9], "images": 60}
-SITE = {"calibrated": "as registered", "sensitivity": 0.9, "specificity": 0.5, "error": 0.1, "brier": 0.2, "images": 60}
-TRANSFER = {
-    "model": "models:/mammoflow/3",
-    "site": [{**SITE, "kind": "isotonic"}],
-    "rows": [{"patients": n, "images": 4 * n, "members": {"one": FIGURES}, "ensemble": FIGURES} for n in (0, 20)],
-    "curves": {name: {"false_positive": [0, 0.2, 1], "true_positive": [0, 0.9, 1]} for name in ("one", "ensemble")},
-    "matrix": [{"model": "begun from", "data": "this site", **FIGURES}],
-}
-
-
-def inputs_of(made):
-    val = scores(made, "val", 1)
-    by_rule = selection.choose_each(val, made.ranking, EnsembleConfig())
-    accuracy = {"accuracy": 0.5, "balanced_accuracy": 0.4, "confusion": np.eye(5, dtype=int).tolist(), "patches": 5}
-    return report.ReportInputs(
-        config=made.config,
-        images=made.images,
-        patches=made.patches,
-        trunks={BACKBONE: made.trunk},
-        search=made.search,
-        val_scores=val,
-        test_scores=scores(made, "test", 2),
-        ensemble=by_rule["best_of_kinds"],
-        ensembles=by_rule,
-        singles=selection.choose_singles(val, made.ranking, EnsembleConfig()),
-        folders=made.folders,
-        facts=facts(made),
-        baseline=baseline(made),
-        transfer=TRANSFER,
-        registered={"name": "mammoflow", "version": "3"},
-        patch_accuracy={BACKBONE: accuracy},
-        seconds={"images": 12.0, "search": 100.5},
-    )
+from mammoflow.reports.inputs import PHANTOM_MARK
 
 
 @pytest.fixture(scope="module")
