@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from mammoflow import console, lake, tracking
 from mammoflow.cluster import session

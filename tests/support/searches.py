@@ -6,7 +6,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mammoflow import cli, lake, recipes
+from mammoflow import cli, lake
 from mammoflow.lake import Artefact
 from mammoflow.pipeline import build
 
