@@ -17,7 +17,7 @@ def main() -> None:
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = build.ensure("recalibrated", config)
     console.show_site(str(artefacts.config.start), outcome.transferred(artefacts))
-    (made,) = artefacts.of("recalibrated")
+    made = artefacts.one("recalibrated")
     model = made.summary()
     print(f"registered models:/{model['name']}/{model['version']} (alias candidate) at {model['tracking_uri']}")
     console.show_promotion(config)

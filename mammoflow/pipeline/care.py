@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 from mammoflow import lake
 from mammoflow.errors import LakeError
 from mammoflow.lake import DONE, Artefact, Lake, locks, stores
-from mammoflow.pipeline.stages import NEEDS, OF_SEVERAL, STAGES
+from mammoflow.pipeline.stages import OF_SEVERAL, STAGES, dependent_on
 
 _REMOVING = "removing.json"
 _FOLDER = re.compile(r"(.+)-([0-9a-f]{12})")
@@ -151,7 +151,7 @@ def plan_removal(entries: Sequence[Entry], names: Sequence[str], *, with_users: 
         raise LakeError(f"{', '.join(sorted(named))}: used by {listed}; remove these too with --with-users")
     going = named.union(user.key for user in users)
     plan = [entry for entry in reversed(entries) if entry.key in going]
-    stages = _stages_after({entry.artefact.stage for entry in plan if entry.state == "complete"})
+    stages = dependent_on({entry.artefact.stage for entry in plan if entry.state == "complete"})
     for entry in entries:
         if entry.state == "being built" and (entry.key in going or entry.artefact.stage in stages):
             what = "" if entry.key in going else " and may read what is to be removed"
@@ -160,15 +160,6 @@ def plan_removal(entries: Sequence[Entry], names: Sequence[str], *, with_users: 
                 f"delete {entry.artefact.file(locks.FILE)}"
             )
     return plan
-
-
-def _stages_after(stages: set[str]) -> set[str]:
-    """Return the other stages that need any of these, directly or through others."""
-    after = set(stages)
-    for stage in STAGES:
-        if after.intersection(NEEDS[stage]):
-            after.add(stage)
-    return after - stages
 
 
 def remove(entry: Entry, say: Callable[[str], None]) -> None:
