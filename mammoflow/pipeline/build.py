@@ -42,7 +42,8 @@ def ensure(stage: str, config: Config) -> Artefacts:
     if config.compute.retry_quarantined:
         artefacts = _retry(artefacts)
     missing = _missing(artefacts, needed)
-    session.preflight(config, artefacts.lake, models=any(STAGES[name].runs_models for name in missing))
+    models = any(STAGES[name].runs_models for name in missing)
+    session.preflight(config.compute, artefacts.lake, config.source, models=models)
     plan.show(artefacts, needed, missing)
     for name in needed:
         if not all(item.done for item in artefacts.of(name)):
@@ -64,8 +65,9 @@ def preview(config: Config) -> None:
     needed = needed_for("search")
     artefacts = _open(config, needed)
     plan.show(artefacts, needed, _missing(artefacts, needed))
-    session.join(artefacts.config, artefacts.lake)
-    dry_run.show(artefacts)
+    session.join(config.compute, artefacts.lake, config.source)
+    images = artefacts.images.facts(ImagesFacts).images if artefacts.images.done else None
+    dry_run.show(artefacts.config, images, artefacts.starts)
 
 
 def find(stages: Sequence[str], config: Config) -> Artefacts:
