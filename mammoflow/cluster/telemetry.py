@@ -15,7 +15,7 @@ from ray.util.metrics import Counter, Gauge
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What is measured."""
+    """One metric."""
 
     kind: Literal["counter", "gauge"]
     text: str
@@ -38,11 +38,11 @@ METRICS = {
     "validation_accuracy": Metric("gauge", "Validation accuracy of patch classifiers [0-1]", ("run",)),
     "candidates": Metric("gauge", "Candidates of the search by state", ("state",)),
 }
-"""By name; units in brackets."""
+"""Name -> metric; units in brackets."""
 
 
 def count(name: str, value: float, **tags: str) -> None:
-    """Add to a counter; nothing where nothing was done."""
+    """Add to a counter."""
     if value:
         _made(name).inc(value, tags)
 
@@ -53,7 +53,7 @@ def note(name: str, value: float, **tags: str) -> None:
 
 
 def of_epoch(run: str, figures: Mapping[str, Any]) -> None:
-    """Take the figures of a training run's epoch, as a run reports them."""
+    """Set the gauges of a training run from the figures of an epoch."""
     note("epoch", figures["epoch"], run=run)
     note("training_images_per_second", figures["images_per_s"], run=run)
     note("data_wait_share", figures["data_wait"], run=run)
@@ -65,12 +65,12 @@ def of_epoch(run: str, figures: Mapping[str, Any]) -> None:
 
 
 def over(run: str) -> None:
-    """Say that a training run trains no more."""
+    """Reset the speed of a training run that ended."""
     note("training_images_per_second", 0, run=run)
 
 
 def states(counts: Mapping[str, int]) -> None:
-    """Set how many candidates of a search are in which state."""
+    """Set the number of a search's candidates in each state."""
     for state, number in counts.items():
         note("candidates", number, state=state)
 

@@ -3,8 +3,12 @@
 The parts stand in data.py, training.py and search.py; all are taken from here.
 
 A recipe (recipes.py) is a function that returns a `Config`; the command line (cli.py) shows and overrides
-every field. What comes out of a run is decided by *science* fields, which enter the fingerprints of
-artefacts (lake.py); fields marked with `how()` (worker counts, paths) only decide how fast or where.
+every field. The results of a run depend on *science* fields only, which enter the fingerprints of artefacts
+(lake.fingerprint); fields marked with `how()` (worker counts, paths) only decide how fast or where.
+
+Fingerprints name artefacts in everyone's lake, so they must last. Declare a new science field with `added(default)`,
+and a renamed one with `renamed(default, was="old_name")`: existing artefacts keep their names. Without that, or where a
+field moves or goes, all artefacts that depend on it are built again; a test lists the names that fingerprints contain.
 
 Units stand in each field's docstring. Sizes are height x width, rows x columns [px].
 """
@@ -16,7 +20,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
-from mammoflow.config.fields import how, require
+from mammoflow.config.fields import added, how, renamed, require
 from mammoflow.config.search import SearchConfig, SpaceConfig
 from mammoflow.config.training import AugmentConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig, TrunkConfig
 
@@ -37,7 +41,9 @@ __all__ = [
     "StageConfig",
     "TrunkConfig",
     "TwoStepConfig",
+    "added",
     "how",
+    "renamed",
     "require",
 ]
 

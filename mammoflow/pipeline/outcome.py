@@ -28,7 +28,7 @@ def transferred(a: Artefacts) -> list[dict[str, Any]]:
 
     `cutoff` and `calibration` name what was used; the rest is as `summary.at_site` gives it.
     """
-    (scored,), (_, about) = a.of("external"), a.begun
+    scored, (_, about) = a.one("external"), a.begun
     val, test = (lake.read_table(scored.file(f"{split}.parquet")) for split in ("val", "test"))
     fresh = selection.recalibrate(val, about.ensemble, a.config.ensemble)
     ways = {"as registered": about.ensemble, "of this site": fresh}
@@ -37,8 +37,7 @@ def transferred(a: Artefacts) -> list[dict[str, Any]]:
 
 def baseline(a: Artefacts) -> dict[str, Any]:
     """Return what the two-step baseline reaches on test, as `summary.at_site` gives it, and its `backbone`."""
-    (made,) = a.of("two_step")
-    held = _held_baseline(made)
+    held = _held_baseline(a.one("two_step"))
     return {"backbone": held.backbone, **summary.at_site(held.test, held.choice)}
 
 

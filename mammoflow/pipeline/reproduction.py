@@ -68,7 +68,8 @@ def of_paper(source: str, inbreast: str | None, root: str | None, compute: Compu
 
     def here(config: Config, folder: str = source) -> Config:
         """Return a recipe on this data, in this lake."""
-        return replace(config, source=folder, lake=root, compute=compute)
+        dataset = "cbis_ddsm" if config.dataset == "auto" else config.dataset
+        return replace(config, source=folder, dataset=dataset, lake=root, compute=compute)
 
     main = here(recipes.cbis_s10_tables())
     rows = (recipes.cbis_s1_resnet50_random(), recipes.cbis_s1_resnet50(), recipes.cbis_s10_resnet50_random())

@@ -45,7 +45,7 @@ def run(config: Config) -> Artefact:
     before = build.ensure("external", whole)
     config = replace(config, start=before.config.start)  # one version, whatever is promoted meanwhile
     runs = {patients: build.ensure("evaluation", _of(config, patients)) for patients in sorted({*config.transfer})}
-    (scored,) = before.of("external")
+    scored = before.one("external")
     made = [each.evaluation for each in runs.values()]
     out = before.lake.artefact(stages.TRANSFER, config.name, scored, *made)
     if not out.done:
@@ -107,7 +107,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
 def _matrix(before: Artefacts, after: Artefacts, out: Artefact) -> list[dict[str, Any]]:
     """Return what the ensemble begun from and the one trained on reach, each on both data sets' test images."""
     (begun, about), own = before.begun, outcome.load_ensemble(after)
-    (scored,) = before.of("external")
+    scored = before.one("external")
     here = lake.read_table(scored.file("test.parquet")), lake.read_table(after.evaluation.file("test.parquet"))
     rows = [
         {"model": name, "data": "this site", **_reached(test, chosen)["ensemble"]}

@@ -152,20 +152,26 @@ def stage2_memory(config: Config, candidate: Candidate) -> int:
 def epoch_seconds(
     config: Config, candidates: Sequence[Candidate], worker: Worker, images: Mapping[str, int], *, trunk_trained: bool
 ) -> float:
-    """Return how long an epoch of candidates of one trunk takes [s].
+    """Return how long an epoch takes [s]: arguments as in `epoch_flops`, and a worker timed with the trunk."""
+    flops = epoch_flops(config, candidates, images, trunk_trained=trunk_trained)
+    return flops / (worker.flops[candidates[0].backbone] * config.compute.workers)
+
+
+def epoch_flops(
+    config: Config, candidates: Sequence[Candidate], images: Mapping[str, int], *, trunk_trained: bool
+) -> float:
+    """Return the operations of an epoch of candidates of one trunk [FLOP].
 
     Args:
         config: of the run.
         candidates: that train together.
-        worker: one of those that share the work, timed with the candidates' trunk.
         images: number of each split.
-        trunk_trained: stage 2; then the candidate is a single one.
+        trunk_trained: stage 2; then there is a single candidate.
     """
     trunk, _ = costs(config, candidates[0])
     tops = [costs(config, candidate)[1] for candidate in candidates]
     passes = (4 if config.compute.checkpointing else 3) if trunk_trained else 1
-    flops = cost.epoch_flops(trunk, tops, trunk_passes=passes, train=images["train"], val=images["val"])
-    return flops / (worker.flops[candidates[0].backbone] * config.compute.workers)
+    return cost.epoch_flops(trunk, tops, trunk_passes=passes, train=images["train"], val=images["val"])
 
 
 def most_together(config: Config, candidates: Sequence[Candidate], memory: int) -> int:

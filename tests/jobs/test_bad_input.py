@@ -190,7 +190,7 @@ def test_packages_of_another_version_are_named(run: Run, lake: Path, monkeypatch
     end = run("ingest", "smoke", "--lake", lake)
     assert end.code == 1
     assert "numpy is " in end.err
-    assert "but must be >=99; install mammoflow anew with its constraints.txt on every node" in end.err
+    assert "but must be >=99; reinstall mammoflow with its constraints.txt on every node" in end.err
     assert not lake.exists()
 
 

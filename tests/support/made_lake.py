@@ -108,6 +108,7 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
     per_split = {s: sum(row["split"] == s for row in films) for s in schema.SPLITS}
     malignant = {s: sum(row["split"] == s and row["label"] for row in films) for s in schema.SPLITS}
     summary = {"images": per_split, "malignant": malignant, "patients": per_split, "mean_grey": 60.0, "quarantined": 1}
+    summary["outlines_missing"] = 0
     pixels = np.stack([row["pixels"] for row in films])
     summary["histogram"] = np.histogram(pixels, bins=256, range=(0, 65536))[0].tolist()
     images.finish(summary)

@@ -48,7 +48,7 @@ def planned_films(run: Config) -> Counter:
 def test_a_layout_goes_all_the_way_with_every_outline_label_and_patch(layout, tmp_path, ray_cluster):
     run = config(layout)
     made = graph.locate(run, Lake(str(tmp_path)))
-    drawn = ingest.draw_phantoms(run, made.phantoms, silent)
+    drawn = ingest.draw_phantoms(run, made.one("phantoms"), silent)
     assert drawn.patients == 16
     images = ingest.decode_images(run, made.source, made.images, silent)
     assert (images.quarantined, images.outlines_missing, images.duplicates) == (0, 0, 0)
@@ -80,7 +80,7 @@ def test_the_layout_names_the_artefacts_and_the_dataset(tmp_path):
     fingerprints = set()
     for layout in LAYOUTS:
         made = graph.locate(config(layout), store)
-        assert made.phantoms.name == layout
+        assert made.one("phantoms").name == layout
         assert made.images.name == f"phantoms-{layout}-120x80"
         assert made.patches.name == f"phantoms-{layout}-120x80-S10"
         fingerprints.add(made.images.fingerprint)
@@ -93,13 +93,13 @@ def test_the_layout_names_the_artefacts_and_the_dataset(tmp_path):
 def test_a_rerun_without_its_ledger_draws_the_same_release(tmp_path, ray_cluster):
     run = config("csv_folder", compute=ComputeConfig(images_per_shard=40))
     made = graph.locate(run, Lake(str(tmp_path)))
-    summary = ingest.draw_phantoms(run, made.phantoms, silent)
+    summary = ingest.draw_phantoms(run, made.one("phantoms"), silent)
     root = Path(made.source)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert len(before) == summary.files + 2
     for gone in ("films/P_00001*", "lesions.csv"):
         next(root.glob(gone)).unlink()
-    for entry in Path(made.phantoms.file("ledger")).iterdir():
+    for entry in Path(made.one("phantoms").file("ledger")).iterdir():
         entry.unlink()
-    assert ingest.draw_phantoms(run, made.phantoms, silent) == summary
+    assert ingest.draw_phantoms(run, made.one("phantoms"), silent) == summary
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before

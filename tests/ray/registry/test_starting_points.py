@@ -177,7 +177,7 @@ def test_a_search_follows_what_could_not_be_used_and_names_its_images(made, stor
         found.append((artefacts.search.fingerprint, artefacts.evaluation.fingerprint))
     assert found[1] == found[3]
     assert len({*found}) == 3
-    assert "images" in stages.NEEDS["search"]
+    assert "images" in stages.STAGES["search"].needs
 
 
 def test_ingest_asks_for_no_classifier_to_start_from(tmp_path, monkeypatch) -> None:
