@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from mammoflow.config import Config, TrunkConfig
+from mammoflow.data.phantom.layouts import LAYOUTS
+from mammoflow.data.releases import RELEASES
 from mammoflow.search import rungs, tuning
 from mammoflow.search.candidates import Candidate, run_ground
 from mammoflow.training import cost
 from mammoflow.training.cost import Cost
 
-FILMS = {"cbis_ddsm": 2458, "inbreast": 387}
-"""Films of the releases as the paper uses them."""
 _PATIENTS = {"inbreast": 72}  # of its training part
-_PER_WOMAN = {"cbis_ddsm": 2.0, "inbreast": 3.6, "csv_folder": 3.6}  # films of a phantom
 _LESIONS = 1.15  # of a film
 _TRAINED, _FLIPS = 3, 4  # passes forward that a training step is worth; images that an averaged score takes
 _BEST = 4  # kinds that the paper averages, and trains on
@@ -83,7 +82,9 @@ def _films(config: Config) -> dict[str, int]:
     """Return the films of each split, about."""
     drawn = config.source is None and config.phantoms.patients
     layout = config.phantoms.layout if drawn else config.dataset
-    total = round(config.phantoms.patients * _PER_WOMAN[layout]) if drawn else FILMS.get(layout, FILMS["cbis_ddsm"])
+    release = RELEASES.get(layout) or RELEASES["cbis_ddsm"]  # `auto` before the source is listed
+    real = release.films or RELEASES["cbis_ddsm"].films or 0
+    total = round(config.phantoms.patients * LAYOUTS[layout].films_per_patient) if drawn else real
     test = 0.3 if config.splits.protocol == "70-30" else config.splits.test
     tested = round(total * test)
     val = round((total - tested) * config.splits.val)
