@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mammoflow.config import Config, TrunkConfig
+from mammoflow.data.phantom.layouts import LAYOUTS
+from mammoflow.data.releases import RELEASES
 from mammoflow.errors import ConfigError
 from mammoflow.search import capacity, rungs, tuning
 from mammoflow.search.candidates import Candidate
 from mammoflow.training import cost
 
-_FILMS = {"cbis_ddsm": 2458, "inbreast": 387}  # of the releases as the paper uses them
 _PATIENTS = {"inbreast": 72}  # of its training part
-_DRAWN_FILMS = {"cbis_ddsm": 2.0, "inbreast": 3.6, "csv_folder": 3.6}  # of a phantom patient
 _TEST_70_30 = 0.3
 _LESIONS = 1.15  # of a film
 _TRAINED, _FLIPS = 3, 4  # forward passes that a training step costs; images behind a flip-averaged score
@@ -83,17 +83,24 @@ def _films(config: Config) -> dict[str, int]:
     """Return the approximate number of films of each split."""
     phantoms = config.phantoms
     if config.source is None and phantoms.patients:
-        total = round(phantoms.patients * _DRAWN_FILMS[phantoms.layout])
-    elif config.dataset in _FILMS:
-        total = _FILMS[config.dataset]
+        total = round(phantoms.patients * LAYOUTS[phantoms.layout].films_per_patient)
     else:
-        raise ConfigError(
-            f"dataset is {config.dataset!r}, but the films are only known of {', '.join(_FILMS)}; decode the release "
-            "with jobs/ingest.py, then estimate a search with jobs/tune_top_layers.py --dry-run"
-        )
+        total = _released_films(config.dataset)
     test = round(total * (_TEST_70_30 if config.splits.protocol == "70-30" else config.splits.test))
     val = round((total - test) * config.splits.val)
     return {"train": total - test - val, "val": val, "test": test}
+
+
+def _released_films(dataset: str) -> int:
+    """Return how many films a release holds, as its registry entry says."""
+    films = RELEASES[dataset].films if dataset in RELEASES else None
+    if films is None:
+        known = ", ".join(name for name, release in RELEASES.items() if release.films)
+        raise ConfigError(
+            f"dataset is {dataset!r}, but the number of films is only known for {known}; decode the release "
+            "with jobs/ingest.py, then estimate a search with jobs/tune_top_layers.py --dry-run"
+        )
+    return films
 
 
 def _patches(config: Config, films: Mapping[str, int]) -> int:

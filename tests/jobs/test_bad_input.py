@@ -98,7 +98,9 @@ def test_a_source_that_is_no_cbis_ddsm(run: Run, lake: Path, tmp_path: Path) -> 
     (source / "holiday.jpg").write_bytes(b"sea")
     end = run("ingest", "smoke", "--source", source, "--lake", lake)
     assert end.code == 1
-    assert f"{source} holds no release that is known (cbis_ddsm by mass_case_description_train_set.csv or" in end.err
+    assert (
+        f"{source} holds no known release (recognised: cbis_ddsm by mass_case_description_train_set.csv or" in end.err
+    )
     end = run("ingest", "smoke", "--source", source, "--lake", lake, "--dataset", "cbis_ddsm")
     assert end.code == 1
     assert f"{source} holds no CBIS-DDSM: looked for mass_case_description_train_set.csv" in end.err
@@ -106,7 +108,7 @@ def test_a_source_that_is_no_cbis_ddsm(run: Run, lake: Path, tmp_path: Path) -> 
     write(source / "mass_case_description_train_set.csv", text.replace("pathology", "outcome").encode())
     end = run("ingest", "smoke", "--source", source, "--lake", lake)
     assert end.code == 1
-    assert "mass_case_description_train_set.csv has no column pathology; fetch it again, or mend its header" in end.err
+    assert "mass_case_description_train_set.csv has no column pathology; fetch it again, or fix its header" in end.err
     assert not lake.exists()
 
 

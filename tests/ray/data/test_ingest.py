@@ -204,7 +204,7 @@ def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_
     assert summary.images == {"train": 4, "val": 4, "test": 4}
     assert summary.quarantined == summary.outlines_missing == 0
     assert summary.source == {"rows": 12, "images": 12, "patients": 12}
-    counts = ingest.cut_patches(run, decoded, cut, silent)["patches"]
+    counts = ingest.cut_patches(run, decoded, cut, silent).patches
     assert counts["train"] == {
         "background": 16,
         "malignant_mass": 8,

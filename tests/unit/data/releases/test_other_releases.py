@@ -157,7 +157,7 @@ def test_the_excel_table_of_inbreast_with_its_two_last_rows(tmp_path, monkeypatc
 
 def test_a_broken_inbreast_is_named(tmp_path):
     inbreast(tmp_path, [("1", "aa", "CC", "9"), ("2", "bb", "CC", "1")], {"2": [("Mass", ["10, 20"] * 3)]})
-    with pytest.raises(SourceError, match=r"AllXML/2\.xml is no INbreast outline file"):
+    with pytest.raises(SourceError, match=r"AllXML/2\.xml is not an INbreast outline file"):
         releases.read("inbreast", str(tmp_path))
     (tmp_path / "AllXML" / "2.xml").unlink()
     next(tmp_path.glob("AllDICOMs/2_*")).unlink()

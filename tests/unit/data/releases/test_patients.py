@@ -45,7 +45,7 @@ def test_a_patient_without_a_key_is_a_salted_hash_of_the_file_s(source):
 
 
 def test_without_a_salt_no_id_is_hashed(source):
-    with pytest.raises(SourceError, match="no salt to hash their files' with; fill the column"):
+    with pytest.raises(SourceError, match="no salt is set to hash their DICOM ids; fill `patient_id`"):
         releases.read("csv_folder", str(source))
 
 
