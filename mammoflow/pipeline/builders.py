@@ -12,6 +12,7 @@ from mammoflow.pipeline import outcome
 from mammoflow.pipeline.graph import Artefacts, two_step_backbone
 from mammoflow.pipeline.stages import STAGES
 from mammoflow.registry import model_card, registered_model, starting_points
+from mammoflow.registry.registry import Registry
 from mammoflow.reports.inputs import PHANTOM_MARK
 from mammoflow.search import PICTURE, charts, tuning
 from mammoflow.training import mining, trunks
@@ -49,7 +50,7 @@ def _build_recalibrated(a: Artefacts) -> Built:
     card["validation"] = model_card.validation(scores, chosen, settings.cutoff)
     uri, average = tracking.uri(a.lake), ensemble.average(scores, chosen)
     version = registered_model.register(
-        uri,
+        Registry(uri),
         chosen,
         starting_points.fetch(begun, out),
         card,
@@ -138,7 +139,7 @@ def _build_registered(a: Artefacts) -> Built:
     }
     uri = tracking.uri(a.lake)
     version = registered_model.register(
-        uri,
+        Registry(uri),
         chosen,
         outcome.finished(a),
         card,

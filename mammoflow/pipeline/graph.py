@@ -14,7 +14,7 @@ from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
 from mammoflow.pipeline.stages import STAGES
 from mammoflow.registry import starting_points
-from mammoflow.registry.registered_model import Registered
+from mammoflow.registry.registry import Registered
 from mammoflow.registry.starting_points import Starts
 
 

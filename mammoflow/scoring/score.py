@@ -31,8 +31,7 @@ from mammoflow.ensemble import profile as profiles
 from mammoflow.ensemble.prediction import FILMS
 from mammoflow.errors import DecodeError
 from mammoflow.models import devices
-from mammoflow.registry import registered_model
-from mammoflow.registry.registered_model import Registered
+from mammoflow.registry.registry import Registered, Registry
 from mammoflow.rendering import pictures
 from mammoflow.scoring import dicom_outputs, score_files, score_tables
 from mammoflow.scoring.dicom_outputs import Finding
@@ -200,7 +199,7 @@ class _Scorer:
     def __init__(self, request: Request, begun: datetime) -> None:
         torch.set_num_threads(request.compute.cpus_per_worker)
         self._request, self._begun = request, begun
-        predictor = registered_model.load(request.tracking_uri, request.model.uri)
+        predictor = Registry(request.tracking_uri).version(request.model.uri).load()
         self._model = predictor.to(devices.find(request.compute.gpu))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
