@@ -137,8 +137,8 @@ def _compared(registry: Registry, name: str, old: str, new: str, *, force: bool)
     if difference.low <= LEAST_DIFFERENCE and not force:
         raise TrackingError(
             f"version {new} of {name} against the champion, version {old}: validation AUC {difference.value:+.4f} "
-            f"(95% interval {difference.low:+.4f} to {difference.high:+.4f}), but the lower end must be above {LEAST_DIFFERENCE:+.2f}"
-            "; promote a better one, or validate on more images, or give --force"
+            f"(95% interval {difference.low:+.4f} to {difference.high:+.4f}), but the lower end "
+            f"must be above {LEAST_DIFFERENCE:+.2f}; promote a better one, or validate on more images, or give --force"
         )
     return difference
 
