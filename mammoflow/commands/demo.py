@@ -12,6 +12,7 @@ from mammoflow import cli, console, lake, tracking
 from mammoflow.commands import settings
 from mammoflow.pipeline import build, outcome
 from mammoflow.registry import promotion
+from mammoflow.registry.registry import Registry
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     config = cli.parse(__doc__, hidden=("transfer", *settings.PLAN))
     artefacts = build.ensure("report", config)
     model = artefacts.registered.summary()
-    promotion.promote(tracking.uri(artefacts.lake), model["name"], model["version"], force=True)
+    promotion.promote(Registry(tracking.uri(artefacts.lake)), model["name"], model["version"], force=True)
     summary = outcome.summarise(artefacts)
     lake.write_json(lake.join(artefacts.lake.root, "summary.json"), summary)
     console.show_data(artefacts.images, artefacts.patches)

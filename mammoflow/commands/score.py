@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from mammoflow import cli, console, lake, tracking
 from mammoflow.cluster import nodes, session
 from mammoflow.errors import QuarantineError
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.scoring import score, score_files
 from mammoflow.scoring.score import Request, ScoringCompute
 from mammoflow.scoring.score_files import Heatmaps, Outputs
@@ -50,7 +50,7 @@ def main() -> None:
     root = lake.Lake(lake.resolve_root(options.lake))
     uri = tracking.uri(root)
     tracking.check_registry(uri)
-    model = registered_model.describe(uri, options.model)
+    model = Registry(uri).version(options.model).describe()
     found = score_files.find(options.images)
     lake.check_writable(lake.join(options.out, "probe"))
     print(f"{model.uri} at {tracking.public(uri)}: {len(found)} images in {options.images}", flush=True)

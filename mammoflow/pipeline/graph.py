@@ -12,7 +12,7 @@ from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.pipeline.stages import STAGES
 from mammoflow.registry import starting_points
-from mammoflow.registry.registered_model import Registered
+from mammoflow.registry.registry import Registered
 from mammoflow.registry.starting_points import Starts
 
 

@@ -7,7 +7,7 @@ from mammoflow.ensemble import ensemble, evaluation, selection
 from mammoflow.lake import Artefact
 from mammoflow.pipeline.graph import Artefacts
 from mammoflow.pipeline.stages import FIGURES, REPRODUCTION, TRANSFER
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.reports import contact_sheet, qc, report, summary
 from mammoflow.reports.inputs import PHANTOM_MARK, Baseline
 
@@ -65,7 +65,7 @@ def tag_test_figures(a: Artefacts) -> None:
     tags = {f"test_{name}": f"{found[name]:.4f}" for name in ("auc", "sensitivity", "specificity")}
     tags["test_ci95"] = f"{low:.4f} to {high:.4f}"
     model = a.registered.summary()
-    registered_model.tag(tracking.uri(a.lake), f"models:/{model['name']}/{model['version']}", tags)
+    Registry(tracking.uri(a.lake)).version(f"models:/{model['name']}/{model['version']}").tag(tags)
 
 
 def write_qc(a: Artefacts) -> str:

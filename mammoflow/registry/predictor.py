@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,25 +96,38 @@ class Predictor:
         members_NK = np.empty((len(items), len(self.ensemble.members)))
         for start in range(0, len(items), _BATCH):
             batch = slice(start, start + _BATCH)
-            members_NK[batch] = self.score(np.stack([self._pixels(item) for item in items[batch]]))
+            members_NK[batch] = self.score(np.stack([self.read(item)[0] for item in items[batch]]))
+        return self.table(members_NK)
+
+    def table(self, members_NK: npt.NDArray[np.float64]) -> pd.DataFrame:
+        """Return the members' scores (N, K) [0-1] as the table that `predict` returns."""
         score_N, probability_N, malignant_N = ensembles.decide(members_NK, self.ensemble)
         columns = {"score": score_N, "probability": probability_N, "malignant": malignant_N}
         return pd.DataFrame(columns | dict(zip(self.ensemble.names, members_NK.T, strict=True)))
 
-    def _pixels(self, item: str | bytes | npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-        """Return one file or array as an image of the members' size, uint16 (H, W)."""
-        if isinstance(item, str):
-            return decode.load_image(item, self.images).pixels
+    def read(self, item: str | Path | bytes | npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint16], str | None]:
+        """Return a file or array as an image of the members' size, uint16 (H, W), and the vendor that the file names.
+
+        Raises:
+            DecodeError: the file or array is unreadable.
+            ConfigError: an item of another type.
+        """
+        if isinstance(item, str | Path):
+            image = decode.load_image(str(item), self.images)
+            return image.pixels, image.identity.vendor
         if isinstance(item, bytes):
             with naming("image"):
-                return decode.decode_bytes(item, self.images).pixels
+                image = decode.decode_bytes(item, self.images)
+            return image.pixels, image.identity.vendor
+        if not isinstance(item, np.ndarray):
+            raise ConfigError(f"an image is a {type(item).__name__}, but must be a path or a uint16 array; convert it")
         if item.dtype != np.uint16 or item.ndim != 2:
             raise DecodeError(
                 f"an image of type {item.dtype} and shape {item.shape}, but uint16 (rows, columns) over 0-65535 is "
                 "needed; rescale it (8 bits: times 257), or pass the file's path"
             )
         fit = plan_fit(item.shape[0], item.shape[1], self.images)
-        return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
+        return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16), None
 
 
 def mean_evidence(

@@ -31,8 +31,7 @@ from mammoflow.ensemble import profile as profiles
 from mammoflow.ensemble.prediction import FILMS
 from mammoflow.errors import DecodeError
 from mammoflow.models import devices
-from mammoflow.registry import registered_model
-from mammoflow.registry.registered_model import Registered
+from mammoflow.registry.registry import Registered, Registry
 from mammoflow.rendering import pictures
 from mammoflow.scoring import dicom_outputs, score_files, score_tables
 from mammoflow.scoring.dicom_outputs import Finding
@@ -44,8 +43,6 @@ HEATMAPS, DICOM = "heatmaps", "dicom"
 _DECODING_BYTES = 2**30
 """Memory of a decoding task; 0.65 GiB were measured on films of 13 million pixels. The request also keeps decoding in
 tasks of its own: Ray Data would fuse it into the model's actors where both ask for the same."""
-
-_OF_PHANTOMS = "by a model trained on phantoms: no clinical meaning"
 
 Row = dict[str, Any]
 
@@ -200,7 +197,7 @@ class _Scorer:
     def __init__(self, request: Request, begun: datetime) -> None:
         torch.set_num_threads(request.compute.cpus_per_worker)
         self._request, self._begun = request, begun
-        predictor = registered_model.load(request.tracking_uri, request.model.uri)
+        predictor = Registry(request.tracking_uri).version(request.model.uri).load()
         self._model = predictor.to(devices.find(request.compute.gpu))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +225,7 @@ class _Scorer:
         for n, evidence_uv in zip(chosen, maps_Nuv, strict=True):
             row = rows[n]
             faded_uv = evidence_uv * np.float32(row["score"])
-            drawn[n] = pictures.overlay(pixels_NHW[n], faded_uv, _caption(row), self._mark)
+            drawn[n] = pictures.overlay(pixels_NHW[n], faded_uv, score_tables.caption(row), self._mark)
             row["heatmap"] = self._write(HEATMAPS, f"{row['key']}.png", pictures.png(drawn[n]))
         return drawn
 
@@ -267,7 +264,7 @@ class _Scorer:
 
     @property
     def _mark(self) -> str:
-        return _OF_PHANTOMS if self._request.model.card["phantoms"] else ""
+        return score_tables.PHANTOM_MARK if self._request.model.card["phantoms"] else ""
 
 
 def _filled(pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
@@ -280,10 +277,3 @@ def _filled(pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
 
 def _is_drawn(row: Row, wanted: Heatmaps) -> bool:
     return wanted != "none" and not row["error"] and (wanted == "all" or bool(row["malignant"]))
-
-
-def _caption(row: Row) -> str:
-    """Return what stands below a heatmap."""
-    where = " ".join(part for part in (row["laterality"], row["view"]) if part)
-    called = "malignant" if row["malignant"] else "benign"
-    return f"{where + ': ' if where else ''}probability {row['probability']:.3f}, called {called} ({row['model']})"

@@ -3,7 +3,7 @@
 Shape letters: N images, K members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble.ensemble import Ensemble
+
+PHANTOM_MARK = "by a model trained on phantoms: no clinical meaning"
+"""Mark of pictures and reports by such a model."""
 
 _KEYS = {"breasts": ["patient_id", "laterality"], "patients": ["patient_id"]}
 
@@ -102,3 +105,10 @@ def grouped(rows: pa.Table, what: str, ensemble: Ensemble) -> pa.Table:
         "model": found["model_max"],
     }
     return pa.table(columns)
+
+
+def caption(row: Mapping[str, Any]) -> str:
+    """Return the caption of a heatmap: side, view, probability and decision of a row of images.parquet."""
+    where = " ".join(part for part in (row["laterality"], row["view"]) if part)
+    called = "malignant" if row["malignant"] else "benign"
+    return f"{where + ': ' if where else ''}probability {row['probability']:.3f}, called {called} ({row['model']})"

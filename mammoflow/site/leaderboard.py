@@ -11,7 +11,7 @@ from mammoflow import lake
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
 from mammoflow.lake import Artefact, Lake
-from mammoflow.registry.registered_model import Version
+from mammoflow.registry.registry import Version
 from mammoflow.site.runs import UNKNOWN, Run, input_of, mark_of
 
 TWO_STEP = "two-step"

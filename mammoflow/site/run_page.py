@@ -17,8 +17,8 @@ from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
 from mammoflow.lake.schema import MALIGNANT
 from mammoflow.metrics.roc import FloatArray
-from mammoflow.registry import registered_model
 from mammoflow.registry.predictor import Predictor
+from mammoflow.registry.registry import Registry
 from mammoflow.rendering import pages
 from mammoflow.rendering import pictures as draw
 from mammoflow.reports.pictures import pixels_of
@@ -70,7 +70,7 @@ def _cases(
     run: Run, folder: str, tracking_uri: str, mean: pa.Table, members: Mapping[str, FloatArray], most: int
 ) -> list[dict[str, Any]]:
     """Write the pictures of a registered run's films, and return what the page says of them, highest score first."""
-    model = registered_model.load(tracking_uri, f"models:/{run.version}")
+    model = Registry(tracking_uri).version(f"models:/{run.version}").load()
     picked = pick(*ensembles.columns(mean), most)
     films = track(_films(run, mean, picked), f"  films of {run.key}", len(picked))
     shown = [

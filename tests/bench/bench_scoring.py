@@ -29,17 +29,19 @@ import psutil
 import ray
 import torch
 from bench_classifiers import show
+from mlflow import MlflowClient
 
 from mammoflow import lake
 from mammoflow.cluster import session
-from mammoflow.config import CLASSES, ComputeConfig, ImageConfig
+from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.data import decode
 from mammoflow.ensemble.ensemble import Ensemble, Member
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.registry import predictor, registered_model
+from mammoflow.registry import predictor
+from mammoflow.registry.registry import Registry
 from mammoflow.scoring import score, score_files
-from mammoflow.scoring.score import Request
+from mammoflow.scoring.score import Request, ScoringCompute
 from mammoflow.scoring.score_files import Outputs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -68,15 +70,15 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
     sized = replace(made, config=replace(made.config, images=images))
     uri = f"sqlite:///{root}/mlflow/mlflow.db"
     registering.register(sized, uri, frozen, NAME, folders=folders, precision="bf16")
-    version = registered_model.MlflowClient(uri, uri).get_model_version(NAME, "1")
+    version = MlflowClient(uri, uri).get_model_version(NAME, "1")
     return uri, f"{version.source}/data/ensemble"
 
 
 def request(uri: str, out: str) -> Request:
     """Return what is asked of the pipeline: scores alone."""
-    model = registered_model.describe(uri, f"models:/{NAME}/1")
+    model = Registry(uri).version(f"models:/{NAME}/1").describe()
     outputs = Outputs(model=f"{NAME}/1", heatmaps="none", dicom=False)
-    return Request(model=model, tracking_uri=uri, out=out, outputs=outputs, salt="", compute=ComputeConfig())
+    return Request(model=model, tracking_uri=uri, out=out, outputs=outputs, salt="", compute=ScoringCompute())
 
 
 say = functools.partial(print, file=sys.stderr)

@@ -46,6 +46,7 @@ def _build_recalibrated(a: "Artefacts") -> Built:
     from mammoflow import tracking
     from mammoflow.ensemble import ensemble, selection
     from mammoflow.registry import model_card, registered_model, starting_points
+    from mammoflow.registry.registry import Registry
 
     out, settings, (begun, model) = a.one("recalibrated"), a.config.ensemble, a.begun
     scores = lake.read_table(a.one("external").file("val.parquet"))
@@ -55,7 +56,7 @@ def _build_recalibrated(a: "Artefacts") -> Built:
     card["validation"] = model_card.validation(scores, chosen, settings.cutoff)
     uri = tracking.uri(a.lake)
     version = registered_model.register(
-        uri,
+        Registry(uri),
         chosen,
         starting_points.fetch(begun, out),
         card,
@@ -97,6 +98,7 @@ def _build_registered(a: "Artefacts") -> Built:
     from mammoflow.ensemble import ensemble, evaluation
     from mammoflow.pipeline import outcome
     from mammoflow.registry import model_card, registered_model
+    from mammoflow.registry.registry import Registry
 
     chosen, config = outcome.load_ensemble(a), a.config
     scores = lake.read_table(a.ensemble.file("val.parquet"))
@@ -108,7 +110,7 @@ def _build_registered(a: "Artefacts") -> Built:
     }
     uri, name = tracking.uri(a.lake), config.ensemble.model_name
     version = registered_model.register(
-        uri,
+        Registry(uri),
         chosen,
         outcome.finished(a),
         card,

@@ -17,6 +17,7 @@ from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
 from mammoflow.pipeline import build, graph, stages
 from mammoflow.registry import promotion, starting_points
+from mammoflow.registry.registry import Registry
 from mammoflow.search import tuning
 
 NAME = "of-elsewhere"
@@ -35,7 +36,7 @@ def store(made) -> Lake:
     frozen = Ensemble(members=members(made), cutoff=0.5, **figures)
     uri = f"sqlite:///{folder}/mlflow/mlflow.db"
     register(made, uri, frozen, NAME)
-    promotion.promote(uri, NAME)
+    promotion.promote(Registry(uri), NAME)
     return Lake(folder)
 
 

@@ -28,6 +28,7 @@ from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
 from mammoflow.models import classifiers, model_files
 from mammoflow.registry import promotion, registered_model
+from mammoflow.registry.registry import Registry
 
 NAME = "mammo-test"
 
@@ -83,7 +84,7 @@ def registry(made, frozen, tmp_path_factory):
     """Tracking URI of a registry whose version 1 is the champion."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
     assert register(made, uri, frozen, NAME) == "1"
-    assert promotion.promote(uri, NAME).version == "1"
+    assert promotion.promote(Registry(uri), NAME).version == "1"
     return uri
 
 
@@ -199,13 +200,13 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     for version, wanted in (("mammo-timm", True), (NAME, False)):
         source = mlflow.MlflowClient(registry, registry).get_model_version(version, "1").source
         assert ("timm==" in (Path(source) / "requirements.txt").read_text()) == wanted
-    scores = registered_model.load(registry, "models:/mammo-timm/1").predict([np.zeros((160, 128), np.uint16)])
+    scores = Registry(registry).version("models:/mammo-timm/1").load().predict([np.zeros((160, 128), np.uint16)])
     assert 0 < scores["probability"][0] < 1
 
 
 def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
     _, pixels = films
-    model = registered_model.load(registry, f"models:/{NAME}/1")
+    model = Registry(registry).version(f"models:/{NAME}/1").load()
     large = cv2.resize(pixels[0], (301, 407), interpolation=cv2.INTER_CUBIC)
     path = str(tmp_path / "large.png")
     cv2.imwrite(path, large)
@@ -226,7 +227,7 @@ def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
 
 
 def test_describe_needs_no_weights(made, frozen, registry):
-    about = registered_model.describe(registry, f"models:/{NAME}@champion")
+    about = Registry(registry).version(f"models:/{NAME}@champion").describe()
     assert (about.name, about.version, about.uri) == (NAME, "1", f"models:/{NAME}/1")
     assert about.ensemble == frozen
     assert about.card["phantoms"]
@@ -243,12 +244,12 @@ def test_what_can_not_be_registered_or_found(made, frozen, registry):
         register(made, registry, frozen, NAME, folders=trunk_as_member)
     for uri in ("models:/absent@champion", f"models:/{NAME}@nobody", f"models:/{NAME}/99"):
         with pytest.raises(TrackingError, match=f"is not registered.*{NAME}"):
-            registered_model.load(registry, uri)
+            Registry(registry).version(uri).load()
     for uri in ("mammoflow", "models:/mammoflow", "runs:/1/model"):
         with pytest.raises(TrackingError, match="names no registered model"):
-            registered_model.describe(registry, uri)
+            Registry(registry).version(uri).describe()
     with pytest.raises(TrackingError):
-        promotion.promote(registry, "absent")
+        promotion.promote(Registry(registry), "absent")
 
 
 def test_the_decoders_that_reading_a_film_imports_are_among_the_packages_of_a_model():
