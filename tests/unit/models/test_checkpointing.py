@@ -107,6 +107,7 @@ def test_batches_have_no_more_parts_than_rows() -> None:
         ImageTrainingConfig(parts=3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPUs needs a C++ compiler")
 def test_a_compiled_trunk_trains_as_a_plain_one() -> None:
     def once(compiled: bool) -> tuple[loop.Figures, PatchRun]:

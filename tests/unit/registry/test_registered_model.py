@@ -204,6 +204,7 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     assert 0 < scores["probability"][0] < 1
 
 
+@pytest.mark.slow
 def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
     _, pixels = films
     model = Registry(registry).version(f"models:/{NAME}/1").load()

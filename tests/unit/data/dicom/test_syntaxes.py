@@ -240,6 +240,7 @@ def test_streams_that_were_cut_off_are_refused(name):
         read(saved(item))
 
 
+@pytest.mark.slow
 def test_two_decoders_agree_on_the_real_films(real_films):
     films = sorted(real_films.rglob("*.dcm"))
     assert len(films) == 8
