@@ -1,6 +1,7 @@
 """How each stage of the graph is built from the artefacts before it. pipeline.py says which are built, and when."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -110,10 +111,10 @@ def _build_two_step(a: Artefacts) -> Built:
 def _build_search(a: Artefacts) -> Built:
     begun = starting_points.fetch(a.starts, a.search) if a.starts else None
     found = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
-    picture = charts.search(found["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
+    picture = charts.search(found.ranking, "" if a.config.source else PHANTOM_MARK, "png")
     lake.write_bytes(a.search.file(PICTURE), picture)
-    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(found["run_id"], PICTURE, picture)
-    return [(a.search, found)]
+    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(found.run_id, PICTURE, picture)
+    return [(a.search, asdict(found))]
 
 
 def _build_ensemble(a: Artefacts) -> Built:

@@ -13,7 +13,7 @@ from mammoflow import cli, recipes
 from mammoflow.cluster import interrupts
 from mammoflow.config import Config, PatchConfig
 from mammoflow.errors import ConfigError
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, top_kinds
 from mammoflow.reports import paper_tables
 from mammoflow.search import tuning
 
@@ -151,6 +151,7 @@ def test_a_signal_that_arrives_in_a_finalizer_ends_the_job(number: str, code: in
     program = f"""
 import signal, time
 from mammoflow import cli
+from mammoflow.models.top_kinds import parse
 class Held:
     def __del__(self):
         signal.raise_signal(signal.{number})
@@ -169,14 +170,16 @@ cli.run(main)
 
 def test_every_row_of_the_papers_tables_is_a_recipe() -> None:
     for row in paper_tables.ROWS:
-        name = f"cbis-{row.patch_set.lower()}-{classifiers.candidate_name(row.backbone, row.top_layers)}"
+        name = (
+            f"cbis-{row.patch_set.lower()}-{classifiers.candidate_name(row.backbone, top_kinds.parse(row.top_layers))}"
+        )
         config = recipes.ALL[name]()
         assert config.name == name
         assert config.patches.set == row.patch_set
         (trunk,) = config.trunks
         assert (trunk.backbone, trunk.weights, trunk.top_layers) == (row.backbone, "imagenet", (row.top_layers,))
         assert sum(stage.epochs for stage in trunk.training.stages) == {"S1": 200, "S10": 50}[row.patch_set]
-        assert tuning.plan(config)[0].name == classifiers.candidate_name(row.backbone, row.top_layers)
+        assert tuning.plan(config)[0].name == classifiers.candidate_name(row.backbone, top_kinds.parse(row.top_layers))
     for name in (
         "cbis-s10-resnet50-512-512-1024x2-512-512-1024x2",
         "cbis-s10-resnet50-heatmap-64-64-256x2-128-128-512x2",
