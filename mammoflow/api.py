@@ -21,7 +21,6 @@ from mammoflow.ensemble import profile as profiles
 from mammoflow.errors import LakeError
 from mammoflow.facts.stages import EnsembleFacts, EvaluationFacts, RegisteredFacts, SearchFacts
 from mammoflow.lake import Artefact, Lake, stores
-from mammoflow.pipeline import care
 from mammoflow.registry.registry import Registry, Version
 from mammoflow.rendering import pictures
 from mammoflow.scoring import score_tables
@@ -139,12 +138,12 @@ class OpenLake:
                 f"{stage} of {self.root} is asked for {artefact or 'the newest artefact'}, but the lake holds {keys}; "
                 "name one of them, or run the command that builds it"
             )
-        care.check_versions(self._lake, found[:1])
+        lake.check_versions(found[:1])
         return found[0]
 
     def _newest(self, stage: str) -> list[Artefact]:
         done = lake.list_complete(self._lake, stage)
-        return sorted(done, key=lambda item: str(item.record()["finished"]), reverse=True)
+        return sorted(done, key=lambda item: str(item.record().finished), reverse=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +224,7 @@ def read_run(path: str | Path | None, recipe: str) -> Run:
 def _made_from(opened: OpenLake, stage: str, item: Artefact | None) -> Artefact | None:
     """Return the newest artefact of a stage that was made from another."""
     made = opened._newest(stage) if item else []
-    return next((one for one in made if item and item.key in one.record()["inputs"]), None)
+    return next((one for one in made if item and item.key in one.record().inputs), None)
 
 
 def _facts(item: Artefact | None, kind: type[T]) -> T | None:

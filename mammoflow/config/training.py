@@ -116,7 +116,7 @@ class TrunkConfig:
     first round's classifier is most wrong [0-1]; their number stays. 0 trains once."""
     top_layers: tuple[str, ...] = ("256x1,128x1",)
     """Whole-image candidates on this trunk: blocks, VGG `NxK` or ResNet `[L-M-N]xK`, joined by commas, and what else
-    models/top_spec.py reads; after them, where training is to differ, `lr*2`, `decay*0.1` or `dropout=0.5`."""
+    models/top_kinds.py reads; after them, where training is to differ, `lr*2`, `decay*0.1` or `dropout=0.5`."""
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""

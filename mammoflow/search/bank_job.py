@@ -100,9 +100,8 @@ class BankJob:
     def _new_models(self) -> dict[str, WholeImageClassifier]:
         model = model_files.from_files(lake.read_folder(self.start))
         if isinstance(model, PatchClassifier):
-            tops = [candidate.top_layers for candidate in self.candidates]
-            names = [candidate.name for candidate in self.candidates]
-            return classifiers.candidates(model, tops, self.images_config, self.seed, names)
+            top_layers = {candidate.name: candidate.top_layers for candidate in self.candidates}
+            return classifiers.candidates(model, top_layers, self.images_config, self.seed)
         (candidate,) = self.candidates
         mean_grey = float(self.images.summary()["mean_grey"])
         return {candidate.name: classifiers.adapt(model, self.images_config, mean_grey)}

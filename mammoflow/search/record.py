@@ -9,6 +9,7 @@ from typing import Any
 from mammoflow import lake, tracking
 from mammoflow.config import Config
 from mammoflow.data import splits
+from mammoflow.facts.stages import RankingRow
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.search.bank_job import BankJob
 from mammoflow.search.bank_run import of_candidate
@@ -57,7 +58,7 @@ class SearchRecord:
         first, second = self._config.image_training.stages
         for c in candidates:
             one, two = c.changes.of(first), c.changes.of(second)
-            own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
+            own = {"backbone": c.backbone, "top_layers": str(c.top_layers), "kind": c.kind}
             changed = {"changes": c.changes.words(), "lr_stage1": one.lr, "lr_stage2": two.lr, "dropout": one.dropout}
             decays = {"weight_decay_stage1": one.weight_decay, "weight_decay_stage2": two.weight_decay}
             named = {WEIGHTS_TAG: c.folder(self._out, "best", WEIGHTS_FILE), "start": trunk.start}
@@ -94,20 +95,20 @@ class SearchRecord:
             self._tracker.log(run_id, {tracking.BEST_METRIC: result["val_auc"]}, step=result["best_epoch"])
         self._tracker.mark(run_id, state, status)
 
-    def row(self, candidate: Candidate, *, survived: bool) -> dict[str, Any]:
+    def row(self, candidate: Candidate, *, survived: bool) -> RankingRow:
         """Return a candidate's row of the ranking."""
         result = lake.read_json(candidate.result(self._out))
         stage = candidate.changes.of(self._config.image_training.stages[0])
-        return {
-            "name": candidate.name,
-            "backbone": candidate.backbone,
-            "top_layers": candidate.top_layers,
-            "kind": candidate.kind,
-            "changes": candidate.changes.words(),
-            "lr": stage.lr,
-            "weight_decay": stage.weight_decay,
-            "dropout": stage.dropout,
+        return RankingRow(
+            name=candidate.name,
+            backbone=candidate.backbone,
+            top_layers=str(candidate.top_layers),
+            kind=candidate.kind,
+            changes=candidate.changes.words(),
+            lr=stage.lr,
+            weight_decay=stage.weight_decay,
+            dropout=stage.dropout,
             **{name: result[name] for name in _OF_RESULT},
-            "run_id": self.runs[candidate.name],
-            "survived": survived,
-        }
+            run_id=self.runs[candidate.name],
+            survived=survived,
+        )

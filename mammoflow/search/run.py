@@ -11,6 +11,7 @@ from typing import Any
 from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import TrainingError
+from mammoflow.facts.stages import ImagesFacts, SearchFacts
 from mammoflow.search import capacity, rungs
 from mammoflow.search.bank_job import BankJob
 from mammoflow.search.budget import Budget
@@ -45,7 +46,7 @@ class SearchRun:
         self._legs = rungs.legs(config)
         self._pruned: set[str] = set()
         self._halved: dict[str, int] = {}
-        images = jobs[0].images.summary()["images"]
+        images = jobs[0].images.facts(ImagesFacts).images
         self._memory = capacity.worker(config, images).memory if config.compute.pack is None else 0
         self._draws = Draws(config, self._out)
 
@@ -53,8 +54,8 @@ class SearchRun:
     def _candidates(self) -> list[Candidate]:
         return [candidate for job in self._jobs for candidate in job.candidates]
 
-    def run(self) -> dict[str, Any]:
-        """Search, close all runs and return what was found."""
+    def run(self) -> SearchFacts:
+        """Search, close all runs and return the ranking and who failed."""
         for job in self._jobs:
             self._take_in(job.candidates, job)
         self._record.close_others()
@@ -197,28 +198,26 @@ class SearchRun:
             new += found
         return new
 
-    def _result(self) -> dict[str, Any]:
+    def _result(self) -> SearchFacts:
         """Close the runs of the living, and return what `tuning.search` does."""
         living, out = self._living(), self._out
         failed = {c.name: lakes.read_json(c.failure(out))["reason"] for c in self._candidates if self._failed(c)}
         for candidate in living:
             self._record.end(candidate, self._state(candidate))
         self._progress.finished([candidate.name for candidate in living])
-        known = [c for c in self._candidates if lakes.exists(c.result(out)) and not self._failed(c)]
-        if not known and failed:
+        trained = [c for c in self._candidates if lakes.exists(c.result(out)) and not self._failed(c)]
+        if not trained and failed:
             raise TrainingError(f"every candidate failed, the first so: {next(iter(failed.values()))}")
-        if not known:
+        if not trained:
             hours = self._config.search.max_hours
             raise TrainingError(f"no candidate came through an epoch in {hours} hours; give --max-hours more")
-        ranking = [self._record.row(c, survived=c in living) for c in known]
-        ranking.sort(key=lambda row: (-row["val_auc"], row["name"]))
-        unfinished = [candidate for candidate in living if self._state(candidate) != FINISHED]
-        return {
-            "run_id": self._record.runs[""],
-            "ranking": ranking,
-            "failed": failed,
-            "out_of_time": [candidate.name for candidate in unfinished],
-        }
+        ranking = [self._record.row(c, survived=c in living) for c in trained]
+        return SearchFacts(
+            run_id=self._record.runs[""],
+            ranking=tuple(sorted(ranking, key=lambda row: (-row.val_auc, row.name))),
+            failed=failed,
+            out_of_time=tuple(c.name for c in living if self._state(c) != FINISHED),
+        )
 
     def _failed(self, candidate: Candidate) -> bool:
         return lakes.exists(candidate.failure(self._out))

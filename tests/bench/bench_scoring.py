@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 import ray
 import torch
+import whole_images
 from bench_classifiers import show
 from mlflow import MlflowClient
 
@@ -38,6 +39,7 @@ from mammoflow.data import decode
 from mammoflow.ensemble.ensemble import Ensemble, Member
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
+from mammoflow.models.top_kinds import parse
 from mammoflow.registry import predictor
 from mammoflow.registry.registry import Registry
 from mammoflow.scoring import score, score_files
@@ -60,8 +62,8 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
     folders, members = {}, []
     for backbone, top in tops.items():
         spec = PatchSpec(backbone=backbone, classes=CLASSES, side=side, mean_grey=52.0, weights=None)
-        model = classifiers.whole_image(classifiers.patch_classifier(spec, 0), top, images, 0).model
-        name = classifiers.candidate_name(backbone, top)
+        model = whole_images.whole_image(classifiers.patch_classifier(spec, 0), top, images, 0).model
+        name = classifiers.candidate_name(backbone, parse(top))
         folders[name] = str(root / name)
         lake.write_folder(folders[name], model_files.to_files(model.eval()))
         members.append(Member(name=name, kind="a-b", backbone=backbone, top_layers=top, val_auc=0.8))

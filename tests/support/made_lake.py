@@ -14,6 +14,7 @@ from mammoflow.data import outlines
 from mammoflow.lake import Artefact, Lake, schema
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
+from mammoflow.models.top_kinds import parse
 
 BACKBONE = "resnet10_narrow"
 TOP_LAYERS = ("16x1,8x1", "[8-8-16]x1,[8-8-16]x1", "8x1,8x1")
@@ -111,6 +112,7 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
     summary["outlines_missing"] = 0
     pixels = np.stack([row["pixels"] for row in films])
     summary["histogram"] = np.histogram(pixels, bins=256, range=(0, 65536))[0].tolist()
+    summary |= {"outlines_missing": 0, "duplicates": 0, "left_out": None, "source": {}}
     images.finish(summary)
     return films
 
@@ -132,7 +134,7 @@ def _write_patches(patches: Artefact, films: list[dict], rng: np.random.Generato
         counts[split] = {classes[c]: sum(row["label"] == c for row in rows) for c in range(3)}
     empty = pa.Table.from_pylist([], schema=schema.QUARANTINE)
     lake.write_table(patches.file("quarantine.parquet"), empty)
-    patches.finish({"patches": counts})
+    patches.finish({"patches": counts, "below_min": 0, "unverified": 0, "quarantined": 0})
 
 
 def _write_rows(artefact: Artefact, name: str, rows: list[dict], fields: pa.Schema) -> None:
@@ -149,22 +151,25 @@ def _write_models(made: MadeLake) -> None:
     _write_model(made.trunk.file("best"), model_files.to_files(trunk))
     history = [_epoch(n, val_accuracy=0.2 + 0.1 * n) for n in range(4)]
     lake.write_json(made.trunk.file("history.json"), history)
-    made.trunk.finish({"val_accuracy": 0.5, "best_epoch": 4, "run_id": "none"})
+    made.trunk.finish({"val_accuracy": 0.5, "best_epoch": 4, "epochs": 4, "run_id": "none"})
     ranking = []
     for index, top in enumerate(TOP_LAYERS):
-        name = classifiers.candidate_name(BACKBONE, top)
-        model = classifiers.whole_image(trunk, top, made.config.images, seed=index).model
+        spec = parse(top)
+        name = classifiers.candidate_name(BACKBONE, spec)
+        model = classifiers.whole_image(trunk, spec, made.config.images, seed=index).model
         survived = index < 2
         _write_model(made.search.file("candidates", name, "best"), model_files.to_files(model))
         history = [_epoch(n, val_auc=0.5 + 0.05 * n) for n in range(4 if survived else 2)]
         lake.write_json(made.search.file("candidates", name, "history.json"), history)
-        kind = classifiers.candidate_kind(BACKBONE, top)
+        kind = classifiers.candidate_kind(BACKBONE, spec)
         row = {
             "name": name,
             "backbone": BACKBONE,
             "top_layers": top,
             "kind": kind,
             "changes": "",
+            "run_id": "none",
+            "stage1_val_auc": 0.6,
             "val_auc": 0.65 - 0.01 * index,
         }
         row |= {"gflops": 0.2 + 0.1 * index, "lr": 1e-3, "weight_decay": 0.0, "dropout": 0.0}

@@ -144,9 +144,9 @@ def _build_search(a: "Artefacts") -> Built:
 
     begun = starting_points.fetch(a.starts, a.search) if a.starts else None
     facts = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
-    picture = charts.search(facts["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
+    picture = charts.search(facts.ranking, "" if a.config.source else PHANTOM_MARK, "png")
     lake.write_bytes(a.search.file(PICTURE), picture)
-    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(facts["run_id"], PICTURE, picture)
+    tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(facts.run_id, PICTURE, picture)
     yield a.search, facts
 
 

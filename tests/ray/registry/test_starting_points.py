@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import whole_images
 from made_lake import make
 from registering import members, register
 
@@ -122,7 +123,7 @@ def test_a_model_goes_to_other_sizes_with_its_weights_and_the_new_mean(made) -> 
 
 def test_layers_that_belong_to_a_size_keep_it(made) -> None:
     patches = model_files.from_files(lake.read_folder(made.trunk.file("best")))
-    (model,) = classifiers.candidates(patches, ["fc-pool1-16-8"], made.config.images, 0).values()
+    (model,) = whole_images.candidates(patches, ["fc-pool1-16-8"], made.config.images, 0).values()
     with pytest.raises(
         ConfigError, match=r"images of 160x128, and top.*no meaning at 192x160; keep --images.height 160"
     ):

@@ -114,7 +114,7 @@ class Large(BankJob):
     """A job of which two candidates fit into memory, and one candidate never does."""
 
     def open(self, workers, device):
-        if len(self.candidates) > 2 or self.candidates[0].top_layers == "8x1,8x1":
+        if len(self.candidates) > 2 or str(self.candidates[0].top_layers) == "8x1,8x1":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
         return BankJob.open(self, workers, device)
 

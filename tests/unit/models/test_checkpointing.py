@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import whole_images
 from small_runs import (
     IMAGES,
     SMALL,
@@ -26,7 +27,7 @@ from small_runs import (
 
 from mammoflow.config import ComputeConfig, ImageTrainingConfig
 from mammoflow.errors import ConfigError
-from mammoflow.models import checkpointing, classifiers, model_files
+from mammoflow.models import checkpointing, model_files
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, seeded
 from mammoflow.search.bank_run import BankRun
 from mammoflow.training import loop
@@ -64,7 +65,7 @@ def test_parts_end_where_maps_shrink(name: str, parts: int) -> None:
 
 def test_a_checkpointed_bank_and_patch_run_give_the_same_numbers() -> None:
     def bank(checkpointed: bool) -> BankRun:
-        (model,) = classifiers.candidates(patch_model(), TOPS[:1], IMAGES, seed=0).values()
+        (model,) = whole_images.candidates(patch_model(), TOPS[:1], IMAGES, seed=0).values()
         workers = Workers(checkpointing=checkpointed)
         return BankRun(image_config(), 1, {"one": model}, np.bincount(WHOLE_LABELS), CPU, workers, 2)
 
@@ -82,7 +83,7 @@ def test_gradients_of_parts_add_up_to_the_steps() -> None:
     whole, cut = (
         bank_run(
             replace(image_config(batch=8), parts=parts),
-            classifiers.candidates(patch_model(), ["fc-pool2-8-4", "sparse"], IMAGES, seed=0),
+            whole_images.candidates(patch_model(), ["fc-pool2-8-4", "sparse"], IMAGES, seed=0),
             WHOLE_LABELS,
         )
         for parts in (1, 3)

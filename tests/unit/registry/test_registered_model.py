@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import whole_images
 from made_lake import make
 from registering import members, register
 
@@ -192,7 +193,7 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     about = json.loads(lake.read_bytes(made.folders[frozen.names[0]] + "/model.json"))
     kept = {field: about[field] for field in ("mean_grey", "side", "weights")}
     spec = classifiers.PatchSpec(backbone="timm:resnet10t", classes=tuple(about["classes"]), **kept)
-    model = classifiers.whole_image(classifiers.patch_classifier(spec, 0), "8x1,8x1", made.config.images, 0).model
+    model = whole_images.whole_image(classifiers.patch_classifier(spec, 0), "8x1,8x1", made.config.images, 0).model
     name = "timm-resnet10t-8x1-8x1"
     lake.write_folder(str(tmp_path / name), model_files.to_files(model))
     one = replace(frozen, members=(replace(frozen.members[0], name=name, backbone="timm:resnet10t"),))

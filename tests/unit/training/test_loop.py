@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import whole_images
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score
 from small_runs import (
@@ -39,6 +40,7 @@ from mammoflow.config import AugmentConfig, ImageTrainingConfig, StageConfig
 from mammoflow.errors import TrainingError
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
+from mammoflow.models.top_kinds import parse
 from mammoflow.search.bank_run import BankRun, kept
 from mammoflow.search.candidates import Changes
 from mammoflow.training import loop
@@ -68,7 +70,7 @@ def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: s
     data, validation = TensorBatches(pixels, labels, 8), TensorBatches(*blobs(40, 128, 128, 2, seed=5), 8)
     config = ImageTrainingConfig(stages=image_config(4, 2).stages, batch=8, augment=GENTLE, precision=precision)  # type: ignore[arg-type]
 
-    bank = bank_run(config, classifiers.candidates(patches, TOPS, IMAGES, seed=0), labels)
+    bank = bank_run(config, whole_images.candidates(patches, TOPS, IMAGES, seed=0), labels)
     go(bank, data, validation, bank.epochs)
     name = max(bank.best, key=lambda one: bank.best[one].value)
     first = bank.best[name]
@@ -160,7 +162,7 @@ def test_a_patch_run_continues_as_if_never_stopped() -> None:
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
     def new() -> BankRun:
-        models = classifiers.candidates(patch_model(), TOPS[: 2 - stage], IMAGES, seed=0)
+        models = whole_images.candidates(patch_model(), TOPS[: 2 - stage], IMAGES, seed=0)
         return bank_run(image_config(3, 3), models, WHOLE_LABELS, stage)
 
     whole = new()
@@ -181,14 +183,14 @@ def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
 def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str, precision: str) -> None:
     tops = [*TOPS, "[4-4-8]x1,8x1", "heatmap,8x1", "fc-pool2-8-4", "sparse", "attention-4"]
-    names = [classifiers.candidate_name(backbone, top) for top in tops]
+    names = [classifiers.candidate_name(backbone, parse(top)) for top in tops]
     changes = {
         name: Changes(lr=1 + number / 2, decay=2.0**number, dropout=number / 10) for number, name in enumerate(names)
     }
     config = replace(image_config(3), precision=precision)
 
     def run(specs: list[str]) -> tuple[BankRun, list[loop.Figures]]:
-        models = classifiers.candidates(patch_model(backbone), specs, IMAGES, seed=4)
+        models = whole_images.candidates(patch_model(backbone), specs, IMAGES, seed=4)
         made = BankRun(config, 0, models, np.bincount(WHOLE_LABELS), CPU, Workers(), seed=2, changes=changes)
         return made, go(made, WHOLES, WHOLES_VAL, 3)
 
@@ -208,7 +210,7 @@ def test_the_frozen_trunk_stays_as_it_is() -> None:
     patches = patch_model()
     before = loop.snapshot(patches.trunk.state_dict())
     go(
-        bank_run(image_config(), classifiers.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS),
+        bank_run(image_config(), whole_images.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS),
         WHOLES,
         WHOLES_VAL,
         1,
@@ -217,7 +219,7 @@ def test_the_frozen_trunk_stays_as_it_is() -> None:
 
 
 def test_a_heatmap_is_the_patch_classifiers_until_all_is_trained() -> None:
-    (models,) = [classifiers.candidates(patch_model(), ["heatmap,8x1"], IMAGES, seed=0)]
+    (models,) = [whole_images.candidates(patch_model(), ["heatmap,8x1"], IMAGES, seed=0)]
     (model,) = models.values()
     before = loop.snapshot(model.top.heatmap.state_dict())
     go(bank_run(image_config(), models, WHOLE_LABELS), WHOLES, WHOLES_VAL, 1)
@@ -230,9 +232,9 @@ def test_sparse_instances_add_to_the_gradient_but_not_to_the_loss_reported() -> 
     """One step: the gradient is that of cross-entropy + mu * the sum of probabilities, the figure cross-entropy's."""
     still = AugmentConfig(flips=False, rotation=0, shear=0, zoom=0, channel_shift=0)
     plain = replace(image_config(batch=20), augment=still, balanced=False)
-    models = classifiers.candidates(patch_model(), ["sparse"], IMAGES, seed=0)
+    models = whole_images.candidates(patch_model(), ["sparse"], IMAGES, seed=0)
     (model,) = models.values()
-    twin = classifiers.whole_image(patch_model(), "sparse", IMAGES, seed=0).model.eval()
+    twin = whole_images.whole_image(patch_model(), "sparse", IMAGES, seed=0).model.eval()
     run = bank_run(plain, models, WHOLE_LABELS)
     figures = run.train_epoch(TensorBatches(WHOLE, WHOLE_LABELS, 20))
     logits, extra = twin.top.judge(twin.trunk(classifiers.to_input(torch.from_numpy(WHOLE))))
@@ -247,8 +249,8 @@ def test_sparse_instances_add_to_the_gradient_but_not_to_the_loss_reported() -> 
 def test_weight_decay_is_keras_l2_on_the_top_layers() -> None:
     """One Adam step with coupled decay equals one on loss + lambda * |w|^2."""
     stage = StageConfig(trained="all", lr=1e-2, epochs=1, weight_decay=0.05)
-    model = classifiers.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
-    twin = classifiers.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
+    model = whole_images.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
+    twin = whole_images.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
     images = classifiers.to_input(torch.from_numpy(WHOLE[:4])).double()
     truth = torch.tensor(WHOLE_LABELS[:4])
 
@@ -282,7 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     with pytest.raises(TrainingError, match=r"loss of resnet10_narrow is nan in epoch 2, step 1, at row \d+ \(rows of"):
         run.train_epoch(SMALL)
 
-    models = classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
+    models = whole_images.candidates(patch_model(), TOPS, IMAGES, seed=0)
     bank = bank_run(image_config(), models, WHOLE_LABELS)
     with torch.no_grad():
         models["resnet10_narrow-8-8-16x2-8-8-16x1"].top.head.fc.bias.fill_(float("inf"))
@@ -292,12 +294,12 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 
 def test_what_cannot_train_is_refused() -> None:
     patches = patch_model()
-    one = classifiers.candidates(patches, TOPS[:1], IMAGES, seed=0)
-    two = classifiers.candidates(patch_model(), TOPS[1:], IMAGES, seed=0)
+    one = whole_images.candidates(patches, TOPS[:1], IMAGES, seed=0)
+    two = whole_images.candidates(patch_model(), TOPS[1:], IMAGES, seed=0)
     with pytest.raises(TrainingError, match="2 candidates on 2 trunks"):
         bank_run(image_config(), one | two, WHOLE_LABELS)
     with pytest.raises(TrainingError, match="2 candidates on 1 trunks can't train together in stage 2"):
-        bank_run(image_config(), classifiers.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS, stage=1)
+        bank_run(image_config(), whole_images.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS, stage=1)
     run = bank_run(image_config(), one, WHOLE_LABELS)
     with pytest.raises(TrainingError, match="4 validation images are all of class 1"):
         run.validate(TensorBatches(WHOLE[:4], [1] * 4, 2))
@@ -314,7 +316,7 @@ def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
         return BankRun(image_config(3, 3), 0, models, counts, CPU, Workers(), 2, until=until)
 
     def whole_models() -> dict[str, WholeImageClassifier]:
-        return classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
+        return whole_images.candidates(patch_model(), TOPS, IMAGES, seed=0)
 
     names = list(whole_models())
     first = bank(names, until=2)

@@ -9,6 +9,7 @@ import torch
 from mammoflow.config import StageConfig
 from mammoflow.errors import ConfigError
 from mammoflow.models.dropout import Dropout
+from mammoflow.models.top_kinds import parse
 from mammoflow.models.top_layers import Ground, TopLayers
 from mammoflow.training import loop
 
@@ -19,7 +20,7 @@ GROUND = Ground(channels=3, features=(8, 8), kernel=(2, 2), classes=5)
 def groups(stage: StageConfig) -> dict[str, list[float]]:
     """Return name -> [weight decay] of each parameter that the optimiser of a stage trains."""
     top, trunk = (
-        TopLayers("heatmap,8x1", GROUND),
+        TopLayers(parse("heatmap,8x1"), GROUND),
         torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)),
     )
     names = {
@@ -41,7 +42,7 @@ def test_decay_is_of_the_kind_and_on_the_kernels_that_a_stage_names() -> None:
         assert {name for name, (value,) in found.items() if value} == decayed
         assert {value for name, (value,) in found.items() if name in decayed} == {factor}
         assert len(found) == 11, "every parameter once"
-    top = TopLayers("8x1", GROUND)
+    top = TopLayers(parse("8x1"), GROUND)
     assert type(loop.optimiser(STAGE, top, torch.nn.Identity())) is torch.optim.Adam
     assert type(loop.optimiser(replace(STAGE, decay="decoupled"), top, torch.nn.Identity())) is torch.optim.AdamW
 
