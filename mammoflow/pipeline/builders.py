@@ -72,14 +72,14 @@ def _build_patches(a: Artefacts) -> Built:
 def _build_trunks(a: Artefacts) -> Built:
     missing = {name: item for name, item in a.trunks.items() if not item.done}
     trained = trunks.train(a.config, a.lake, a.images, a.patches, missing)
-    return [(missing[name], figures) for name, figures in trained.items()]
+    return [(missing[name], asdict(facts)) for name, facts in trained.items()]
 
 
 def _build_mined(a: Artefacts) -> Built:
     return [
         (
             a.mined[trunk.backbone],
-            mining.mine(a.config, trunk, a.images, a.trunks[trunk.backbone], a.mined[trunk.backbone]),
+            asdict(mining.mine(a.config, trunk, a.images, a.trunks[trunk.backbone], a.mined[trunk.backbone])),
         )
         for trunk in a.config.trunks
         if trunk.mined and not a.mined[trunk.backbone].done
@@ -89,7 +89,7 @@ def _build_mined(a: Artefacts) -> Built:
 def _build_retrained(a: Artefacts) -> Built:
     missing = {name: item for name, item in a.retrained.items() if not item.done}
     trained = trunks.train(a.config, a.lake, a.images, a.patches, missing, mined=a.mined)
-    return [(missing[name], figures) for name, figures in trained.items()]
+    return [(missing[name], asdict(facts)) for name, facts in trained.items()]
 
 
 def _build_two_step(a: Artefacts) -> Built:

@@ -19,6 +19,7 @@ from mammoflow.data.hard_patches import Scan
 from mammoflow.data.ingest import shards
 from mammoflow.data.ingest.shards import Row, Say
 from mammoflow.errors import LakeError
+from mammoflow.facts.stages import MinedFacts
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, devices, model_files
 from mammoflow.models.classifiers import PatchClassifier
@@ -29,7 +30,9 @@ STEP = 16
 """Distance of scored positions [px]: the trunk runs on the image, and on it less 16 rows, 16 columns, or both."""
 
 
-def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, out: Artefact, say: Say = print) -> Row:
+def mine(
+    config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, out: Artefact, say: Say = print
+) -> MinedFacts:
     """Cut the training patches anew, `trunk.mined` of them where the classifier is most wrong.
 
     Args:
@@ -39,9 +42,6 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
         first: the trained patch classifier.
         out: the artefact, shards of `schema.patches`; what it holds already is kept.
         say: takes progress lines.
-
-    Returns:
-        The stage's summary: {"patches": in all, "mined": of them}.
 
     Raises:
         LakeError: the lake can't be read or written.
@@ -58,10 +58,10 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
     progress = shards.Progress("images mined", say, f"for {trunk.backbone}")
     jobs = ingest.shard_jobs(config, images, "train")
     ledger = shards.complete(_mine_shard, jobs, common, out, "shards", progress, gpus=int(config.compute.gpu))
-    return {
-        "patches": sum(sum(entry["patches"].values()) for entry in ledger),
-        "mined": sum(entry["mined"] for entry in ledger),
-    }
+    return MinedFacts(
+        patches=sum(sum(entry["patches"].values()) for entry in ledger),
+        mined=sum(entry["mined"] for entry in ledger),
+    )
 
 
 def _mine_shard(

@@ -13,13 +13,15 @@ from ray import cloudpickle
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, ImageTrainingConfig, SearchConfig, StageConfig
 from mammoflow.errors import ConfigError
+from mammoflow.facts.training import EpochFigures
 from mammoflow.lake import Artefact, Lake
+from mammoflow.models.top_kinds import parse
 from mammoflow.search import rungs, tuning
 from mammoflow.search.bank_job import BankJob
 from mammoflow.search.candidates import Candidate
 from mammoflow.search.rungs import Leg
 from mammoflow.tracking import PLACE_TAG, Tracker
-from mammoflow.training import trials
+from mammoflow.training import history, trials
 
 STAGES = (StageConfig(trained="last", lr=1e-3, epochs=4), StageConfig(trained="all", lr=1e-4, epochs=3))
 
@@ -35,7 +37,7 @@ def config(**search: object) -> Config:
 
 def candidates(number: int, kinds: int = 2) -> list[Candidate]:
     return [
-        Candidate(name=f"c{n}", backbone="resnet10_narrow", top_layers=f"{n + 1}x1", kind=f"kind{n % kinds}")
+        Candidate(name=f"c{n}", backbone="resnet10_narrow", top_layers=parse(f"{'heatmap,' * (n % kinds)}{n + 1}x1"))
         for n in range(number)
     ]
 
@@ -99,8 +101,13 @@ def test_the_lower_part_is_dropped_but_not_the_best_of_a_kind(tmp_path) -> None:
     out, own = Lake(str(tmp_path)).artefact("search", "x"), candidates(6, kinds=2)
     for n, candidate in enumerate(own):
         curve = [0.9 - 0.1 * (n % 2) - 0.01 * n, 0.99 if n == 5 else 0.5]
-        rows = [{"epoch": e + 1, "val_auc": auc} for e, auc in enumerate(curve)]
-        lake.write_json(candidate.folder(out, "history.json"), rows)
+        rows = [
+            EpochFigures(
+                epoch=e + 1, epochs=2, stage=1, lr=1e-3, loss=0.5, images_per_s=9.0, data_wait=0.0, val_auc=auc
+            )
+            for e, auc in enumerate(curve)
+        ]
+        history.write(candidate.folder(out, "history.json"), rows)
     everyone = config(survivors="all", rungs=(1,))
     assert [c.name for c in rungs.go_on(own, out, 1, everyone)] == ["c0", "c2", "c4"]
     assert [c.name for c in rungs.go_on(own, out, 2, everyone)] == ["c0", "c2", "c5"]
@@ -151,7 +158,7 @@ def test_a_search_in_rounds_killed_and_packed_otherwise_ends_as_one_that_was_not
     )
     trunks = {trunk.backbone: made.trunk for trunk in whole.trunks}
     undisturbed = tuning.search(whole, store, made.images, trunks, store.artefact("search", "one"))
-    assert sorted(row["epochs"] for row in undisturbed["ranking"]) == [2, 6, 7]
+    assert sorted(row.epochs for row in undisturbed.ranking) == [2, 6, 7]
 
     out = store.artefact("search", "two")
     run, calls = trials.run, []
@@ -169,8 +176,8 @@ def test_a_search_in_rounds_killed_and_packed_otherwise_ends_as_one_that_was_not
     found = tuning.search(again, store, made.images, trunks, out)
     assert calls[2] == [], "the first round is not done again"
     figures = ("name", "val_auc", "best_epoch", "epochs", "survived")
-    assert [[row[key] for key in figures] for row in found["ranking"]] == [
-        [row[key] for key in figures] for row in undisturbed["ranking"]
+    assert [[getattr(row, key) for key in figures] for row in found.ranking] == [
+        [getattr(row, key) for key in figures] for row in undisturbed.ranking
     ]
 
 
@@ -193,11 +200,11 @@ def test_a_candidate_that_fails_is_set_aside_and_the_others_end_as_without_it(tm
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test's module
     monkeypatch.setattr(tuning, "BankJob", Poisoned)
     found = tuning.search(whole, store, made.images, trunks, out)
-    assert list(found["failed"]) == [name]
-    assert "loss of" in found["failed"][name]
+    assert list(found.failed) == [name]
+    assert "loss of" in found.failed[name]
     figures = ("name", "val_auc", "epochs", "survived")
-    assert [[row[key] for key in figures] for row in found["ranking"]] == [
-        [row[key] for key in figures] for row in expected["ranking"]
+    assert [[getattr(row, key) for key in figures] for row in found.ranking] == [
+        [getattr(row, key) for key in figures] for row in expected.ranking
     ]
     client = tracker.client
     assert client.get_run(left_open).info.status == "KILLED"
