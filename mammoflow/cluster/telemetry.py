@@ -1,4 +1,4 @@
-"""mammoflow's own metrics for Prometheus, beside Ray's: through ray.util.metrics. Imports Ray, nothing of mammoflow.
+"""mammoflow's own metrics for Prometheus, beside Ray's: through ray.util.metrics. Imports Ray and facts alone.
 
 The process that drives a job counts what its tasks and trials tell it anyway, so nothing is counted twice where Ray
 runs a task again, and workers need no metrics of their own. Ray's agent of the node exports them as
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ray.util.metrics import Counter, Gauge
+
+from mammoflow.facts.training import EpochFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,16 @@ def note(name: str, value: float, **tags: str) -> None:
     _made(name).set(value, tags)
 
 
-def of_epoch(run: str, figures: Mapping[str, Any]) -> None:
-    """Set the gauges of a training run from the figures of an epoch."""
-    note("epoch", figures["epoch"], run=run)
-    note("training_images_per_second", figures["images_per_s"], run=run)
-    note("data_wait_share", figures["data_wait"], run=run)
-    if "val_accuracy" in figures:
-        note("validation_accuracy", figures["val_accuracy"], run=run)
-    if isinstance(figures.get("val_auc"), Mapping):
-        for candidate, auc in figures["val_auc"].items():
-            note("validation_auc", auc, candidate=candidate)
+def of_epoch(run: str, figures: Mapping[str, EpochFigures]) -> None:
+    """Take an epoch of a training run: a row for each of its models."""
+    for model, row in figures.items():
+        note("epoch", row.epoch, run=run)
+        note("training_images_per_second", row.images_per_s, run=run)
+        note("data_wait_share", row.data_wait, run=run)
+        if row.val_accuracy is not None:
+            note("validation_accuracy", row.val_accuracy, run=run)
+        if row.val_auc is not None:
+            note("validation_auc", row.val_auc, candidate=model)
 
 
 def over(run: str) -> None:

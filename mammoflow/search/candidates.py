@@ -8,14 +8,18 @@ such as `256x1,128x1` or `256x1,128x1 lr*2 dropout=0.5`: the spec as top_kinds.p
 import re
 from dataclasses import dataclass, replace
 
+from mammoflow import lake
 from mammoflow.config import Config, StageConfig
 from mammoflow.errors import SpecError
+from mammoflow.facts import codec
+from mammoflow.facts.training import CandidateResult, EpochFigures
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.top_kinds import parse
 from mammoflow.models.top_layers import Ground
 from mammoflow.models.top_spec import TopSpec
+from mammoflow.training import history
 
 _WORD = re.compile(r"(lr\*|decay\*|dropout=)([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)")
 _GRAMMAR = "words like `lr*2`, `decay*0.1` or `dropout=0.5`, each once"
@@ -93,6 +97,16 @@ class Candidate:
     def result(self, out: Artefact) -> str:
         """Return the file that says how far it came."""
         return self.folder(out, "result.json")
+
+    def read_result(self, out: Artefact) -> CandidateResult | None:
+        """Return how far it came; None before its first result."""
+        url = self.result(out)
+        return codec.from_json(lake.read_bytes(url), CandidateResult, url) if lake.exists(url) else None
+
+    def history(self, out: Artefact) -> list[EpochFigures]:
+        """Return its epochs so far; none before its first result."""
+        url = self.folder(out, "history.json")
+        return history.read(url) if lake.exists(url) else []
 
     def failure(self, out: Artefact) -> str:
         """Return the file that says why it can't go on, if it can't."""

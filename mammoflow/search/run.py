@@ -6,7 +6,6 @@ What it knows lies in the candidates' folders, so that an interrupted search, ru
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mammoflow import lake as lakes
 from mammoflow.config import Config
@@ -22,6 +21,7 @@ from mammoflow.search.rungs import Leg
 from mammoflow.search.sampling import Draws
 from mammoflow.tracking import FINISHED
 from mammoflow.training import trials
+from mammoflow.training.loop import Figures
 
 _STAGES = 2
 
@@ -112,7 +112,7 @@ class SearchRun:
         epochs = [stage.epochs for stage in job.training.stages]
         return sum(epochs[: job.stage]) + (job.until or epochs[job.stage])
 
-    def _on_epoch(self, pack: str, figures: dict[str, Any]) -> None:
+    def _on_epoch(self, pack: str, figures: Figures) -> None:
         self._record.epoch(figures)
         self._progress.epoch(pack, figures)
         self._budget.note()
@@ -172,7 +172,8 @@ class SearchRun:
     def _prune(self, dropped: Sequence[Candidate]) -> None:
         by_epochs: dict[int, list[str]] = {}
         for candidate in dropped:
-            epochs = int(lakes.read_json(candidate.result(self._out))["epochs"])
+            result = candidate.read_result(self._out)
+            epochs = result.epochs if result else 0
             lakes.write_json(candidate.stop(self._out), {"epochs": epochs})
             self._record.end(candidate, f"pruned at epoch {epochs}")
             by_epochs.setdefault(epochs, []).append(candidate.name)
@@ -205,13 +206,14 @@ class SearchRun:
         for candidate in living:
             self._record.end(candidate, self._state(candidate))
         self._progress.finished([candidate.name for candidate in living])
-        trained = [c for c in self._candidates if lakes.exists(c.result(out)) and not self._failed(c)]
+        results = {c: c.read_result(out) for c in self._candidates if not self._failed(c)}
+        trained = {c: result for c, result in results.items() if result is not None}
         if not trained and failed:
             raise TrainingError(f"every candidate failed, the first so: {next(iter(failed.values()))}")
         if not trained:
             hours = self._config.search.max_hours
             raise TrainingError(f"no candidate came through an epoch in {hours} hours; give --max-hours more")
-        ranking = [self._record.row(c, survived=c in living) for c in trained]
+        ranking = [self._record.row(c, result, survived=c in living) for c, result in trained.items()]
         return SearchFacts(
             run_id=self._record.runs[""],
             ranking=tuple(sorted(ranking, key=lambda row: (-row.val_auc, row.name))),
@@ -224,6 +226,7 @@ class SearchRun:
 
     def _state(self, candidate: Candidate) -> str:
         """Return how far a living candidate came."""
-        url = candidate.result(self._out)
-        result = lakes.read_json(url) if lakes.exists(url) else {"stages": 0, "epochs": 0}
-        return FINISHED if result["stages"] == _STAGES else f"out of time at epoch {result['epochs']}"
+        result = candidate.read_result(self._out)
+        if result and result.stages == _STAGES:
+            return FINISHED
+        return f"out of time at epoch {result.epochs if result else 0}"

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mammoflow.config import AugmentConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import ModelError, TrainingError
+from mammoflow.facts.training import EpochFigures, Validation
 from mammoflow.models import augment, timm_trunks, top_layers
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import to_grey, to_input
@@ -29,7 +30,8 @@ from mammoflow.models.timm_trunks import is_timm
 
 _CHECK_EVERY = 16  # steps between two looks at the losses; each look waits for the device
 
-Figures = dict[str, Any]
+Figures = dict[str, EpochFigures]
+"""The epoch of each model of a run, by the model's name."""
 State = dict[str, Any]
 
 
@@ -51,10 +53,10 @@ class Run(Protocol):
         """Epochs in all."""
 
     def train_epoch(self, batches: Batches) -> Figures:
-        """Train one epoch; returns its figures."""
+        """Train one epoch of every model."""
 
-    def validate(self, batches: Batches) -> Figures:
-        """Judge the epoch just trained and keep the weights if they are the best so far; returns its figures."""
+    def validate(self, batches: Batches) -> dict[str, Validation]:
+        """Judge the epoch just trained, and keep the weights if they are the best so far."""
 
     def record(self, figures: Figures) -> None:
         """Add the figures of the epoch just judged to the run's history."""
@@ -266,10 +268,10 @@ class Feed:
             self._rows += len(batch.step_labels)
             yield batch
 
-    def figures(self) -> Figures:
+    def speed(self) -> tuple[float, float]:
         """Return images a second over all workers, and the share of time that this one waited for data [0-1]."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        return {"images_per_s": self._rows / seconds, "data_wait": self._waited / seconds}
+        return self._rows / seconds, self._waited / seconds
 
 
 class EpochLosses:

@@ -152,12 +152,12 @@ def test_each_goes_on_with_all_its_layers_and_a_frozen_trunk_where_asked(made, s
     found = starting_points.find(config, store)
     out = store.artefact("search", "on", found.identity)
     said = tuning.search(config, store, made.images, {}, out, starting_points.fetch(found, out))
-    assert {row["name"] for row in said["ranking"]} == set(made.folders)
-    for row in said["ranking"]:
-        assert (row["epochs"], row["survived"]) == (2, True)
+    assert {row.name for row in said.ranking} == set(made.folders)
+    for row in said.ranking:
+        assert (row.epochs, row.survived) == (2, True)
         before, after = (
             model_files.from_files(lake.read_folder(folder))
-            for folder in (made.folders[row["name"]], out.file("candidates", row["name"], "last"))
+            for folder in (made.folders[row.name], out.file("candidates", row.name, "last"))
         )
         assert after.spec.mean_grey == made.images.summary()["mean_grey"]
         moved = {

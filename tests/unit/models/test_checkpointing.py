@@ -27,6 +27,7 @@ from small_runs import (
 
 from mammoflow.config import ComputeConfig, ImageTrainingConfig
 from mammoflow.errors import ConfigError
+from mammoflow.facts.training import EpochFigures
 from mammoflow.models import checkpointing, model_files
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, seeded
 from mammoflow.search.bank_run import BankRun
@@ -96,8 +97,9 @@ def test_gradients_of_parts_add_up_to_the_steps() -> None:
         return PatchRun(replace(patch_config(("last", 1e-3, 2)), parts=parts), patch_model(), CPU, Workers(), seed=2)
 
     for one, other in zip(go(patches(1), SMALL, SMALL_VAL, 2), go(patches(4), SMALL, SMALL_VAL, 2), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
+        for name, row in one.items():
+            assert row.loss == pytest.approx(other[name].loss, rel=1e-5)
+            assert row.val_loss == pytest.approx(other[name].val_loss, rel=1e-5)
 
 
 def test_batches_have_no_more_parts_than_rows() -> None:
@@ -111,15 +113,13 @@ def test_batches_have_no_more_parts_than_rows() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPUs needs a C++ compiler")
 def test_a_compiled_trunk_trains_as_a_plain_one() -> None:
-    def once(compiled: bool) -> tuple[loop.Figures, PatchRun]:
+    def once(compiled: bool) -> tuple[EpochFigures, PatchRun]:
         run = PatchRun(patch_config(("all", 1e-3, 1)), patch_model(), CPU, Workers(compiled=compiled), seed=2)
-        (figures,) = go(run, SMALL, SMALL_VAL, 1)
+        (figures,) = go(run, SMALL, SMALL_VAL, 1)[0].values()
         return figures, run
 
     (plain, one), (compiled, other) = once(False), once(True)
-    assert [compiled[name] for name in ("loss", "val_loss")] == pytest.approx(
-        [plain[name] for name in ("loss", "val_loss")], rel=1e-4
-    )
+    assert [compiled.loss, compiled.val_loss] == pytest.approx([plain.loss, plain.val_loss], rel=1e-4)
     names = [model_files.from_files(run.best_files()).state_dict().keys() for run in (one, other)]
     assert names[0] == names[1]
 

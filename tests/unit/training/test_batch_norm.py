@@ -65,7 +65,7 @@ def test_a_settled_model_is_judged_as_it_was_trained() -> None:
             seed=2,
         )
         run.train_epoch(data)
-        judged = run.validate(data)["val_loss"]
+        judged = run.validate(data)["vgg9_bn_narrow"].val_loss
         run._model.train()
         images = loop.unchanged(next(data.epoch(0)), torch.device("cpu"))
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """Training runs: they learn, they keep the best, they continue as if never stopped, and a bank changes no number."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from small_runs import (
     patch_config,
     patch_model,
     patch_run,
+    read_worker,
     same,
     short_run,
     timeless,
@@ -55,9 +56,10 @@ def test_patches_are_learnt(backbone: str) -> None:
     figures = go(run, data, validation, run.epochs)
     assert run.best is not None
     assert run.best.value > 0.8, "three balanced classes"
-    assert figures[-1]["loss"] < figures[0]["loss"]
-    assert 0 <= figures[0]["data_wait"] <= 1
-    assert figures[0]["images_per_s"] > 0
+    first, last = figures[0][backbone], figures[-1][backbone]
+    assert last.loss < first.loss
+    assert 0 <= first.data_wait <= 1
+    assert first.images_per_s > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -83,8 +85,8 @@ def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: s
         best={name: kept(bank.best_files(name), first.value, first.epoch)},
     )  # fmt: skip
     figures = go(whole, data, validation, whole.epochs)
-    assert [row["epoch"] for row in figures] == [5, 6]
-    assert whole.best[name].value == max(first.value, *(row["val_auc"][name] for row in figures))
+    assert [row[name].epoch for row in figures] == [5, 6]
+    assert whole.best[name].value == max(first.value, *(row[name].val_auc for row in figures))
     best = model_files.from_files(whole.best_files(name))
     assert isinstance(best, WholeImageClassifier)
     scores, truth = [], []
@@ -103,9 +105,9 @@ def test_stages_train_what_they_say() -> None:
     top_from = stages.index(model.trunk.backbone.top_from)
     for number, first in enumerate([len(stages), top_from, 0]):
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        (figures,) = go(run, SMALL, SMALL_VAL, 1)
-        assert (figures["stage"], figures["epoch"], figures["epochs"]) == (number + 1, number + 1, 3)
-        assert figures["lr"] == (1e-3, 1e-4, 1e-5)[number]
+        (figures,) = go(run, SMALL, SMALL_VAL, 1)[0].values()
+        assert (figures.stage, figures.epoch, figures.epochs) == (number + 1, number + 1, 3)
+        assert figures.lr == (1e-3, 1e-4, 1e-5)[number]
         changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         learning = ("top.", *(f"trunk.layers.{stage}." for stage in stages[first:]))
         assert all(name.startswith(learning) for name in changed)
@@ -132,17 +134,17 @@ def test_the_best_is_the_first_of_the_highest_accuracy() -> None:
 def test_validation_counts_every_row_once() -> None:
     run = patch_run(patch_config(("all", 1e-3, 1)))
     run.train_epoch(SMALL)
-    figures = run.validate(SMALL_VAL)  # 21 rows in batches of 16: the second is filled up with 11
+    (figures,) = run.validate(SMALL_VAL).values()  # 21 rows in batches of 16: the second is filled up with 11
     pixels, labels = blobs(21, 32, 32, 3, seed=1)
     with torch.no_grad():
         logits = run._model(classifiers.to_input(torch.from_numpy(pixels)))
     truth = torch.tensor(labels)
     right = (logits.argmax(dim=1) == truth).double()
-    assert figures["val_accuracy"] == pytest.approx(float(right.mean()))
-    assert figures["val_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-5)
+    assert figures.val_accuracy == pytest.approx(float(right.mean()))
+    assert figures.val_loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-5)
     recalls = [float(right[truth == code].mean()) for code in range(3)]
-    assert [figures[f"val_recall_{name}"] for name in ("background", "dot", "ring")] == pytest.approx(recalls)
-    assert figures["val_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert [figures.val_recalls[name] for name in ("background", "dot", "ring")] == pytest.approx(recalls)
+    assert figures.val_balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
 def test_a_patch_run_continues_as_if_never_stopped() -> None:
@@ -196,11 +198,11 @@ def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: s
 
     bank, together = run(tops)
     packed = timeless_state(bank)
-    assert len({row["loss"][name] for row in together for name in names}) == 3 * len(names), "no two are the same"
+    assert len({row[name].loss for row in together for name in names}) == 3 * len(names), "no two are the same"
     for name, top in zip(names, tops, strict=True):
         single, alone = run([top])
         for key in ("lr", "loss", "val_loss", "val_auc"):
-            assert [row[key][name] for row in together] == [row[key][name] for row in alone]
+            assert [getattr(row[name], key) for row in together] == [getattr(row[name], key) for row in alone]
         assert same(packed[name], timeless_state(single)[name])
         assert bank.best_files(name) == single.best_files(name)
         assert bank.last_files(name) == single.last_files(name)
@@ -239,7 +241,7 @@ def test_sparse_instances_add_to_the_gradient_but_not_to_the_loss_reported() -> 
     figures = run.train_epoch(TensorBatches(WHOLE, WHOLE_LABELS, 20))
     logits, extra = twin.top.judge(twin.trunk(classifiers.to_input(torch.from_numpy(WHOLE))))
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(WHOLE_LABELS))
-    assert next(iter(figures["loss"].values())) == pytest.approx(loss.item(), rel=1e-5)
+    assert next(iter(figures.values())).loss == pytest.approx(loss.item(), rel=1e-5)
     assert (extra > 0).all()
     (loss + extra.mean()).backward()
     for value, other in zip(model.top.head.parameters(), twin.top.head.parameters(), strict=True):
@@ -337,12 +339,12 @@ def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
 
 def test_two_workers_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(train_as_one_of_two, (str(tmp_path),), nprocs=2)
-    (one, first), (other, second) = (torch.load(tmp_path / rank, weights_only=True) for rank in "01")
+    (one, first), (other, second) = (read_worker(tmp_path / rank) for rank in "01")
     assert first == second, "both workers hold the same model"
     assert timeless(one) == timeless(other)
     alone, expected = short_run(Workers())
     weights = alone.best_files()["model.safetensors"]
     for got, wanted in zip(timeless(one), timeless(expected), strict=True):
-        assert got == pytest.approx(wanted, rel=1e-9)
+        assert asdict(got["vgg11"]) == pytest.approx(asdict(wanted["vgg11"]), rel=1e-9)
     for name, value in load(first).items():
         assert torch.allclose(value, load(weights)[name], rtol=1e-9, atol=1e-9), name
