@@ -13,7 +13,7 @@ from typing import Any
 from mammoflow.data.dicom import reader
 from mammoflow.data.dicom.reader import Identity
 from mammoflow.data.quarantine import left_out
-from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, read_sheet, scan
+from mammoflow.data.releases.listing import Listing, SourceFiles, listing, read_sheet, scan
 from mammoflow.errors import DecodeError, SourceError
 from mammoflow.lake.schema import BENIGN, MALIGNANT
 
@@ -55,10 +55,8 @@ def read(source: str) -> Listing:
             exams.append(_exam(files, path, patient, header, labels[patient, header.laterality]))
         else:
             undiagnosed += 1
-    patients = len({exam["patient_id"] for exam in exams})
     counts = {"breasts": len(labels), "of a breast without a diagnosis, left out": undiagnosed}
-    counts |= {"images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, counts)
 
 
 def _labels(files: SourceFiles, table: str) -> dict[tuple[str, str | None], int]:

@@ -39,6 +39,19 @@ class Listing:
     """The source's files at the time of listing."""
 
 
+def listing(
+    files: "SourceFiles", exams: list[dict[str, Any]], problems: Iterable[Quarantined], counts: Mapping[str, int]
+) -> Listing:
+    """Return the listing of these exams; images and patients are added to `counts`."""
+    patients = len({exam["patient_id"] for exam in exams})
+    return Listing(
+        exams=exams_table(exams),
+        problems=tuple(problems),
+        counts={**counts, "images": len(exams), "patients": patients},
+        files=files,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """A release in the registry."""
