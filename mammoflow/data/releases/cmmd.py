@@ -7,13 +7,12 @@ Source: Cui et al. 2021, The Cancer Imaging Archive, CMMD (doi:10.7937/tcia.eqde
 """
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mammoflow.data.dicom import reader
 from mammoflow.data.dicom.reader import Identity
 from mammoflow.data.quarantine import left_out
-from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, read_sheet, scan
+from mammoflow.data.releases.listing import Listing, SourceFiles, listing, read_headers, read_sheet, scan
 from mammoflow.errors import DecodeError, SourceError
 from mammoflow.lake.schema import BENIGN, MALIGNANT
 
@@ -24,7 +23,6 @@ COLUMNS = ("ID1", "LeftRight", "classification")
 LABELS = {"Benign": BENIGN, "Malignant": MALIGNANT}
 
 _PATIENT = re.compile(r"D[12]-\d{4}")
-_READERS = 16  # threads: reading headers waits for the disk or the network
 
 
 def read(source: str) -> Listing:
@@ -44,21 +42,18 @@ def read(source: str) -> Listing:
         for name in names
         if name.endswith(".dcm") and (match := _PATIENT.search(folder))
     }
-    with ThreadPoolExecutor(_READERS) as pool:
-        headers = dict(zip(images, pool.map(_header, map(files.url, images)), strict=True))
+    headers = read_headers([files.url(path) for path in images], _header)
     exams, problems, undiagnosed = [], [], 0
     for path, patient in images.items():
-        header = headers[path]
-        if isinstance(header, str):
-            problems.append(left_out(_image_id(path), files.url(path), header))
+        header = headers[files.url(path)]
+        if isinstance(header, DecodeError):
+            problems.append(left_out(_image_id(path), files.url(path), header.reason))
         elif (patient, header.laterality) in labels:
             exams.append(_exam(files, path, patient, header, labels[patient, header.laterality]))
         else:
             undiagnosed += 1
-    patients = len({exam["patient_id"] for exam in exams})
     counts = {"breasts": len(labels), "of a breast without a diagnosis, left out": undiagnosed}
-    counts |= {"images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, counts)
 
 
 def _labels(files: SourceFiles, table: str) -> dict[tuple[str, str | None], int]:
@@ -75,14 +70,10 @@ def _labels(files: SourceFiles, table: str) -> dict[tuple[str, str | None], int]
     return labels
 
 
-def _header(url: str) -> Identity | str:
-    """Return the identity of a file, or the reason why it can't be used."""
-    try:
-        header = reader.read_identity(url)
-    except DecodeError as error:
-        return error.reason
+def _header(url: str) -> Identity:
+    header = reader.read_identity(url)
     if header.laterality is None:
-        return "its header names no side, so it can't be matched to a diagnosis; fetch the file again"
+        raise DecodeError("its header names no side, so it can't be matched to a diagnosis; fetch the file again")
     return header
 
 

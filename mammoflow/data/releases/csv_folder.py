@@ -32,8 +32,8 @@ from mammoflow.data.releases.listing import (
     SourceFiles,
     box,
     density_class,
-    exams_table,
     lesion,
+    listing,
     read_csv,
     refuse_escape,
     scan,
@@ -77,9 +77,7 @@ def read(source: str) -> Listing:
             problems.append(left_out(_image_id(row), files.url(row["path"]), reason))
         else:
             exams.append(_exam(files, row, lesions[row["path"]]))
-    patients = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows)})
 
 
 def _check_paths(files: SourceFiles, rows: list[Row]) -> None:

@@ -18,8 +18,8 @@ from mammoflow.data.releases.listing import (
     SourceFiles,
     birads_label,
     density_class,
-    exams_table,
     lesion,
+    listing,
     read_csv,
     read_sheet,
     scan,
@@ -73,9 +73,7 @@ def read(source: str) -> Listing:
             problems.append(left_out(number, files.url("AllDICOMs"), reason))
         else:
             exams.append(_exam(files, row, dicoms[number], label))
-    patients = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows), "BI-RADS 3, left out": excluded})
 
 
 def _rows(files: SourceFiles) -> list[dict[str, str]]:

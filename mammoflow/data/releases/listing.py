@@ -7,9 +7,10 @@ import csv
 import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -17,10 +18,13 @@ import pyarrow.fs as pafs
 
 from mammoflow import lake
 from mammoflow.data.quarantine import Quarantined
-from mammoflow.errors import LakeError, SourceError
+from mammoflow.errors import DecodeError, LakeError, SourceError
 from mammoflow.lake import schema, stores
 from mammoflow.lake.schema import BENIGN, MALIGNANT
 
+T = TypeVar("T")
+
+_READERS = 16  # threads: reading headers waits for the disk or the network
 _LARGEST_SHEET = 64 * 2**20
 """Most bytes that an Excel file may unpack to; those of INbreast and CMMD need less than 1 MiB."""
 
@@ -37,6 +41,19 @@ class Listing:
     """Counts for the user: rows per metadata file, patients, images, films."""
     files: "SourceFiles"
     """The source's files at the time of listing."""
+
+
+def listing(
+    files: "SourceFiles", exams: list[dict[str, Any]], problems: Iterable[Quarantined], counts: Mapping[str, int]
+) -> Listing:
+    """Return the listing of these exams; images and patients are added to `counts`."""
+    patients = len({exam["patient_id"] for exam in exams})
+    return Listing(
+        exams=exams_table(exams),
+        problems=tuple(problems),
+        counts={**counts, "images": len(exams), "patients": patients},
+        files=files,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +251,19 @@ def _cell(value: Any) -> str:
 def _refuse_missing(url: str, header: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in header]:
         raise SourceError(f"{url} has no column {', '.join(missing)}; fetch it again, or fix its header")
+
+
+def read_headers(urls: Sequence[str], read: Callable[[str], T]) -> dict[str, T | DecodeError]:
+    """Return URL -> what `read` makes of a DICOM file's header, or its error; several are read at once."""
+
+    def attempt(url: str) -> T | DecodeError:
+        try:
+            return read(url)
+        except DecodeError as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(zip(urls, pool.map(attempt, urls), strict=True))
 
 
 def refuse_escape(path: str, url: str, column: str, line: str) -> None:

@@ -4,18 +4,16 @@ Without the salt, a hash can't be traced to a patient, not even by hashing every
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mammoflow.data.dicom import reader
 from mammoflow.data.quarantine import left_out
-from mammoflow.data.releases.listing import Listing
+from mammoflow.data.releases.listing import Listing, read_headers
 from mammoflow.errors import DecodeError, SourceError
-
-_READERS = 16  # threads: reading headers waits for the disk or the store
 
 
 def no_salt() -> str:
@@ -40,27 +38,16 @@ def fill(listing: Listing, salt: Callable[[], str]) -> Listing:
     unknown = listing.exams.filter(pc.is_null(listing.exams["patient_id"])).select(["image_id", "path"]).to_pylist()
     if not unknown:
         return listing
-    secret = salt()
-
-    def key(path: str) -> str | DecodeError:
-        """Return the patient of a file, or the reason why it is unknown."""
-        try:
-            return reader.read_patient_key(path, secret)
-        except DecodeError as error:
-            return error
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        keys = dict(zip((row["image_id"] for row in unknown), pool.map(key, (r["path"] for r in unknown)), strict=True))
-    failed = {image_id: error for image_id, error in keys.items() if isinstance(error, DecodeError)}
+    keys = read_headers([row["path"] for row in unknown], partial(reader.read_patient_key, salt=salt()))
     problems = [
-        left_out(row["image_id"], row["path"], failed[row["image_id"]].reason)
+        left_out(row["image_id"], row["path"], key.reason)
         for row in unknown
-        if row["image_id"] in failed
+        if isinstance(key := keys[row["path"]], DecodeError)
     ]
     exams = [
-        {**exam, "patient_id": exam["patient_id"] or keys[exam["image_id"]]}
+        {**exam, "patient_id": patient}
         for exam in listing.exams.to_pylist()
-        if exam["image_id"] not in failed
+        if isinstance(patient := exam["patient_id"] or keys[exam["path"]], str)
     ]
     table = pa.Table.from_pylist(exams, schema=listing.exams.schema)
     counts = {**listing.counts, "images": len(exams), "patients": len({exam["patient_id"] for exam in exams})}

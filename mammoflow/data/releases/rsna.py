@@ -10,7 +10,7 @@ from mammoflow.data.releases.listing import (
     Listing,
     SourceFiles,
     density_class,
-    exams_table,
+    listing,
     read_csv,
     refuse_escape,
     scan,
@@ -39,9 +39,7 @@ def read(source: str) -> Listing:
         else:
             reason = f"column `cancer` is {row['cancer']!r}, but must be 0 or 1; fix {TABLE}, line {row['line']}"
             problems.append(left_out(row["image_id"], files.url(TABLE), reason))
-    patients = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows)})
 
 
 def _exam(files: SourceFiles, row: dict[str, str]) -> dict[str, Any]:

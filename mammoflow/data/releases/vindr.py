@@ -19,8 +19,8 @@ from mammoflow.data.releases.listing import (
     birads_label,
     box,
     density_class,
-    exams_table,
     lesion,
+    listing,
     read_csv,
     refuse_escape,
     scan,
@@ -66,9 +66,7 @@ def read(source: str) -> Listing:
             excluded += 1
         else:
             exams.append(_exam(files, row, findings[row["image_id"]], label))
-    studies = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": studies}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows), "BI-RADS 3, left out": excluded})
 
 
 def _exam(files: SourceFiles, row: dict[str, str], findings: list[dict[str, str]], label: int) -> dict[str, Any]:

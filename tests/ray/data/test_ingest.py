@@ -42,7 +42,7 @@ def contents(artefact: Artefact) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """24 films of 12 women; of one film the file is missing, of one it is cut off, of one the mask is missing."""
+    """24 films of 12 patients; one file is missing, one is cut off, one mask is missing."""
     root = tmp_path_factory.mktemp("cbis")
     release(root, patients=12)
     shutil.rmtree(root / "Mass-Training_P_00000_LEFT_CC")

@@ -38,10 +38,10 @@ def silent(_: str) -> None:
 
 def planned_films(run: Config) -> Counter:
     """Films that the release's reader uses, by whether they are malignant."""
-    films = [each for woman in release.plan(run.phantoms, run.seed) for each in woman.films]
+    films = [film for patient in release.plan(run.phantoms, run.seed) for film in patient.films]
     if run.phantoms.layout == "inbreast":
-        films = [each for each in films if inbreast.birads(each, run.seed) != "3"]
-    return Counter(any(lesion.pathology == MALIGNANT for lesion in each.lesions) for each in films)
+        films = [film for film in films if inbreast.birads(film, run.seed) != "3"]
+    return Counter(any(lesion.pathology == MALIGNANT for lesion in film.lesions) for film in films)
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)

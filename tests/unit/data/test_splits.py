@@ -64,8 +64,8 @@ def test_no_patient_is_in_two_splits_and_order_has_no_say(with_cancer, without, 
 
 
 @st.composite
-def releases_of_women(draw) -> pa.Table:
-    """Women with cancer and without in each official part, some of them in both parts, with 1 to 4 films each."""
+def releases_of_patients(draw) -> pa.Table:
+    """Patients with and without cancer in each official part, some in both parts, with 1 to 4 films each."""
     rows = []
     for part, cancer in product(("train", "test"), (True, False)):
         for some in draw(st.lists(labels, min_size=8, max_size=16)):
@@ -80,18 +80,18 @@ def releases_of_women(draw) -> pa.Table:
 
 @pytest.mark.parametrize("protocol", get_args(get_type_hints(SplitConfig)["protocol"]))
 @settings(max_examples=25, deadline=None)
-@given(table=releases_of_women(), seed=st.integers(0, 2**31))
+@given(table=releases_of_patients(), seed=st.integers(0, 2**31))
 def test_no_patient_is_in_two_splits_under_any_protocol(protocol, table, seed):
     in_train = {*table.filter(pc.equal(table["part"], "train"))["patient_id"].to_pylist()}
     if protocol == "given":
         table = splits.with_manifest(table, splits.manifest(splits.assign(table, SplitConfig(), seed)))
     found = splits.assign(table, SplitConfig(protocol=protocol), seed)
-    women = of_patient(found)
-    assert all(len(some) == 1 for some in women.values())
-    assert set().union(*women.values()) == set(schema.SPLITS)
+    patients = of_patient(found)
+    assert all(len(some) == 1 for some in patients.values())
+    assert set().union(*patients.values()) == set(schema.SPLITS)
     everyone = {*table["patient_id"].to_pylist()}
-    assert women.keys() == {"paper": in_train, "given": in_train}.get(protocol, everyone)
-    test = {patient for patient, some in women.items() if some == {"test"}}
+    assert patients.keys() == {"paper": in_train, "given": in_train}.get(protocol, everyone)
+    test = {patient for patient, some in patients.items() if some == {"test"}}
     if protocol == "official":
         assert test == everyone - in_train
     elif protocol == "70-30":
