@@ -131,15 +131,15 @@ class OpenLake:
     def _find(self, stage: str, artefact: str | None) -> Artefact:
         """Return an artefact by its key, or the newest of a stage."""
         items = self._newest(stage)
-        found = [item for item in items if artefact in (None, item.key)]
-        if not found:
+        matches = [item for item in items if artefact in (None, item.key)]
+        if not matches:
             keys = ", ".join(item.key for item in items) or "none"
             raise LakeError(
                 f"{stage} of {self.root} is asked for {artefact or 'the newest artefact'}, but the lake holds {keys}; "
                 "name one of them, or run the command that builds it"
             )
-        lake.check_versions(found[:1])
-        return found[0]
+        lake.check_versions(matches[:1])
+        return matches[0]
 
     def _newest(self, stage: str) -> list[Artefact]:
         done = lake.list_complete(self._lake, stage)

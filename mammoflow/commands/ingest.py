@@ -40,7 +40,7 @@ def main() -> None:
     console.show_data(artefacts.images, artefacts.patches)
     console.show_quarantine([artefacts.images, artefacts.patches], config.source)
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
-    print(f"qc page:       {outcome.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
+    print(f"qc page:       {outcome.write_qc(artefacts)}")  # again: it compares with the lake's other data sets
     if artefacts.images.summary()["images"]["train"]:
         console.show_next("finetune" if config.start else "train-patch", config)
     else:

@@ -51,9 +51,9 @@ def main() -> None:
     uri = tracking.uri(root)
     tracking.check_registry(uri)
     model = Registry(uri).version(options.model).describe()
-    found = score_files.find(options.images)
+    files = score_files.find(options.images)
     lake.check_writable(lake.join(options.out, "probe"))
-    print(f"{model.uri} at {tracking.public(uri)}: {len(found)} images in {options.images}", flush=True)
+    print(f"{model.uri} at {tracking.public(uri)}: {len(files)} images in {options.images}", flush=True)
     session.check_versions()
     session.start()
     nodes.check_room({"GPU": 1} if options.compute.gpu else {"CPU": 1})
@@ -68,10 +68,10 @@ def main() -> None:
         compute=options.compute,
         actors=options.actors,
     )
-    scored = score.score(request, found)
+    scored = score.score(request, files)
     console.show_scored(scored, options.images)
     failed = sum(bool(error) for error in scored.images["error"].to_pylist())
-    print(f"{scored.images.num_rows - failed} images scored, {failed} could not be; {options.out}")
+    print(f"{scored.images.num_rows - failed} images scored, {failed} failed; {options.out}")
     if failed > options.compute.max_bad * scored.images.num_rows:
         raise QuarantineError(
             f"{failed} of {scored.images.num_rows} images could not be scored, at most {options.compute.max_bad:.1%} "

@@ -88,7 +88,7 @@ class Version:
             LakeError: another version of mammoflow packed it.
         """
         about = predictor.read_about(self._fetch(predictor.ABOUT))
-        values = {each.name: getattr(about, each.name) for each in fields(About)}
+        values = {field.name: getattr(about, field.name) for field in fields(About)}
         return Registered(name=self.name, version=self.version, run_id=self.run_id, aliases=self.aliases, **values)
 
     def load(self) -> Predictor:
@@ -176,7 +176,7 @@ class Registry:
                 models = sorted(model.name for model in client.search_registered_models())
                 raise TrackingError(
                     f"{uri} is not registered ({error.message}); the registry at {tracking.public(self.uri)} knows "
-                    f"{models or 'no model'}; register one with jobs/select_ensemble.py, or name the right lake with "
+                    f"{models or 'no model'}; register one with `mammoflow select`, or name the right lake with "
                     "--lake"
                 ) from error
             return self._version(made, made.aliases)

@@ -84,7 +84,7 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
     for start, images, error, reason in (
         (made.trunk.file("best"), {}, ConfigError, "is a patch classifier, but start wants whole-image classifiers"),
         (f"models:/{NAME}@nobody", {}, TrackingError, "is not registered"),
-        (f"models:/{NAME}/7", {}, TrackingError, "register one with jobs/select_ensemble.py"),
+        (f"models:/{NAME}/7", {}, TrackingError, "register one with `mammoflow select`"),
         (str(tmp_path), {}, LakeError, "model.json"),
         (folder, {"height": 64, "width": 64}, SpecError, "shrink"),
     ):
