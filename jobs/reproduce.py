@@ -19,7 +19,7 @@ from mammoflow import cli, console
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import ConfigError
 from mammoflow.pipeline import reproduction
-from mammoflow.pipeline.reproduction import Reproduction
+from mammoflow.pipeline.reproduction import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def main() -> None:
         print(f"report: {reproduction.run(plan)}")
 
 
-def _show(plan: Reproduction, options: Options) -> None:
+def _show(plan: Plan, options: Options) -> None:
     """Print each step, its sizes, and what it would cost."""
     rate = options.tflops or (0.2 if options.dataset == "phantoms" else 50.0)
     found = plan.estimates()

@@ -23,7 +23,7 @@ def main() -> None:
             "classifier to train; run jobs/finetune.py"
         )
     artefacts = build.ensure("retrained", config)
-    console.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
+    console.show_trunks({name: item.facts(TrunkFacts) for name, item in artefacts.classifiers.items()})
     console.show_next("tune_top_layers", config)
 
 

@@ -9,6 +9,7 @@ Next     jobs/report.py, which shows it beside the end-to-end models
 """
 
 from mammoflow import cli, console, recipes
+from mammoflow.ensemble import performance
 from mammoflow.pipeline import build, outcome
 
 
@@ -16,7 +17,8 @@ def main() -> None:
     """Print the plan, fit and score, print what it reaches."""
     config = cli.parse(__doc__, recipes.ALL)
     artefacts = build.ensure("two_step", config)
-    console.show_baseline(outcome.baseline(artefacts))
+    baseline = outcome.baseline(artefacts)
+    console.show_baseline(baseline.backbone, performance.measure(baseline.test, baseline.choice))
     console.show_next("report", config)
 
 

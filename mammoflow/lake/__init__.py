@@ -306,6 +306,14 @@ class Artefact:
                 f"{self.file(DONE)} is damaged ({error}); remove {self.key} with jobs/lake.py and run its job again"
             ) from error
 
+    def input_of(self, stage: str) -> str:
+        """Return the key of the artefact of a stage that this one was made from; empty where none is recorded.
+
+        Raises:
+            LakeError: it is not complete, or `done.json` is damaged.
+        """
+        return next((str(key) for key in self.record().get("inputs", ()) if key.startswith(f"{stage}/")), "")
+
     def facts(self, kind: type[T]) -> T:
         """Return what the stage found, as the record of its kind (`facts.stages`).
 

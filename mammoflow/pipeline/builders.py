@@ -1,22 +1,24 @@
 """How each stage of the graph is built from the artefacts before it. pipeline.py says which are built, and when."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.data import ingest
 from mammoflow.ensemble import ensemble, evaluation, forest, selection, two_step
+from mammoflow.facts.stages import EvaluationFacts
 from mammoflow.lake import Artefact
 from mammoflow.pipeline import outcome
 from mammoflow.pipeline.graph import Artefacts, two_step_backbone
 from mammoflow.pipeline.stages import STAGES
 from mammoflow.registry import model_card, registered_model, starting_points
-from mammoflow.reports.inputs import PHANTOM_MARK
+from mammoflow.rendering import marks
 from mammoflow.search import PICTURE, charts, tuning
 from mammoflow.training import mining, trunks
 
-Built = list[tuple[Artefact, dict[str, Any]]]
+Built = list[tuple[Artefact, Any]]
 
 
 def _build_phantoms(a: Artefacts) -> Built:
@@ -45,8 +47,8 @@ def _build_recalibrated(a: Artefacts) -> Built:
     scores = lake.read_table(scored.file("val.parquet"))
     chosen = selection.recalibrate(scores, about.ensemble, settings)
     site = model_card.data(a.config, a.images)
-    card = {**about.card, "started_from": begun.name, "recalibrated_on": site}
-    card["validation"] = model_card.validation(scores, chosen, settings.cutoff)
+    judged = model_card.validation(scores, chosen, settings.cutoff)
+    card = replace(about.card, started_from=begun.name, recalibrated_on=site, validation=judged)
     uri, average = tracking.uri(a.lake), ensemble.average(scores, chosen)
     version = registered_model.register(
         uri,
@@ -103,14 +105,14 @@ def _build_two_step(a: Artefacts) -> Built:
     test = run("test", settings, compute, frozen=frozen)
     for split, scores in (("val", val), ("test", test)):
         lake.write_table(out.file(f"{split}.parquet"), scores)
-    lake.write_json(out.file("choice.json"), ensemble.to_dict(frozen))
+    ensemble.write_choices(out.file("choice.json"), {frozen.rule: frozen})
     return [(out, {"backbone": backbone, "val_auc": frozen.val_auc})]
 
 
 def _build_search(a: Artefacts) -> Built:
     begun = starting_points.fetch(a.starts, a.search) if a.starts else None
     found = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
-    picture = charts.search(found["ranking"], "" if a.config.source else PHANTOM_MARK, "png")
+    picture = charts.search(found["ranking"], marks.mark_of(a.images), "png")
     lake.write_bytes(a.search.file(PICTURE), picture)
     tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(found["run_id"], PICTURE, picture)
     return [(a.search, found)]
@@ -123,7 +125,7 @@ def _build_ensemble(a: Artefacts) -> Built:
     by_rule = selection.choose_each(scores, outcome.ranking(a), a.config.ensemble)
     chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(a.ensemble.file("val.parquet"), scores)
-    lake.write_json(a.ensemble.file("ensembles.json"), {rule: ensemble.to_dict(each) for rule, each in by_rule.items()})
+    ensemble.write_choices(a.ensemble.file("ensembles.json"), by_rule)
     return [(a.ensemble, {"rule": chosen.rule, "members": list(chosen.names), "val_auc": chosen.val_auc})]
 
 
@@ -131,11 +133,14 @@ def _build_registered(a: Artefacts) -> Built:
     chosen = outcome.load_ensemble(a)
     scores = lake.read_table(a.ensemble.file("val.parquet"))
     begun = a.starts.name if a.starts else None
-    card = model_card.facts(a.config, a.images, code=tracking.code_tags(), started_from=begun)
-    card |= {
-        "validation": model_card.validation(scores, chosen, a.config.ensemble.cutoff),
-        "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in STAGES},
-    }
+    card = model_card.write(
+        a.config,
+        a.images,
+        code=tracking.code_tags(),
+        started_from=begun,
+        validation=model_card.validation(scores, chosen, a.config.ensemble.cutoff),
+        artefacts={stage: tuple(item.fingerprint for item in a.of(stage)) for stage in STAGES},
+    )
     uri = tracking.uri(a.lake)
     version = registered_model.register(
         uri,
@@ -167,7 +172,7 @@ def _build_evaluation(a: Artefacts) -> Built:
         )
         for name, item in a.classifiers.items()
     }
-    return [(a.evaluation, {"patch_accuracy": accuracy})]
+    return [(a.evaluation, EvaluationFacts(patch_accuracy=accuracy))]
 
 
 def _build_report(a: Artefacts) -> Built:

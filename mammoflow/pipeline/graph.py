@@ -2,13 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.config import Config, TrunkConfig
 from mammoflow.data import releases
 from mammoflow.data.releases.listing import contents
 from mammoflow.ensemble import pool
+from mammoflow.ensemble.pool import PooledCandidate
 from mammoflow.errors import ConfigError
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
@@ -42,8 +42,8 @@ class Artefacts:
     two_step: Artefact | None
     """The two-step baseline on one of them; None where there are no trunks."""
     search: Artefact
-    pool: list[dict[str, Any]]
-    """Candidates of other searches that the ensemble may take, see results.pool."""
+    pool: list[PooledCandidate]
+    """Candidates of other searches that the ensemble may take (`ensemble.pool`)."""
     ensemble: Artefact
     registered: Artefact
     evaluation: Artefact
@@ -112,7 +112,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
     tops = {trunk.backbone: trunk.top_layers for trunk in config.trunks}
     search = root.artefact("search", name, *on, tops, config.image_training, config.search, seed)
     others = pool.find(config, root, images, search)
-    chosen = root.artefact("ensemble", name, search, config.ensemble, *[row["run_id"] for row in others])
+    chosen = root.artefact("ensemble", name, search, config.ensemble, *[row.run_id for row in others])
     registered = root.artefact("registered", name, chosen, tracking.uri(root))
     evaluated = root.artefact("evaluation", name, chosen)
     return Artefacts(

@@ -10,8 +10,8 @@ of an array handed in [px].
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,11 @@ from mammoflow.data import decode
 from mammoflow.data.fit import plan_fit
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import prediction
-from mammoflow.ensemble import profile as profiles
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.profile import Profile
 from mammoflow.errors import ConfigError, DecodeError, LakeError
+from mammoflow.facts import codec
+from mammoflow.facts.card import Card
 from mammoflow.models.classifiers import ImageSpec, WholeImageClassifier
 
 ABOUT, VALIDATION = "ensemble.json", "validation.parquet"
@@ -37,8 +38,9 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a predictor's folder says of it."""
+    """What a predictor's folder says of it: `ensemble.json`."""
 
+    version: Literal[1] = 1
     ensemble: Ensemble
     """Members, cut-off and validation figures."""
     images: ImageConfig
@@ -47,7 +49,7 @@ class About:
     """fp32 | bf16: arithmetic that the members were trained and judged in, and predict in."""
     profile: Profile
     """What their training images look like."""
-    card: dict[str, Any]
+    card: Card
     """Where it comes from and what it is for."""
 
 
@@ -152,7 +154,7 @@ def write_folder(url: str, about: About, members: Mapping[str, str], validation:
     Raises:
         LakeError: a member's model is missing or damaged, or takes images of another size.
     """
-    lake.write_json(lake.join(url, ABOUT), asdict(about))
+    lake.write_bytes(lake.join(url, ABOUT), codec.to_json(about))
     lake.write_table(lake.join(url, VALIDATION), validation)
     images = about.images
     specs = []
@@ -185,15 +187,11 @@ def read_about(url: str) -> About:
     Raises:
         LakeError: it is missing, or of another version of mammoflow.
     """
-    values = lake.read_json(url)
+    data = lake.read_bytes(url)
     try:
-        ensemble, images = ensembles.from_dict(values["ensemble"]), ImageConfig(**values["images"])
-        profile = profiles.from_dict(values["profile"])
-        return About(
-            ensemble=ensemble, images=images, precision=values["precision"], profile=profile, card=values["card"]
-        )
-    except (KeyError, TypeError) as error:
-        raise LakeError(f"{url} is of another version of mammoflow ({error!r}); register the ensemble anew") from error
+        return codec.from_json(data, About, url)
+    except LakeError as error:
+        raise LakeError(f"{url} is of another version of mammoflow; register the ensemble again") from error
 
 
 def _items(inputs: Any) -> list[Any]:

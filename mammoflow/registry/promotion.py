@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mammoflow.ensemble import ensemble
 from mammoflow.errors import TrackingError
+from mammoflow.facts.results import Difference, Interval
 from mammoflow.metrics import resampling, roc
 from mammoflow.metrics.resampling import Resampling
 from mammoflow.registry import registered_model
@@ -30,17 +31,8 @@ EXPERIMENT = "promotions"
 
 Kind = Literal["promotion", "rollback"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Of two versions' validation AUCs on the same images."""
-
-    value: float
-    """New minus old [-1 to 1]."""
-    low: float
-    """Lower end of its 95% interval, by bootstrap of patients."""
-    high: float
-    """Upper end of it."""
+_FIGURES = ("value", "low", "high")
+"""Parameters of the log that hold a difference and its interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +48,7 @@ class Move:
     forced: bool
     """Promoted whatever the comparison said."""
     difference: Difference | None
-    """New minus old; None where there was nothing to compare, or it was forced without."""
+    """In validation AUC, new minus old, with its interval by bootstrap of patients; None where nothing was compared."""
     by: str
     """Login name of who did it."""
     at: str
@@ -127,9 +119,9 @@ def compare(tracking_uri: str, name: str, old: str, new: str) -> Difference:
     labels_N, old_N = ensemble.columns(before)
     _, new_N = ensemble.columns(after)
     draws = Resampling(labels_N, before["patient_id"].to_pylist())
-    low, high = resampling.interval(draws.aucs(new_N) - draws.aucs(old_N))
+    interval = resampling.interval(draws.aucs(new_N) - draws.aucs(old_N))
     value = roc.auc(labels_N, new_N) - roc.auc(labels_N, old_N)
-    return Difference(value=value, low=low, high=high)
+    return Difference(value=value, interval=interval)
 
 
 def _compared(tracking_uri: str, name: str, old: str, new: str, *, force: bool) -> Difference | None:
@@ -140,10 +132,10 @@ def _compared(tracking_uri: str, name: str, old: str, new: str, *, force: bool) 
         if force:
             return None
         raise
-    if found.low <= LEAST_DIFFERENCE and not force:
+    if found.interval.low <= LEAST_DIFFERENCE and not force:
         raise TrackingError(
             f"version {new} of {name} against the champion, version {old}: validation AUC {found.value:+.4f} (95% "
-            f"interval {found.low:+.4f} to {found.high:+.4f}), but the lower end must be above {LEAST_DIFFERENCE:+.2f}"
+            f"interval {found.interval.low:+.4f} to {found.interval.high:+.4f}), but the lower end must be above {LEAST_DIFFERENCE:+.2f}"
             "; promote a better one, or validate on more images, or give --force"
         )
     return found
@@ -180,14 +172,15 @@ def _settle(tracker: Tracker, tracking_uri: str, name: str) -> None:
 
 def _write(name: str, move: Move) -> dict[str, Any]:
     found = move.difference
-    figures = {key: getattr(found, key) if found else math.nan for key in Difference.__slots__}
+    values = (found.value, found.interval.low, found.interval.high) if found else (math.nan,) * 3
+    figures = dict(zip(_FIGURES, values, strict=True))
     plain = {key: getattr(move, key) for key in ("kind", "version", "replaced", "forced", "by", "at")}
     return {"model": name, **plain, **figures}
 
 
 def _read(values: Mapping[str, str]) -> Move:
-    figures = {key: float(values[key]) for key in Difference.__slots__}
-    found = None if math.isnan(figures["value"]) else Difference(**figures)
+    value, low, high = (float(values[key]) for key in _FIGURES)
+    found = None if math.isnan(value) else Difference(value=value, interval=Interval(low=low, high=high))
     kind: Kind = "rollback" if values["kind"] == "rollback" else "promotion"
     plain = {key: values[key] for key in ("version", "replaced", "by", "at")}
     return Move(kind=kind, forced=values["forced"] == "True", difference=found, **plain)

@@ -29,6 +29,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.profile import Profile
 from mammoflow.errors import LakeError, TrackingError
+from mammoflow.facts.card import Card
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE, read_spec
 from mammoflow.models.timm_trunks import is_timm
@@ -85,7 +86,7 @@ class Registered:
     """fp32 | bf16: arithmetic that it predicts in."""
     profile: Profile
     """What its training images look like."""
-    card: dict[str, Any]
+    card: Card
     """Where it comes from and what it is for, as given at registration."""
 
     @property
@@ -105,7 +106,7 @@ class Version:
     aliases: tuple[str, ...]
     """Its aliases now, e.g. champion."""
     tags: dict[str, str]
-    """`val_auc` and `members`; once it was evaluated, `test_auc` and `test_ci95` too."""
+    """`val_auc` and `members`; once it was evaluated, `test_auc` and `test_auc_by_patient` too."""
 
     @property
     def key(self) -> str:
@@ -122,7 +123,7 @@ def register(
     tracking_uri: str,
     ensemble: Ensemble,
     members: Mapping[str, str],
-    card: Mapping[str, Any],
+    card: Card,
     name: str,
     images: ImageConfig,
     *,
@@ -136,7 +137,7 @@ def register(
         tracking_uri: of the tracking server and registry.
         ensemble: the frozen choice.
         members: candidate name -> folder or URL of its model.json and model.safetensors.
-        card: plain values: data fingerprints, figures, intended use, limits.
+        card: data, figures, intended use, limits.
         name: of the registered model.
         images: size and fit of the images that the members were trained on.
         precision: fp32 | bf16, arithmetic that the members were trained and judged in, and will predict in.
@@ -154,7 +155,7 @@ def register(
     tags = {"val_auc": repr(ensemble.val_auc), "members": ", ".join(ensemble.names)}
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, connect(tracking_uri) as client:
         package = Path(folder) / "model"
-        about = About(ensemble=ensemble, images=images, precision=precision, profile=profile, card=dict(card))
+        about = About(ensemble=ensemble, images=images, precision=precision, profile=profile, card=card)
         _pack(package, about, members, validation, name)
         run_id = tracker.start(name, params={"cutoff": ensemble.cutoff}, tags=tags)
         with tracker.closing([run_id]):
@@ -314,10 +315,11 @@ def _pack(package: Path, about: About, members: Mapping[str, str], validation: p
 
 
 def _describe(ensemble: Ensemble) -> str:
-    low, high = ensemble.val_ci95
+    interval = ensemble.val_by_patient
+    spread = f" (95% interval by patient {interval.low:.3f}-{interval.high:.3f})" if interval else ""
     return (
         f"Mean of {', '.join(ensemble.names)}. Chosen on {ensemble.val_images} validation images: AUC "
-        f"{ensemble.val_auc:.3f} (95% interval {low:.3f}-{high:.3f}), cut-off {ensemble.cutoff:.4f}. Research use only."
+        f"{ensemble.val_auc:.3f}{spread}, cut-off {ensemble.cutoff:.4f}. Research use only."
     )
 
 

@@ -243,7 +243,7 @@ class _Scorer:
 
     @property
     def _mark(self) -> str:
-        return _OF_PHANTOMS if self._request.model.card["phantoms"] else ""
+        return _OF_PHANTOMS if self._request.model.card.phantoms else ""
 
 
 def _filled(pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
