@@ -3,10 +3,10 @@
 Shape letters: N images, K members, H W rows and columns [px].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from mammoflow import lake, tracking
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import profile as profiles
 from mammoflow.errors import LakeError
+from mammoflow.facts.card import Card
 from mammoflow.facts.stages import EnsembleFacts, EvaluationFacts, RegisteredFacts, SearchFacts
 from mammoflow.lake import Artefact, Lake, stores
 from mammoflow.registry.registry import Registry, Version
@@ -39,7 +40,7 @@ class Model:
     def __init__(self, version: Version, device: str) -> None:
         self.uri = version.uri
         """URI of exactly this version."""
-        self.card: Mapping[str, Any] = version.describe().card
+        self.card: Card = version.describe().card
         """Training data, validation figures, intended use and limits."""
         self._predictor = version.load().to(torch.device(device))
 
@@ -80,7 +81,7 @@ class Model:
         (evidence_uv,) = self._predictor.evidence(pixels_HW[None])
         row = {"laterality": None, "view": None, "model": self.uri.removeprefix("models:/")}
         caption = score_tables.caption({**row, "probability": probability, "malignant": malignant})
-        mark = score_tables.PHANTOM_MARK if self.card["phantoms"] else ""
+        mark = score_tables.PHANTOM_MARK if self.card.phantoms else ""
         return pictures.overlay(pixels_HW, evidence_uv * np.float32(score), caption, mark)[..., ::-1]
 
 

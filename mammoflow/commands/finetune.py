@@ -11,9 +11,10 @@ Writes   search/ in the lake; MLflow experiment "top-layers": one parent run, on
 Next     mammoflow select
 """
 
-from mammoflow import cli, console, lake
+from mammoflow import cli, console
 from mammoflow.errors import ConfigError
-from mammoflow.pipeline import build, stages, transfer
+from mammoflow.facts.results import Transfer
+from mammoflow.pipeline import build, outcome, transfer
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
         build.preview(config)
         return
     if config.transfer:
-        console.show_transfer(lake.read_json(transfer.run(config).file(stages.FIGURES)))
+        console.show_transfer(outcome.read_figures(transfer.run(config), Transfer))
         return
     artefacts = build.ensure("search", config)
     console.show_ranking(artefacts.search)

@@ -9,6 +9,7 @@ Next     mammoflow evaluate, then mammoflow promote
 
 from mammoflow import cli, console
 from mammoflow.commands import settings
+from mammoflow.facts.stages import RegisteredFacts
 from mammoflow.pipeline import build, outcome
 
 
@@ -19,7 +20,8 @@ def main() -> None:
     chosen = outcome.load_ensemble(artefacts)
     rows = [[member.name, member.kind, f"{member.val_auc:.3f}"] for member in chosen.members]
     console.show("Ensemble (chosen on validation)", ["member", "kind", "val A-AUC"], rows)
-    print(f"validation A-AUC {chosen.val_auc:.3f}; operating point at probability {chosen.cutoff:.3f} (Youden)")
-    model = artefacts.registered.summary()
-    print(f"registered models:/{model['name']}/{model['version']} (alias candidate) at {model['tracking_uri']}")
+    cutoff = f"malignant at a score of at least {chosen.cutoff:.3f} ({config.ensemble.cutoff})"
+    print(f"validation A-AUC {chosen.val_auc:.3f}; {cutoff}")
+    model = artefacts.registered.facts(RegisteredFacts)
+    print(f"registered models:/{model.name}/{model.version} (alias candidate) at {model.tracking_uri}")
     console.show_next("evaluate", config)

@@ -11,6 +11,7 @@ Next     mammoflow tune
 from mammoflow import cli, console
 from mammoflow.commands import settings
 from mammoflow.errors import ConfigError
+from mammoflow.facts.stages import TrunkFacts
 from mammoflow.pipeline import build
 
 
@@ -35,5 +36,5 @@ def main() -> None:
             "`mammoflow finetune` to fine-tune its whole-image classifiers"
         )
     artefacts = build.ensure("retrained", config)
-    console.show_trunks({name: item.summary() for name, item in artefacts.classifiers.items()})
+    console.show_trunks({name: item.facts(TrunkFacts) for name, item in artefacts.classifiers.items()})
     console.show_next("tune", config)

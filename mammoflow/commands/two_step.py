@@ -9,6 +9,7 @@ Next     mammoflow report, which shows it beside the end-to-end models
 
 from mammoflow import cli, console
 from mammoflow.commands import settings
+from mammoflow.ensemble import performance
 from mammoflow.pipeline import build, outcome
 
 
@@ -18,5 +19,6 @@ def main() -> None:
         __doc__, hidden=("start", "transfer", "image_training", "search", "ensemble", "compute.pack", *settings.PLAN)
     )
     artefacts = build.ensure("two_step", config)
-    console.show_baseline(outcome.baseline(artefacts))
+    baseline = outcome.baseline(artefacts)
+    console.show_baseline(baseline.backbone, performance.measure(baseline.test, baseline.choice))
     console.show_next("report", config)

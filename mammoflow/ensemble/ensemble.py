@@ -1,22 +1,25 @@
-"""The ensemble, frozen: members, cut-off, calibration; averages and what they do to a split. No Ray, MLflow, torch.
+"""The ensemble, frozen: members, cut-off, calibration; averages, and what models reach on a split. No Ray, MLflow, torch.
 
-selection.py chooses it, on validation alone; `evaluation` reads the test split only when it is handed one.
+selection.py chooses it, on validation alone; split_door.py opens the test split only to a frozen one.
 
 Shape letters: N images, K members.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mammoflow import lake
 from mammoflow.errors import LakeError, SplitError
+from mammoflow.facts import codec
+from mammoflow.facts.results import Auc, Interval, Score
 from mammoflow.lake.schema import MALIGNANT, SCORES
-from mammoflow.metrics import calibration, operating_points, resampling, roc
+from mammoflow.metrics import resampling, roc
 from mammoflow.metrics.calibration import Calibration
 from mammoflow.metrics.resampling import Resampling
 from mammoflow.metrics.roc import FloatArray
@@ -54,9 +57,9 @@ class Ensemble:
     val_images: int
     """Validation images that all of this was chosen on."""
     val_auc: float
-    """Validation AUC of the ensemble; flattered, for members and cut-off were chosen on the same images."""
-    val_ci95: tuple[float, float]
-    """95% interval of it."""
+    """Validation AUC of the mean; flattered, as members and cut-off were chosen on the same images."""
+    val_by_patient: Interval | None
+    """95% interval of it, by bootstrap of patients; None where a class has too few."""
     val_sensitivity: float
     """At the cut-off, on validation [0-1]."""
     val_specificity: float
@@ -72,6 +75,29 @@ class Ensemble:
         return tuple(member.name for member in self.members)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What was chosen on validation: `ensembles.json` of the stage `ensemble`, `choice.json` of `two_step`."""
+
+    version: Literal[1] = 1
+    by_rule: dict[str, Ensemble]
+    """Rule -> the ensemble that it chose."""
+
+
+def write_choices(url: str, by_rule: Mapping[str, Ensemble]) -> None:
+    """Write frozen choices as JSON."""
+    lake.write_bytes(url, codec.to_json(Choices(by_rule=dict(by_rule))))
+
+
+def read_choices(url: str) -> dict[str, Ensemble]:
+    """Return the frozen choices that `write_choices` wrote.
+
+    Raises:
+        LakeError: the file is missing, damaged, or of another version of mammoflow.
+    """
+    return codec.from_json(lake.read_bytes(url), Choices, url).by_rule
+
+
 def average(scores: pa.Table, ensemble: Ensemble) -> pa.Table:
     """Return the ensemble's rows (schema.SCORES, model "ensemble"): means of the members' scores, image by image.
 
@@ -83,10 +109,10 @@ def average(scores: pa.Table, ensemble: Ensemble) -> pa.Table:
     return mean_scores(scores, ensemble.members)
 
 
-def summarise(scores: pa.Table) -> dict[str, dict[str, Any]]:
-    """Return figures of each model of a one-split table: images, malignant, AUC and interval, plain and flip-averaged.
+def summarise(scores: pa.Table) -> dict[str, Score]:
+    """Return what each model of a one-split table reaches, by name.
 
-    `ci95` and `ci95_tta` are DeLong's, `ci95_patients` is that of the flip-averaged AUC by bootstrap of patients.
+    Models scored on the same images share the draws of patients.
 
     Raises:
         SplitError: rows of several splits, or one class only.
@@ -94,36 +120,40 @@ def summarise(scores: pa.Table) -> dict[str, dict[str, Any]]:
     splits = pc.unique(scores["split"]).to_pylist()
     if len(splits) != 1:
         raise SplitError(f"scores of the splits {splits} in one table; summarise one split at a time")
-    figures: dict[str, dict[str, Any]] = {}
+    figures: dict[str, Score] = {}
+    draws: Resampling | None = None
+    drawn_for: pa.Table | None = None
     for name in pc.unique(scores["model"]).to_pylist():
         rows = rows_of(scores, name)
+        images = rows.select(["image_id", "patient_id", "label"])
         labels_N, plain_N = columns(rows, "score")
-        _, averaged_N = columns(rows, "score_tta")
-        figures[name] = {
-            "images": len(labels_N),
-            "malignant": int((labels_N == MALIGNANT).sum()),
-            "auc": roc.auc(labels_N, plain_N),
-            "ci95": list(roc.auc_interval(labels_N, plain_N)),
-            "auc_tta": roc.auc(labels_N, averaged_N),
-            "ci95_tta": list(roc.auc_interval(labels_N, averaged_N)),
-            "ci95_patients": list(resampling.interval(_resampling(rows).aucs(averaged_N))),
-        }
+        _, averaged_N = columns(rows)
+        if draws is None or not images.equals(drawn_for):
+            draws, drawn_for = Resampling(labels_N, rows["patient_id"].to_pylist()), images
+        figures[name] = Score(
+            images=len(labels_N),
+            malignant=int((labels_N == MALIGNANT).sum()),
+            plain=_auc(labels_N, plain_N, draws),
+            flips=_auc(labels_N, averaged_N, draws),
+        )
     return figures
 
 
-def performance(scores: pa.Table, ensemble: Ensemble) -> operating_points.OperatingPoint:
-    """Return sensitivity and specificity of the frozen ensemble on a split, with intervals.
+def summarise_ensemble(scores: pa.Table, ensemble: Ensemble) -> Score:
+    """Return what the ensemble reaches on the split that its members' scores are of."""
+    return summarise(average(scores, ensemble))[ENSEMBLE]
 
-    Args:
-        scores: schema.SCORES of every member on one split.
-        ensemble: with its cut-off, chosen on validation.
-    """
-    labels_N, scores_N = columns(average(scores, ensemble))
-    return operating_points.at_cutoff(labels_N, scores_N, ensemble.cutoff)
+
+def _auc(labels_N: npt.NDArray[np.int64], scores_N: FloatArray, draws: Resampling) -> Auc:
+    return Auc(
+        value=roc.auc(labels_N, scores_N),
+        by_patient=resampling.interval(draws.aucs(scores_N)),
+        delong=roc.auc_interval(labels_N, scores_N),
+    )
 
 
 def decide(members_NK: FloatArray, ensemble: Ensemble) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Return what the ensemble says of images.
+    """Return the ensemble's scores, probabilities and decisions.
 
     Args:
         members_NK: the members' flip-averaged scores (N, K) [0-1], members in order.
@@ -135,28 +165,6 @@ def decide(members_NK: FloatArray, ensemble: Ensemble) -> tuple[FloatArray, Floa
     times_K = [member.times for member in ensemble.members]
     score_N: FloatArray = np.average(members_NK, axis=1, weights=times_K)
     return score_N, ensemble.calibration.apply(score_N), score_N >= ensemble.cutoff
-
-
-def to_dict(ensemble: Ensemble) -> dict[str, Any]:
-    """Return the ensemble as plain values that JSON holds."""
-    return asdict(ensemble)
-
-
-def from_dict(values: Mapping[str, Any]) -> Ensemble:
-    """Return the ensemble that `to_dict` wrote.
-
-    Raises:
-        LakeError: a field is missing or unknown.
-    """
-    try:
-        members = tuple(Member(**member) for member in values["members"])
-        low, high = values["val_ci95"]
-        fitted = calibration.from_dict(values["calibration"])
-        return Ensemble(**{**values, "members": members, "val_ci95": (low, high), "calibration": fitted})
-    except (KeyError, TypeError, ValueError) as error:
-        raise LakeError(
-            f"this is no ensemble of this version of mammoflow: {error}; choose and register it anew"
-        ) from error
 
 
 def rows_of(scores: pa.Table, model: str) -> pa.Table:
@@ -186,7 +194,3 @@ def mean_scores(scores: pa.Table, members: Sequence[Member]) -> pa.Table:
         means = means.set_column(means.schema.get_field_index(column), column, pa.array(mean_N))
     model = pa.array([ENSEMBLE] * means.num_rows, pa.string())
     return means.set_column(means.schema.get_field_index("model"), "model", model).cast(SCORES)
-
-
-def _resampling(rows: pa.Table) -> Resampling:
-    return Resampling(rows["label"].to_numpy(), rows["patient_id"].to_pylist())

@@ -1,7 +1,7 @@
 """From models and a split to a scores table, in Ray tasks. Needs ray; no MLflow.
 
-The test split is read only by `score_split` and `patch_accuracy`, and only when they are handed the frozen
-`Ensemble`: members and cut-off are settled before the first test image is seen.
+Whatever reads the test split takes the frozen `Ensemble` (split_door.py): members and cut-off are settled before the
+first test image is seen.
 
 Shape letters: N images, H W rows and columns [px], P patch side [px], C patch classes.
 """
@@ -25,9 +25,11 @@ from mammoflow.ensemble import prediction
 from mammoflow.ensemble import profile as profiles
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.profile import Profile
-from mammoflow.errors import LakeError, SplitError
+from mammoflow.ensemble.split_door import open_split
+from mammoflow.errors import LakeError
+from mammoflow.facts.stages import PatchAccuracy
 from mammoflow.lake import Artefact
-from mammoflow.lake.schema import SCORES, SPLITS
+from mammoflow.lake.schema import SCORES, pixels_of
 from mammoflow.models import devices
 
 _ABOUT = ["split", "image_id", "film_id", "patient_id", "laterality", "view", "label"]
@@ -62,7 +64,7 @@ def score_split(
 
     Source: paper, methods (augmented prediction: mean over identity, H, V and HV flips).
     """
-    shards = open_shards(images, split, ensemble)
+    shards = open_split(images, split, ensemble)
     groups = spread(shards, len(models), compute)
     work = [(name, folder, group) for name, folder in sorted(models.items()) for group in groups]
     run = task(_score_shards, compute)
@@ -71,7 +73,7 @@ def score_split(
 
 
 def image_facts(images: Artefact, split: str, *, ensemble: Ensemble | None = None) -> pa.Table:
-    """Return what is known of the images of a split beside their scores, by which subgroups are made.
+    """Return facts about the images of a split that subgroups are made by.
 
     Args:
         images: the images artefact.
@@ -86,7 +88,7 @@ def image_facts(images: Artefact, split: str, *, ensemble: Ensemble | None = Non
         SplitError, LakeError: as in `score_split`.
     """
     columns = ["image_id", "density", "vendor", "lesions"]
-    rows = pa.concat_tables([lake.read_table(shard, columns) for shard in open_shards(images, split, ensemble)])
+    rows = pa.concat_tables([lake.read_table(shard, columns) for shard in open_split(images, split, ensemble)])
     kinds = [[lesion["kind"] for lesion in lesions or []] for lesions in rows["lesions"].to_pylist()]
     return (
         rows.drop_columns("lesions").append_column("kinds", pa.array(kinds, pa.list_(pa.string()))).sort_by("image_id")
@@ -103,7 +105,7 @@ def training_profile(images: Artefact, compute: ComputeConfig) -> Profile:
     Raises:
         LakeError: the split has no images.
     """
-    shards = open_shards(images, "train", None)
+    shards = open_split(images, "train", None)
     on_cpus = replace(compute, gpu=False)
     run = task(_figures_of_shards, on_cpus)
     parts = ray.get([run.remote(group) for group in spread(shards, 1, on_cpus)])
@@ -119,8 +121,8 @@ def patch_accuracy(
     *,
     precision: str,
     ensemble: Ensemble | None = None,
-) -> dict[str, Any]:
-    """Return how well a patch classifier names the patches of a split.
+) -> PatchAccuracy:
+    """Return how well a patch classifier names the patches of a split; `unverified` background is left out.
 
     Args:
         folder: folder or URL of its model.json and model.safetensors.
@@ -130,16 +132,11 @@ def patch_accuracy(
         precision: fp32 | bf16, as the classifier was trained.
         ensemble: the frozen choice; without it the test split stays closed.
 
-    Returns:
-        `accuracy` and `balanced_accuracy` (mean recall of the classes present) [0-1]; `confusion`, C lists of C
-        counts (rows: true class, columns: named class); `patches`, how many. Patches of `unverified` background are
-        left out.
-
     Raises:
         SplitError: the test split without a frozen ensemble, or an unknown split.
         LakeError: the split has no patches, or the model is missing.
     """
-    shards = open_shards(patches, split, ensemble)
+    shards = open_split(patches, split, ensemble)
     run = task(_confuse_shards, compute)
     parts = ray.get([run.remote(folder, group, compute, precision) for group in spread(shards, 1, compute)])
     confusion_CC = np.sum(parts, axis=0)
@@ -147,32 +144,12 @@ def patch_accuracy(
     if not of_class_C.any():
         raise LakeError(f"{patches.url} holds no patch of split {split!r} with a certain label; sample more images")
     recall_C = np.diag(confusion_CC)[of_class_C > 0] / of_class_C[of_class_C > 0]
-    return {
-        "accuracy": float(np.trace(confusion_CC) / of_class_C.sum()),
-        "balanced_accuracy": float(recall_C.mean()),
-        "confusion": confusion_CC.tolist(),
-        "patches": int(of_class_C.sum()),
-    }
-
-
-def open_shards(artefact: Artefact, split: str, ensemble: Ensemble | None) -> list[str]:
-    """Return the split's shards, or refuse: this is the only way to the test split.
-
-    Raises:
-        SplitError: the test split without a frozen ensemble, or an unknown split.
-        LakeError: the split has no shards.
-    """
-    if split not in SPLITS:
-        raise SplitError(f"split {split!r} is unknown; the known ones are {SPLITS}")
-    if split == "test" and not isinstance(ensemble, Ensemble):
-        raise SplitError(
-            "the test split stays closed until members and cut-off are frozen; choose the ensemble on validation "
-            "(results.ensemble.choose) and pass it"
-        )
-    shards = list(lake.iter_shards(artefact, split))
-    if not shards:
-        raise LakeError(f"{artefact.url} holds no shard of split {split!r}; was its stage run to the end?")
-    return shards
+    return PatchAccuracy(
+        accuracy=float(np.trace(confusion_CC) / of_class_C.sum()),
+        balanced_accuracy=float(recall_C.mean()),
+        confusion=confusion_CC.tolist(),
+        patches=int(of_class_C.sum()),
+    )
 
 
 def spread(shards: Sequence[str], models: int, compute: ComputeConfig) -> list[list[str]]:
@@ -235,9 +212,3 @@ def prepare(compute: ComputeConfig) -> torch.device:
 def read_images(shard: str) -> pa.Table:
     """Return what scores repeat of the images of a shard, and their pixels."""
     return lake.read_table(shard, [*_ABOUT, "pixels"])
-
-
-def pixels_of(rows: pa.Table) -> npt.NDArray[np.uint16]:
-    """Return the rows' pixels, uint16 (N, H, W)."""
-    pixels_NHW: npt.NDArray[np.uint16] = rows["pixels"].combine_chunks().to_numpy_ndarray()
-    return pixels_NHW

@@ -6,15 +6,13 @@ way of processing. A profile keeps what ranges a few figures of the breast's gre
 Shape letters: N images, F figures, H W rows and columns of an image [px].
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mammoflow.data.patches import tissue_mask
-from mammoflow.errors import LakeError
 
 FIGURES = ("breast", "darkest", "lower", "median", "upper", "brightest", "spread")
 """Share of the image that is breast; 2%, 25%, 50%, 75% and 98% points of its grey values, and the middle half's width;
@@ -36,7 +34,7 @@ class Profile:
     vendors: tuple[str, ...]
     """Vendors of their machines, as far as files say; empty where none does."""
     images: int
-    """How many it was made from."""
+    """Images that it was made from."""
 
 
 def figures(pixels_HW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
@@ -70,35 +68,17 @@ def fit(figures_NF: npt.NDArray[np.float64], vendors: Sequence[str | None]) -> P
 
 
 def warnings(profile: Profile, pixels_HW: npt.NDArray[np.uint16], vendor: str | None) -> list[str]:
-    """Return in what an image is unlike the training set, in words; nothing where it is of its kind.
+    """Return how an image differs from the training set, in words; empty where it does not.
 
     Args:
         profile: of the training set.
         pixels_HW: uint16 (H, W), full range, air dark.
         vendor: of its machine, or None where the file doesn't say; only held against training images that do.
     """
-    found = []
+    differences = []
     if vendor and profile.vendors and vendor not in profile.vendors:
-        found.append(f"vendor {vendor}, trained on {', '.join(profile.vendors)}")
+        differences.append(f"vendor {vendor}, trained on {', '.join(profile.vendors)}")
     for name, value, low, high in zip(FIGURES, figures(pixels_HW), profile.low, profile.high, strict=True):
         if not low <= value <= high:
-            found.append(f"{name} {value:.2f}, trained on {max(low, 0):.2f}-{min(high, 1):.2f}")
-    return found
-
-
-def to_dict(profile: Profile) -> dict[str, Any]:
-    """Return it as plain values that JSON holds."""
-    return asdict(profile)
-
-
-def from_dict(values: Mapping[str, Any]) -> Profile:
-    """Return the profile that `to_dict` wrote.
-
-    Raises:
-        LakeError: a field is missing or unknown.
-    """
-    try:
-        low, high, named = (tuple(values[name]) for name in ("low", "high", "vendors"))
-        return Profile(low=low, high=high, vendors=named, images=values["images"])
-    except (KeyError, TypeError) as error:
-        raise LakeError(f"this is no profile of this version of mammoflow: {error}; register anew") from error
+            differences.append(f"{name} {value:.2f}, trained on {max(low, 0):.2f}-{min(high, 1):.2f}")
+    return differences

@@ -6,9 +6,9 @@ read.
 Shape letters: N images, K candidates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble
-from mammoflow.ensemble.ensemble import Ensemble, Member
+from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble, Member
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.metrics import calibration, operating_points, roc
 from mammoflow.metrics.calibration import Calibration
@@ -28,16 +28,38 @@ CHOSEN_ON = "val"
 FAMILIES = top_kinds.routes()
 """The paper's ways from a patch classifier to a whole-image one, by the families of top layers."""
 
-_KINDS = ("Resnet-Resnet", "Resnet-VGG", "VGG-VGG", "VGG-Resnet")
-"""Kinds of which the paper averages the best: convolutional top layers on either trunk."""
+
+class Candidate(Protocol):
+    """What the choice needs to know of a scored model."""
+
+    @property
+    def name(self) -> str:
+        """Of its rows in the scores table."""
+
+    @property
+    def kind(self) -> str:
+        """Trunk family - top family, e.g. Resnet-VGG."""
+
+    @property
+    def backbone(self) -> str:
+        """Of its trunk."""
+
+    @property
+    def top_layers(self) -> str:
+        """Its spec."""
 
 
-def choose(val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: EnsembleConfig) -> Ensemble:
+def top_family(kind: str) -> str:
+    """Return the family of top layers of a kind, e.g. VGG of Resnet-VGG."""
+    return kind.rpartition("-")[2]
+
+
+def choose(val_scores: pa.Table, ranking: Sequence[Candidate], config: EnsembleConfig) -> Ensemble:
     """Choose members by the config's rule from their flip-averaged scores, then the cut-off and the calibration.
 
     Args:
         val_scores: schema.SCORES, rows of the validation split only, one for each candidate and image.
-        ranking: of every scored candidate at least `name`, `kind`, `backbone` and `top_layers`.
+        ranking: every scored candidate.
         config: the rules.
 
     Raises:
@@ -47,41 +69,37 @@ def choose(val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: E
     Source: paper, results (mean of one model of each kind); chosen on validation, where the paper chose on test.
     """
     _refuse_other_splits(val_scores)
-    known = {str(row["name"]): row for row in ranking}
+    ranked = {row.name: row for row in ranking}
     scored = pc.unique(val_scores["model"]).to_pylist()
-    if unknown := sorted(set(scored) - set(known)):
+    if unknown := sorted(set(scored) - set(ranked)):
         raise LakeError(
-            f"scores of {unknown}, which the search's ranking lacks; it has {sorted(known)}: score that search anew"
+            f"scores of {unknown}, which the search's ranking lacks; it has {sorted(ranked)}: score that search again"
         )
-    candidates = [_member(known[name], ensemble.rows_of(val_scores, name)) for name in scored]
+    candidates = [_member(ranked[name], ensemble.rows_of(val_scores, name)) for name in scored]
     candidates = sorted(candidates, key=lambda member: (-member.val_auc, member.name))
     members = _RULES[config.rule](val_scores, candidates, config)
     return _freeze(val_scores, members, config)
 
 
-def choose_each(
-    val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: EnsembleConfig
-) -> dict[str, Ensemble]:
-    """Choose an ensemble by each rule that there is, so that they can be set side by side; see `choose`."""
+def choose_each(val_scores: pa.Table, ranking: Sequence[Candidate], config: EnsembleConfig) -> dict[str, Ensemble]:
+    """Choose an ensemble by each rule, to compare them; see `choose`."""
     return {str(rule): choose(val_scores, ranking, replace(config, rule=rule)) for rule in _RULES}
 
 
-def choose_singles(
-    val_scores: pa.Table, ranking: Sequence[Mapping[str, Any]], config: EnsembleConfig
-) -> dict[str, Ensemble]:
+def choose_singles(val_scores: pa.Table, ranking: Sequence[Candidate], config: EnsembleConfig) -> dict[str, Ensemble]:
     """Choose the best single model of each family of top layers, each as an ensemble of one; see `choose`.
 
     Returns:
-        Of `heatmap + FC`, `heatmap` and `all-convolutional` those that there are, in this order.
+        Family -> its best model, in the order of `FAMILIES`; families without a scored model are left out.
     """
     _refuse_other_splits(val_scores)
-    found = {}
-    for family, kinds in FAMILIES.items():
-        names = [row["name"] for row in ranking if str(row["kind"]).rpartition("-")[2] in kinds]
+    best = {}
+    for family, tops in FAMILIES.items():
+        names = [row.name for row in ranking if top_family(row.kind) in tops]
         rows = val_scores.filter(pc.is_in(val_scores["model"], pa.array(names, pa.string())))
         if rows.num_rows:  # greedily, one round takes the best
-            found[family] = choose(rows, ranking, replace(config, rule="greedy", rounds=1))
-    return found
+            best[family] = choose(rows, ranking, replace(config, rule="greedy", rounds=1))
+    return best
 
 
 def recalibrate(val_scores: pa.Table, chosen: Ensemble, config: EnsembleConfig) -> Ensemble:
@@ -107,14 +125,15 @@ def _freeze(val_scores: pa.Table, members: Sequence[Member], config: EnsembleCon
     """Return the ensemble of these members, its cut-off and calibration fitted on the same images."""
     means = ensemble.mean_scores(val_scores, members)
     labels_N, scores_N = ensemble.columns(means)
+    val = ensemble.summarise(means)[ENSEMBLE].flips
     cutoff = operating_points.choose_cutoff(labels_N, scores_N, *config.cutoff_rule)
     point = operating_points.at_cutoff(labels_N, scores_N, cutoff)
     return Ensemble(
         members=tuple(members),
         cutoff=cutoff,
         val_images=means.num_rows,
-        val_auc=roc.auc(labels_N, scores_N),
-        val_ci95=roc.auc_interval(labels_N, scores_N),
+        val_auc=val.value,
+        val_by_patient=val.by_patient,
         val_sensitivity=point.sensitivity.value,
         val_specificity=point.specificity.value,
         rule=config.rule,
@@ -138,14 +157,8 @@ def _refuse_other_splits(scores: pa.Table) -> None:
         )
 
 
-def _member(row: Mapping[str, Any], scores: pa.Table) -> Member:
-    return Member(
-        name=str(row["name"]),
-        kind=str(row["kind"]),
-        backbone=str(row["backbone"]),
-        top_layers=str(row["top_layers"]),
-        val_auc=_auc(scores),
-    )
+def _member(row: Candidate, scores: pa.Table) -> Member:
+    return Member(name=row.name, kind=row.kind, backbone=row.backbone, top_layers=row.top_layers, val_auc=_auc(scores))
 
 
 def _auc(rows: pa.Table) -> float:
@@ -153,13 +166,14 @@ def _auc(rows: pa.Table) -> float:
 
 
 def _best_of_kinds(_: pa.Table, candidates: Sequence[Member], __: EnsembleConfig) -> list[Member]:
-    """Return the best of each kind, kinds in alphabetical order.
+    """Return the best of each kind with all-convolutional top layers, kinds in alphabetical order.
 
-    Where there is any of the paper's four kinds, only these are averaged.
+    A kind is a trunk family with a family of top layers, such as Efficientnet-VGG. Kinds with heatmap or fully connected
+    layers are averaged only where there is no all-convolutional one. On the paper's two trunks that is its ensemble.
     """
-    plain = [member for member in candidates if member.kind in _KINDS]
+    convolutional = [member for member in candidates if top_family(member.kind) in FAMILIES["all-convolutional"]]
     best: dict[str, Member] = {}
-    for member in plain or candidates:
+    for member in convolutional or candidates:
         best.setdefault(member.kind, member)
     return [best[kind] for kind in sorted(best)]
 

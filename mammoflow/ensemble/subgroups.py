@@ -1,7 +1,6 @@
 """How a model does on parts of a split: by view, density, kind of lesion, vendor. No torch, no Ray, no files."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,34 +9,13 @@ import pyarrow.compute as pc
 
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.errors import LakeError
+from mammoflow.facts.results import Auc, Interval, Subgroup
 from mammoflow.lake.schema import MALIGNANT
 from mammoflow.metrics import operating_points, resampling, roc
-from mammoflow.metrics.operating_points import Proportion
 from mammoflow.metrics.resampling import Resampling
+from mammoflow.metrics.roc import FloatArray
 
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subgroup:
-    """One part of a split, and how a model does on it."""
-
-    by: str
-    """view | density | lesion | vendor."""
-    name: str
-    """Which part, e.g. MLO; `unknown` where the release or the file doesn't say."""
-    images: int
-    """Images of it."""
-    malignant: int
-    """Malignant ones among them."""
-    auc: float | None
-    """AUC of the flip-averaged score [0-1]; None where one class is missing."""
-    ci95: tuple[float, float] | None
-    """95% interval of it, by bootstrap of patients; None likewise, and where there are too few of them."""
-    sensitivity: Proportion | None
-    """Malignant images called malignant at the cut-off; None where there is none."""
-    specificity: Proportion | None
-    """Benign images not called malignant; None where there is none."""
 
 
 def table(rows: pa.Table, facts: pa.Table, cutoff: float) -> list[Subgroup]:
@@ -80,24 +58,21 @@ def _subgroup(by: str, name: str, rows: pa.Table, cutoff: float) -> Subgroup:
     malignant, benign = int(malignant_N.sum()), int((~malignant_N).sum())
     sides = [(int(called_N[malignant_N].sum()), malignant), (int((~called_N[~malignant_N]).sum()), benign)]
     sensitivity, specificity = (operating_points.proportion(hits, of) if of else None for hits, of in sides)
-    both = malignant > 0 and benign > 0
     return Subgroup(
         by=by,
         name=name,
         images=len(labels_N),
         malignant=malignant,
-        auc=roc.auc(labels_N, scores_N) if both else None,
-        ci95=_interval(rows, labels_N, scores_N) if both else None,
+        auc=_auc(rows, labels_N, scores_N) if malignant and benign else None,
         sensitivity=sensitivity,
         specificity=specificity,
     )
 
 
-def _interval(
-    rows: pa.Table, labels_N: npt.NDArray[np.int64], scores_N: npt.NDArray[np.float64]
-) -> tuple[float, float] | None:
-    """Return the interval by patient; None where a class has one patient: drawing her again says nothing new."""
-    women_N = np.array(rows["patient_id"].to_pylist())
-    if min(len(np.unique(women_N[labels_N == label])) for label in (0, 1)) < 2:
-        return None
-    return resampling.interval(Resampling(labels_N, women_N.tolist()).aucs(scores_N))
+def _auc(rows: pa.Table, labels_N: npt.NDArray[np.int64], scores_N: FloatArray) -> Auc:
+    """Return the AUC; without an interval by patient where a class has one patient: every draw would repeat them."""
+    patients_N = np.array(rows["patient_id"].to_pylist())
+    by_patient: Interval | None = None
+    if min(len(np.unique(patients_N[labels_N == label])) for label in (0, 1)) > 1:
+        by_patient = resampling.interval(Resampling(labels_N, patients_N.tolist()).aucs(scores_N))
+    return Auc(value=roc.auc(labels_N, scores_N), by_patient=by_patient, delong=roc.auc_interval(labels_N, scores_N))

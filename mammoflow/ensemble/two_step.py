@@ -6,6 +6,7 @@ Shape letters: N images, F figures.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from mammoflow.config import ComputeConfig, EnsembleConfig, TwoStepConfig
 from mammoflow.ensemble import evaluation, forest, prediction, region_features, selection
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.forest import Forest
+from mammoflow.ensemble.split_door import open_split
 from mammoflow.lake import Artefact
-from mammoflow.lake.schema import SCORES
+from mammoflow.lake.schema import SCORES, pixels_of
 
 NAME = "two-step"
 """Of the baseline in the column `model` of a scores table."""
@@ -78,14 +80,23 @@ def score_split(
     return pa.table({name: columns[name] for name in SCORES.names}).cast(SCORES).sort_by("image_id")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """The baseline as a candidate of the choice."""
+
+    backbone: str
+    name: str = NAME
+    kind: str = NAME
+    top_layers: str = "random forest"
+
+
 def choose(val_scores: pa.Table, backbone: str, config: EnsembleConfig) -> Ensemble:
     """Freeze the baseline's cut-off and calibration on validation, as those of an ensemble of one.
 
     Raises:
         SplitError: a row of another split, or one class only.
     """
-    row = {"name": NAME, "kind": NAME, "backbone": backbone, "top_layers": "random forest"}
-    return selection.choose(val_scores, [row], config)
+    return selection.choose(val_scores, [_Candidate(backbone=backbone)], config)
 
 
 def _figures(
@@ -101,7 +112,7 @@ def _figures(
 ) -> tuple[pa.Table, npt.NDArray[np.float64]]:
     """Return what scores repeat of each image, and its figures under the first flips (N, flips, F)."""
     task = evaluation.task(_of_shards, compute)
-    groups = evaluation.spread(evaluation.open_shards(images, split, frozen), 1, compute)
+    groups = evaluation.spread(open_split(images, split, frozen), 1, compute)
     parts = ray.get([task.remote(folder, group, compute, precision, config, flips) for group in groups])
     about, figures = zip(*parts, strict=True)
     return pa.concat_tables(about), np.concatenate(figures)
@@ -120,5 +131,5 @@ def _of_shards(
         return [region_features.features(map_uvC, config.cutoffs, config.regions) for map_uvC in maps]
 
     tables = [evaluation.read_images(shard) for shard in shards]
-    figures = [of(pixels_HW) for rows in tables for pixels_HW in evaluation.pixels_of(rows)]
+    figures = [of(pixels_HW) for rows in tables for pixels_HW in pixels_of(rows)]
     return pa.concat_tables([rows.drop_columns("pixels") for rows in tables]), np.array(figures)

@@ -164,6 +164,14 @@ class Artefact:
             plain = {key: plain.pop(key) for key in _FLAT if key in plain} | {"facts": plain}
         return codec.from_plain(plain, Record, url)
 
+    def input_of(self, stage: str) -> str:
+        """Return the key of the artefact of a stage that this one was made from; empty where none is recorded.
+
+        Raises:
+            LakeError: it is not complete, or `done.json` is damaged.
+        """
+        return next((key for key in self.record().inputs if key.startswith(f"{stage}/")), "")
+
     def facts(self, kind: type[T]) -> T:
         """Return the stage's facts as a record of `facts.stages`.
 

@@ -1,10 +1,12 @@
-"""The Arrow schema of every table in the lake, and the label codes. Imports only pyarrow.
+"""The Arrow schema of every table in the lake, and the label codes. Imports only pyarrow and NumPy.
 
 Pixels are canonical fixed-shape tensors, which plain pyarrow reads without Ray. Positions are (row, column) [px]
 in the reduced image. `label` of an image is 1 for malignant and 0 for benign or negative; `label` of a patch is
 its class code, the index into the configured class list.
 """
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 VERSION = 3
@@ -127,3 +129,9 @@ SCORES = pa.schema(
         ("score_tta", pa.float64()),  # mean over identity, H, V and HV flips (the paper's augmented prediction)
     ]
 )
+
+
+def pixels_of(rows: pa.Table) -> npt.NDArray[np.uint16]:
+    """Return the pixels of rows of images or patches, uint16 (N, H, W); a read-only view where Arrow allows."""
+    pixels_NHW: npt.NDArray[np.uint16] = rows["pixels"].combine_chunks().to_numpy_ndarray()
+    return pixels_NHW

@@ -6,8 +6,8 @@ the order of the scores (isotonic may make neighbours equal), so AUCs and decisi
 Shape letters: N images, B bins.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
-from mammoflow.errors import LakeError
+from mammoflow.facts.results import Reliability, ReliabilityPoint
 from mammoflow.lake.schema import MALIGNANT
 from mammoflow.metrics.roc import FloatArray, Labels, Scores, checked, wilson
 
@@ -52,22 +52,6 @@ class Calibration:
         if self.kind == "isotonic":
             return np.interp(scores_N, self.at, self.to)
         return 1 / (1 + np.exp(-(self.slope * _logits(scores_N) + self.shift)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
-    """Images of about the same probability."""
-
-    predicted: float
-    """Mean probability [0-1]."""
-    observed: float
-    """Share that is malignant [0-1]."""
-    low: float
-    """Lower end of its 95% interval."""
-    high: float
-    """Upper end of its 95% interval."""
-    images: int
-    """How many there are."""
 
 
 def fit(labels: Labels, scores: Scores, patients: Sequence[str]) -> Calibration:
@@ -129,8 +113,8 @@ def fit_kind(kind: Kind, labels: Labels, scores: Scores) -> Calibration:
     return Calibration(kind=kind, slope=slope, shift=float(np.ravel(model.intercept_)[0]))
 
 
-def bins(labels: Labels, probabilities: Scores, count: int = 10) -> list[Bin]:
-    """Return the points of the reliability curve: images by rising probability, in bins of as many each.
+def bins(labels: Labels, probabilities: Scores, count: int = 10) -> list[ReliabilityPoint]:
+    """Return the points of the reliability curve: images by rising probability, in bins of equal size.
 
     Args:
         labels: 0 or 1, (N,).
@@ -144,23 +128,29 @@ def bins(labels: Labels, probabilities: Scores, count: int = 10) -> list[Bin]:
     _, of_N = np.unique(probabilities_N, return_inverse=True)
     last = np.cumsum(np.bincount(of_N))  # images up to each value
     bin_N = np.minimum((last[of_N] - 1) * count // len(labels_N), count - 1)
-    found = []
+    points = []
     for number in np.unique(bin_N):
         inside_N = bin_N == number
         images, malignant = int(inside_N.sum()), int((labels_N[inside_N] == MALIGNANT).sum())
-        low, high = wilson(malignant, images)
-        predicted = float(probabilities_N[inside_N].mean())
-        found.append(Bin(predicted=predicted, observed=malignant / images, low=low, high=high, images=images))
-    return found
+        points.append(
+            ReliabilityPoint(
+                predicted=float(probabilities_N[inside_N].mean()),
+                observed=malignant / images,
+                interval=wilson(malignant, images),
+                images=images,
+            )
+        )
+    return points
 
 
 def expected_error(labels: Labels, probabilities: Scores, count: int = 10) -> float:
     """Return the expected calibration error: how far the bins' probabilities are from their shares, on average [0-1].
 
-    Source: Naeini et al. 2015, with bins of as many images each.
+    Source: Naeini et al. 2015, with bins of equal size.
     """
-    found = bins(labels, probabilities, count)
-    return sum(each.images * abs(each.predicted - each.observed) for each in found) / sum(each.images for each in found)
+    points = bins(labels, probabilities, count)
+    apart = sum(point.images * abs(point.predicted - point.observed) for point in points)
+    return apart / sum(point.images for point in points)
 
 
 def brier(labels: Labels, probabilities: Scores) -> float:
@@ -169,21 +159,13 @@ def brier(labels: Labels, probabilities: Scores) -> float:
     return float(brier_score_loss(labels_N, probabilities_N))
 
 
-def to_dict(calibration: Calibration) -> dict[str, Any]:
-    """Return it as plain values that JSON holds."""
-    return asdict(calibration)
-
-
-def from_dict(values: Mapping[str, Any]) -> Calibration:
-    """Return the calibration that `to_dict` wrote.
-
-    Raises:
-        LakeError: a field is missing or unknown.
-    """
-    try:
-        return Calibration(**{**values, "at": tuple(values["at"]), "to": tuple(values["to"])})
-    except (KeyError, TypeError) as error:
-        raise LakeError(f"this is no calibration of this version of mammoflow: {error}; register anew") from error
+def reliability(labels: Labels, probabilities: Scores) -> Reliability:
+    """Return how well probabilities hold: error, Brier score and the points of the curve."""
+    return Reliability(
+        error=expected_error(labels, probabilities),
+        brier=brier(labels, probabilities),
+        points=tuple(bins(labels, probabilities)),
+    )
 
 
 def _folds(

@@ -3,42 +3,13 @@
 Shape letters: N images. Labels are 0 or 1 (schema.MALIGNANT); an image is called malignant at `score >= cutoff`.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from mammoflow.facts.results import OperatingPoint, Proportion
 from mammoflow.lake.schema import MALIGNANT
 from mammoflow.metrics.roc import FloatArray, Labels, Scores, checked, roc_points, wilson
 
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proportion:
-    """A share of images and its 95% interval by Wilson."""
-
-    value: float
-    """hits / of [0-1]."""
-    low: float
-    """Lower end of the interval [0-1]."""
-    high: float
-    """Upper end of the interval [0-1]."""
-    hits: int
-    """Images counted."""
-    of: int
-    """Images they are counted among."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatingPoint:
-    """What a cut-off does to a set of images."""
-
-    cutoff: float
-    """An image is called malignant at a score of at least this."""
-    sensitivity: Proportion
-    """Malignant images called malignant."""
-    specificity: Proportion
-    """Benign images called benign."""
 
 
 def youden_cutoff(labels: Labels, scores: Scores) -> float:
@@ -67,7 +38,7 @@ def cutoff_at_sensitivity(labels: Labels, scores: Scores, least: float) -> float
     Args:
         labels: 0 or 1 of the *validation* images, (N,).
         scores: (N,).
-        least: sensitivity wanted (0-1].
+        least: sensitivity to reach (0-1].
 
     Raises:
         SplitError: as `metrics.auc`.
@@ -83,7 +54,7 @@ def cutoff_at_specificity(labels: Labels, scores: Scores, least: float) -> float
     Args:
         labels: 0 or 1 of the *validation* images, (N,).
         scores: (N,).
-        least: specificity wanted [0-1]. Where no cut-off reaches it but one that calls nothing malignant, that one.
+        least: specificity to reach [0-1]. Where no cut-off reaches it but one that calls nothing malignant, that one.
 
     Raises:
         SplitError: as `metrics.auc`.
@@ -128,8 +99,7 @@ def at_cutoff(labels: Labels, scores: Scores, cutoff: float) -> OperatingPoint:
 
 def proportion(hits: int, of: int) -> Proportion:
     """Return hits / of with its 95% interval."""
-    low, high = wilson(hits, of)
-    return Proportion(value=hits / of, low=low, high=high, hits=hits, of=of)
+    return Proportion(value=hits / of, interval=wilson(hits, of), hits=hits, of=of)
 
 
 def _halfway(cutoffs: FloatArray, chosen: int) -> float:

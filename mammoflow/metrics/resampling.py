@@ -1,4 +1,4 @@
-"""How certain a figure is where a woman's images are alike: bootstrap intervals by patient. No torch, no Ray, no files.
+"""Bootstrap intervals by patient, since images of one patient are alike. No torch, no Ray, no files.
 
 Patients are drawn with replacement, those with a malignant image and those without each among themselves; an image
 counts as often as its patient was drawn. Every statistic of one `Resampling` has the same draws, so the difference of
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mammoflow.errors import SplitError
+from mammoflow.facts.results import Interval
 from mammoflow.lake.schema import MALIGNANT
 from mammoflow.metrics.roc import FloatArray, Labels, Scores, checked
 
@@ -97,7 +98,7 @@ class Resampling:
             yield self._times_DP[start : start + _CHUNK, patient_N].astype(np.float64)
 
 
-def interval(values_D: FloatArray) -> tuple[float, float]:
+def interval(values_D: FloatArray) -> Interval:
     """Return the 95% interval of the draws of a statistic; draws without a value are left out.
 
     Raises:
@@ -109,7 +110,7 @@ def interval(values_D: FloatArray) -> tuple[float, float]:
             f"{len(values_D) - len(there_D)} of {len(values_D)} draws of patients lack a class; use more patients"
         )
     low, high = np.quantile(there_D, (0.025, 0.975))
-    return float(low), float(high)
+    return Interval(low=float(low), high=float(high))
 
 
 def _draw(rng: np.random.Generator, stratum: npt.NDArray[np.int64], times_DP: npt.NDArray[np.int32]) -> None:

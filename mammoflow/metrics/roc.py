@@ -1,19 +1,18 @@
 """AUC, its interval, and the difference of two models' AUCs, by DeLong. No torch, no Ray, no files.
 
-Every image counts as independent of the others here; resampling.py takes a woman's images together.
+Every image counts as independent here; resampling.py keeps a patient's images together.
 
 Shape letters: N images, M malignant and B benign ones among them (N = M + B). Labels are 0 or 1 (schema.MALIGNANT);
 scores are any finite numbers, higher meaning more suspicious.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from mammoflow.errors import SplitError
+from mammoflow.facts.results import Difference, Interval
 from mammoflow.lake.schema import MALIGNANT
 
 Labels = npt.ArrayLike
@@ -22,20 +21,6 @@ FloatArray = npt.NDArray[np.float64]
 
 Z95 = 1.959963984540054
 """97.5% point of the normal distribution: two-sided 95% intervals."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Of two models' AUCs on the same images."""
-
-    value: float
-    """First minus second [-1 to 1]."""
-    low: float
-    """Lower end of its 95% interval."""
-    high: float
-    """Upper end of its 95% interval."""
-    p: float
-    """Two-sided p of no difference [0-1]; NaN where the images don't say how certain the difference is."""
 
 
 def auc(labels: Labels, scores: Scores) -> float:
@@ -69,9 +54,9 @@ def placements(labels: Labels, scores: Scores) -> tuple[FloatArray, FloatArray]:
     """
     labels_N, scores_N = checked(labels, scores)
     malignant_N = labels_N == MALIGNANT
-    ranks_N = _midranks(scores_N)
-    among_M = _midranks(scores_N[malignant_N])
-    among_B = _midranks(scores_N[~malignant_N])
+    ranks_N = rankdata(scores_N)
+    among_M = rankdata(scores_N[malignant_N])
+    among_B = rankdata(scores_N[~malignant_N])
     malignant, benign = len(among_M), len(among_B)
     right_M = (ranks_N[malignant_N] - among_M) / benign
     right_B = 1.0 - (ranks_N[~malignant_N] - among_B) / malignant
@@ -89,8 +74,8 @@ def auc_variance(labels: Labels, scores: Scores) -> float:
     return _variance(*placements(labels, scores))
 
 
-def auc_interval(labels: Labels, scores: Scores) -> tuple[float, float]:
-    """Return the 95% interval of the AUC, clipped to 0-1.
+def auc_interval(labels: Labels, scores: Scores) -> Interval:
+    """Return DeLong's 95% interval of the AUC, clipped to 0-1.
 
     Where DeLong's variance can't be had (one image of a class) or vanishes (perfect separation, equal scores), it would
     claim a certainty that a finite sample does not give; there the interval is Wilson's for as many trials as the
@@ -106,7 +91,7 @@ def auc_interval(labels: Labels, scores: Scores) -> tuple[float, float]:
         trials = min(len(right_M), len(right_B))
         return wilson(area * trials, trials)
     margin = Z95 * variance**0.5
-    return max(0.0, area - margin), min(1.0, area + margin)
+    return Interval(low=max(0.0, area - margin), high=min(1.0, area + margin))
 
 
 def auc_difference(labels: Labels, first: Scores, second: Scores) -> Difference:
@@ -129,15 +114,15 @@ def auc_difference(labels: Labels, first: Scores, second: Scores) -> Difference:
     apart_M, apart_B = of_first[0] - of_second[0], of_first[1] - of_second[1]
     value = float(apart_M.mean())
     if not (apart_M.any() or apart_B.any()):
-        return Difference(value=0.0, low=0.0, high=0.0, p=1.0)  # the same ranking: no sample tells them apart
+        return Difference(value=0.0, interval=Interval(low=0.0, high=0.0), p=1.0)  # the same ranking
     variance = _variance(apart_M, apart_B)
     if not variance > 0:
         trials = min(len(apart_M), len(apart_B))
-        low, high = wilson((value + 1) / 2 * trials, trials)
-        return Difference(value=value, low=2 * low - 1, high=2 * high - 1, p=float("nan"))
+        share = wilson((value + 1) / 2 * trials, trials)
+        return Difference(value=value, interval=Interval(low=2 * share.low - 1, high=2 * share.high - 1))
     spread = variance**0.5
-    low, high = max(-1.0, value - Z95 * spread), min(1.0, value + Z95 * spread)
-    return Difference(value=value, low=low, high=high, p=float(2 * norm.sf(abs(value) / spread)))
+    interval = Interval(low=max(-1.0, value - Z95 * spread), high=min(1.0, value + Z95 * spread))
+    return Difference(value=value, interval=interval, p=float(2 * norm.sf(abs(value) / spread)))
 
 
 def partial_auc(labels: Labels, scores: Scores, least_specificity: float = 0.9) -> float:
@@ -168,7 +153,7 @@ def roc_points(labels: Labels, scores: Scores) -> tuple[FloatArray, FloatArray, 
     return false_positive, true_positive, cutoffs
 
 
-def wilson(hits: float, of: int) -> tuple[float, float]:
+def wilson(hits: float, of: int) -> Interval:
     """Return the 95% score interval of a share.
 
     Args:
@@ -181,7 +166,7 @@ def wilson(hits: float, of: int) -> tuple[float, float]:
     spread = Z95 * np.sqrt(share * (1 - share) / of + Z95**2 / (4 * of**2))
     scale = 1 + Z95**2 / of
     middle = share + Z95**2 / (2 * of)
-    return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
+    return Interval(low=max(0.0, float((middle - spread) / scale)), high=min(1.0, float((middle + spread) / scale)))
 
 
 def checked(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.int64], FloatArray]:
@@ -212,11 +197,3 @@ def _variance(right_M: FloatArray, right_B: FloatArray) -> float:
     if min(len(right_M), len(right_B)) < 2:
         return float("nan")
     return float(right_M.var(ddof=1) / len(right_M) + right_B.var(ddof=1) / len(right_B))
-
-
-def _midranks(values_N: FloatArray) -> FloatArray:
-    """Return ranks from 1, equal values sharing the mean of theirs."""
-    _, inverse_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle: FloatArray = last - (counts - 1) / 2
-    return middle[inverse_N]

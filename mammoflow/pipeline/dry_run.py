@@ -7,6 +7,7 @@ from mammoflow import console
 from mammoflow.config import Config
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.registry.starting_points import Starts
+from mammoflow.rendering.formats import Value
 from mammoflow.search import capacity, rungs, tuning
 from mammoflow.search.candidates import Candidate
 from mammoflow.search.capacity import Worker
@@ -89,7 +90,7 @@ def _show_candidates(groups: Groups) -> None:
 
 def _show_packs(config: Config, groups: Groups, worker: Worker, images: Mapping[str, int]) -> float:
     """Print the packs of stage 1, and stage 2. Return the seconds of both, with as many runs at a time as fit."""
-    rows: list[list[object]] = []
+    rows: list[list[Value]] = []
     packs: list[float] = []
     first, second = config.image_training.stages
     for trained, group in groups:

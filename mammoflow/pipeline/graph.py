@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from mammoflow.config import Config
 from mammoflow.ensemble import pool
+from mammoflow.ensemble.pool import PooledCandidate
 from mammoflow.errors import ConfigError
 from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact, Lake
@@ -101,7 +101,7 @@ class Artefacts:
         return (self.images, left_out) if left_out else (self.images,)
 
     @cached_property
-    def pool(self) -> list[dict[str, Any]]:
+    def pool(self) -> list[PooledCandidate]:
         """Return the candidates of other searches that the ensemble may take (`ensemble.pool`)."""
         return pool.find(self.config, self.lake, self.images, self.search)
 

@@ -5,27 +5,30 @@ Each step is a run of the pipeline of its own, so that a rerun does what is miss
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, SplitConfig
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import evaluation
+from mammoflow.ensemble.split_door import open_scores
+from mammoflow.facts import codec
+from mammoflow.facts.results import CandidateFigures, PatchRow, Reproduction
+from mammoflow.facts.stages import RegisteredFacts, SearchFacts, TrunkFacts
 from mammoflow.lake import Artefact
 from mammoflow.pipeline import build, outcome, stages, transfer
 from mammoflow.pipeline.estimates import Estimate, of_config, of_transfer
 from mammoflow.pipeline.graph import Artefacts
 from mammoflow.reports import paper_tables
 
-_WOMEN = {"demo": 110, "smoke": 24}
+_PATIENTS = {"demo": 110, "smoke": 24}
 _SIZES = {"demo": (10, 20, 30, 40, 60), "smoke": (14,)}
 _EPOCHS = {"demo": 12, "smoke": 1}
-"""Of the transfer between phantoms: women drawn as INbreast, how many of them to train on, for how many epochs."""
+"""Of the transfer between phantoms: patients drawn as INbreast, numbers of them to train on, epochs."""
 _CHAMPION = "models:/mammoflow@champion"  # stands for the version that the main run registers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reproduction:
+class Plan:
     """What is run, in this order."""
 
     main: Config
@@ -56,7 +59,7 @@ class Reproduction:
         ]
 
 
-def of_paper(source: str, inbreast: str | None, root: str | None, compute: ComputeConfig) -> Reproduction:
+def of_paper(source: str, inbreast: str | None, root: str | None, compute: ComputeConfig) -> Plan:
     """Return the paper's settings.
 
     Args:
@@ -73,7 +76,7 @@ def of_paper(source: str, inbreast: str | None, root: str | None, compute: Compu
 
     main = here(recipes.cbis_s10_tables())
     rows = (recipes.cbis_s1_resnet50_random(), recipes.cbis_s1_resnet50(), recipes.cbis_s10_resnet50_random())
-    return Reproduction(
+    return Plan(
         main=main,
         other_set=here(recipes.cbis_s1_resnet50()),
         patch_classifiers=(*map(here, rows), *(replace(main, trunks=(trunk,)) for trunk in main.trunks)),
@@ -81,7 +84,7 @@ def of_paper(source: str, inbreast: str | None, root: str | None, compute: Compu
     )
 
 
-def of_phantoms(root: str | None, scale: str = "demo") -> Reproduction:
+def of_phantoms(root: str | None, scale: str = "demo") -> Plan:
     """Return the same on phantoms, at the scale of a recipe: it shows that all of it works, and nothing of patients.
 
     Args:
@@ -96,7 +99,7 @@ def of_phantoms(root: str | None, scale: str = "demo") -> Reproduction:
     main = replace(start, name=f"reproduce-{scale}", trunks=(first, *others), search=every)
     one = replace(first, top_layers=first.top_layers[:1])
     set_one = replace(main, name=f"{main.name}-s1", trunks=(one,), patches=replace(main.patches, set="S1"))
-    return Reproduction(
+    return Plan(
         main=main,
         other_set=set_one,
         patch_classifiers=(set_one, *(replace(main, trunks=(trunk,)) for trunk in main.trunks)),
@@ -114,7 +117,7 @@ def _phantom_transfer(main: Config, scale: str) -> Config:
     return replace(
         main,
         name=f"{main.name}-transfer",
-        phantoms=replace(main.phantoms, layout="inbreast", patients=_WOMEN[scale]),
+        phantoms=replace(main.phantoms, layout="inbreast", patients=_PATIENTS[scale]),
         splits=SplitConfig(protocol="70-30", val=0.3),
         trunks=(),
         start=_CHAMPION,
@@ -124,7 +127,7 @@ def _phantom_transfer(main: Config, scale: str) -> Config:
     )
 
 
-def run(plan: Reproduction) -> str:
+def run(plan: Plan) -> str:
     """Do all of it, and return where the report lies.
 
     Raises:
@@ -135,9 +138,9 @@ def run(plan: Reproduction) -> str:
     other = build.ensure("evaluation", plan.other_set)
     _gather(main, other, [build.ensure("retrained", config) for config in plan.patch_classifiers])
     if plan.transfer:
-        model = main.registered.summary()
-        transfer.run(replace(plan.transfer, start=f"models:/{model['name']}/{model['version']}"))
-    return outcome.write_report(main)  # anew, with all that came since
+        model = main.registered.facts(RegisteredFacts)
+        transfer.run(replace(plan.transfer, start=f"models:/{model.name}/{model.version}"))
+    return outcome.write_report(main)  # again, with everything built since
 
 
 def _gather(main: Artefacts, other: Artefacts, trained: Sequence[Artefacts]) -> Artefact:
@@ -146,38 +149,45 @@ def _gather(main: Artefacts, other: Artefacts, trained: Sequence[Artefacts]) -> 
     made_from = [main.search, other.evaluation, *classifiers]
     out = main.lake.artefact(stages.REPRODUCTION, main.config.name, *made_from)
     if not out.done:
-        rows = [_patch_row(main, each) for each in trained]
-        found = {"search": main.search.fingerprint, "patch_classifiers": rows, "other_set": _image_rows(other)}
-        lake.write_json(out.file(stages.FIGURES), found)
-        out.finish({"rows": len(rows)}, made_from)
+        figures = Reproduction(
+            search=main.search.fingerprint,
+            patch_classifiers=tuple(_patch_row(main, rows) for rows in trained),
+            patch_set=other.config.patches.set,
+            other_set=_image_rows(other),
+        )
+        lake.write_bytes(out.file(stages.FIGURES), codec.to_json(figures))
+        out.finish({"rows": len(figures.patch_classifiers)}, made_from)
     return out
 
 
-def _patch_row(main: Artefacts, trained: Artefacts) -> dict[str, Any]:
+def _patch_row(main: Artefacts, trained: Artefacts) -> PatchRow:
     """Return a row of Table 1; `main` holds the frozen ensemble that opens the test split."""
     (trunk,) = trained.config.trunks
-    classifier = trained.classifiers[trunk.backbone]
-    figures = evaluation.patch_accuracy(
-        classifier.file("best"),
-        trained.patches,
-        "test",
-        trained.config.compute,
-        precision=trunk.training.precision,
-        ensemble=outcome.load_ensemble(main),
+    classifier, patch_set = trained.classifiers[trunk.backbone], trained.config.patches.set
+    return PatchRow(
+        backbone=trunk.backbone,
+        weights=trunk.weights,
+        patch_set=patch_set,
+        test=evaluation.patch_accuracy(
+            classifier.file("best"),
+            trained.patches,
+            "test",
+            trained.config.compute,
+            precision=trunk.training.precision,
+            ensemble=outcome.load_ensemble(main),
+        ),
+        best_epoch=classifier.facts(TrunkFacts).best_epoch,
+        paper=paper_tables.find_patch(trunk.backbone, trunk.weights, patch_set),
     )
-    patch_set = trained.config.patches.set
-    about = {"backbone": trunk.backbone, "weights": trunk.weights, "set": patch_set}
-    paper = paper_tables.find_patch(trunk.backbone, trunk.weights, patch_set)
-    return {**about, **figures, "epoch": classifier.summary()["best_epoch"], "paper": paper}
 
 
-def _image_rows(other: Artefacts) -> list[dict[str, Any]]:
+def _image_rows(other: Artefacts) -> tuple[CandidateFigures, ...]:
     """Return the whole-image rows of another patch set."""
-    test = ensembles.summarise(lake.read_table(other.evaluation.file("test.parquet")))
-    rows = []
-    for row in other.search.summary()["ranking"]:
-        paper = paper_tables.find(row["backbone"], other.config.patches.set, row["top_layers"])
-        about = {name: row[name] for name in ("kind", "backbone", "top_layers", "best_epoch", "val_auc")}
-        theirs = None if paper is None else {"auc": paper.auc, "epoch": paper.epoch}
-        rows.append({**about, "set": other.config.patches.set, "test": test.get(row["name"]), "paper": theirs})
-    return rows
+    chosen, patch_set = outcome.load_ensemble(other), other.config.patches.set
+    test = ensembles.summarise(open_scores(other.evaluation, "test", chosen))
+    return tuple(
+        CandidateFigures(
+            ranked=row, test=test.get(row.name), paper=paper_tables.find(row.backbone, patch_set, row.top_layers)
+        )
+        for row in other.search.facts(SearchFacts).ranking
+    )

@@ -10,9 +10,9 @@ of an array handed in [px].
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,11 @@ from mammoflow.data import decode
 from mammoflow.data.fit import plan_fit
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import prediction
-from mammoflow.ensemble import profile as profiles
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.profile import Profile
 from mammoflow.errors import ConfigError, DecodeError, LakeError, naming
+from mammoflow.facts import codec
+from mammoflow.facts.card import Card
 from mammoflow.models.classifiers import ImageSpec, WholeImageClassifier
 
 ABOUT, VALIDATION = "ensemble.json", "validation.parquet"
@@ -40,6 +41,8 @@ _BATCH = 8
 class About:
     """Contents of a predictor's ensemble.json."""
 
+    layout: Literal[1] = 1
+    """Version of this record."""
     ensemble: Ensemble
     """Members, cut-off and validation figures."""
     images: ImageConfig
@@ -48,7 +51,7 @@ class About:
     """fp32 | bf16: the arithmetic of training, evaluation and prediction."""
     profile: Profile
     """Profile of the training images."""
-    card: dict[str, Any]
+    card: Card
     """Training data, validation figures, intended use and limits."""
 
 
@@ -167,7 +170,7 @@ def write_folder(url: str, about: About, members: Mapping[str, str], validation:
     Raises:
         LakeError: a member's model is missing or damaged, or takes images of another size.
     """
-    lake.write_json(lake.join(url, ABOUT), asdict(about))
+    lake.write_bytes(lake.join(url, ABOUT), codec.to_json(about))
     lake.write_table(lake.join(url, VALIDATION), validation)
     images = about.images
     specs = []
@@ -200,15 +203,11 @@ def read_about(url: str) -> About:
     Raises:
         LakeError: it is missing, or of another version of mammoflow.
     """
-    values = lake.read_json(url)
+    data = lake.read_bytes(url)
     try:
-        ensemble, images = ensembles.from_dict(values["ensemble"]), ImageConfig(**values["images"])
-        profile = profiles.from_dict(values["profile"])
-        return About(
-            ensemble=ensemble, images=images, precision=values["precision"], profile=profile, card=values["card"]
-        )
-    except (KeyError, TypeError) as error:
-        raise LakeError(f"{url} is of another version of mammoflow ({error!r}); register the ensemble again") from error
+        return codec.from_json(data, About, url)
+    except LakeError as error:
+        raise LakeError(f"{url} is of another version of mammoflow; register the ensemble again") from error
 
 
 def _items(inputs: Any) -> list[Any]:

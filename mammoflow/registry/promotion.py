@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mammoflow.ensemble import ensemble
 from mammoflow.errors import TrackingError
+from mammoflow.facts.results import Difference, Interval
 from mammoflow.metrics import resampling, roc
 from mammoflow.metrics.resampling import Resampling
 from mammoflow.registry.registry import CANDIDATE, CHAMPION, Registry
@@ -28,17 +29,8 @@ EXPERIMENT = "promotions"
 
 Kind = Literal["promotion", "rollback"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Difference of two versions' validation AUCs on the same images."""
-
-    value: float
-    """New minus old [-1 to 1]."""
-    low: float
-    """Lower end of its 95% interval, by bootstrap of patients."""
-    high: float
-    """Upper end of it."""
+_FIGURES = ("value", "low", "high")
+"""Parameters of the log that hold a difference and its interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +46,7 @@ class Move:
     forced: bool
     """Promoted without passing the comparison."""
     difference: Difference | None
-    """New minus old; None without a comparison."""
+    """In validation AUC, new minus old, with its interval by bootstrap of patients; None without a comparison."""
     by: str
     """Login name of who did it."""
     at: str
@@ -121,9 +113,9 @@ def compare(registry: Registry, name: str, old: str, new: str) -> Difference:
     labels_N, old_N = ensemble.columns(before)
     _, new_N = ensemble.columns(after)
     draws = Resampling(labels_N, before["patient_id"].to_pylist())
-    low, high = resampling.interval(draws.aucs(new_N) - draws.aucs(old_N))
+    interval = resampling.interval(draws.aucs(new_N) - draws.aucs(old_N))
     value = roc.auc(labels_N, new_N) - roc.auc(labels_N, old_N)
-    return Difference(value=value, low=low, high=high)
+    return Difference(value=value, interval=interval)
 
 
 def _compared(registry: Registry, name: str, old: str, new: str, *, force: bool) -> Difference | None:
@@ -134,10 +126,10 @@ def _compared(registry: Registry, name: str, old: str, new: str, *, force: bool)
         if force:
             return None
         raise
-    if difference.low <= LEAST_DIFFERENCE and not force:
+    if difference.interval.low <= LEAST_DIFFERENCE and not force:
         raise TrackingError(
             f"version {new} of {name} against the champion, version {old}: validation AUC {difference.value:+.4f} "
-            f"(95% interval {difference.low:+.4f} to {difference.high:+.4f}), but the lower end "
+            f"(95% interval {difference.interval.low:+.4f} to {difference.interval.high:+.4f}), but the lower end "
             f"must be above {LEAST_DIFFERENCE:+.2f}; promote a better one, or validate on more images, or give --force"
         )
     return difference
@@ -173,14 +165,15 @@ def _close_interrupted(tracker: Tracker, registry: Registry, name: str) -> None:
 
 def _write(name: str, move: Move) -> dict[str, Any]:
     difference = move.difference
-    figures = {key: getattr(difference, key) if difference else math.nan for key in Difference.__slots__}
+    values = (difference.value, difference.interval.low, difference.interval.high) if difference else (math.nan,) * 3
+    figures = dict(zip(_FIGURES, values, strict=True))
     plain = {key: getattr(move, key) for key in ("kind", "version", "replaced", "forced", "by", "at")}
     return {"model": name, **plain, **figures}
 
 
 def _read(values: Mapping[str, str]) -> Move:
-    figures = {key: float(values[key]) for key in Difference.__slots__}
-    difference = None if math.isnan(figures["value"]) else Difference(**figures)
+    value, low, high = (float(values[key]) for key in _FIGURES)
+    difference = None if math.isnan(value) else Difference(value=value, interval=Interval(low=low, high=high))
     kind: Kind = "rollback" if values["kind"] == "rollback" else "promotion"
     plain = {key: values[key] for key in ("version", "replaced", "by", "at")}
     return Move(kind=kind, forced=values["forced"] == "True", difference=difference, **plain)

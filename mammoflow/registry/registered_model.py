@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 
 import mlflow.pyfunc
 import pyarrow as pa
@@ -21,6 +20,7 @@ from mammoflow import tracking
 from mammoflow.config import ImageConfig
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.profile import Profile
+from mammoflow.facts.card import Card
 from mammoflow.models.timm_trunks import is_timm
 from mammoflow.registry import model_card, predictor
 from mammoflow.registry.predictor import About, Predictor
@@ -59,7 +59,7 @@ def register(
     registry: Registry,
     ensemble: Ensemble,
     members: Mapping[str, str],
-    card: Mapping[str, Any],
+    card: Card,
     name: str,
     images: ImageConfig,
     *,
@@ -73,7 +73,7 @@ def register(
         registry: where to register it.
         ensemble: the frozen choice.
         members: candidate name -> folder or URL of its model.json and model.safetensors.
-        card: plain values: data fingerprints, figures, intended use, limits.
+        card: data, figures, intended use, limits.
         name: of the registered model.
         images: size and fit of the images that the members were trained on.
         precision: fp32 | bf16, the arithmetic of training, evaluation and prediction.
@@ -91,7 +91,7 @@ def register(
     tags = {"val_auc": repr(ensemble.val_auc), "members": ", ".join(ensemble.names)}
     with tempfile.TemporaryDirectory(prefix="mammoflow-") as folder, registry.client() as client:
         package = Path(folder) / "model"
-        about = About(ensemble=ensemble, images=images, precision=precision, profile=profile, card=dict(card))
+        about = About(ensemble=ensemble, images=images, precision=precision, profile=profile, card=card)
         _pack(package, about, members, validation, name)
         run_id = tracker.start(name, params={"cutoff": ensemble.cutoff}, tags=tags)
         with tracker.closing([run_id]):
@@ -130,8 +130,9 @@ def _pack(package: Path, about: About, members: Mapping[str, str], validation: p
 
 
 def _describe(ensemble: Ensemble) -> str:
-    low, high = ensemble.val_ci95
+    interval = ensemble.val_by_patient
+    spread = f" (95% interval by patient {interval.low:.3f}-{interval.high:.3f})" if interval else ""
     return (
         f"Mean of {', '.join(ensemble.names)}. Chosen on {ensemble.val_images} validation images: AUC "
-        f"{ensemble.val_auc:.3f} (95% interval {low:.3f}-{high:.3f}), cut-off {ensemble.cutoff:.4f}. Research use only."
+        f"{ensemble.val_auc:.3f}{spread}, cut-off {ensemble.cutoff:.4f}. Research use only."
     )

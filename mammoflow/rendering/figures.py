@@ -14,6 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mammoflow.facts.results import Auc, ReliabilityPoint, RocCurve
+from mammoflow.rendering import formats
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a3d9a", "#8c564b")
 """Told apart by colour-blind readers too (Okabe and Ito, less yellow and black)."""
 
@@ -36,22 +39,6 @@ class Line:
     """Drawn dashed, e.g. for training beside validation."""
     strong: bool = True
     """Drawn thick."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roc:
-    """One ROC curve."""
-
-    name: str
-    """What the legend says."""
-    false_positive: npt.NDArray[np.float64]
-    """1 - specificity at each cut-off [0-1]."""
-    true_positive: npt.NDArray[np.float64]
-    """Sensitivity at each cut-off [0-1]."""
-    colour: str
-    """CSS colour."""
-    strong: bool = False
-    """Drawn thick: the ensemble."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,32 +103,42 @@ def curves(title: str, lines: Sequence[Line], rates: Mapping[int, float], mark: 
     return encode(figure, "svg")
 
 
-def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float] | None, mark: str) -> bytes:
-    """Draw ROC curves and the ensemble's operating point.
+def roc(
+    title: str,
+    curves: Sequence[RocCurve],
+    aucs: Mapping[str, Auc],
+    strong: str,
+    operating_point: tuple[float, float] | None,
+    mark: str,
+) -> bytes:
+    """Draw ROC curves and an operating point.
 
     Args:
         title: what the figure shows.
-        rocs: the curves.
-        operating_point: 1 - specificity and sensitivity of the ensemble at its cut-off [0-1]; None: not drawn.
+        curves: one a model.
+        aucs: model -> its AUC, for the legend.
+        strong: model that is drawn thick: the ensemble.
+        operating_point: 1 - specificity and sensitivity at the ensemble's cut-off [0-1]; None: not drawn.
         mark: kind of data, written below.
 
     Returns:
         SVG.
     """
-    figure = Figure(figsize=(5.4, 5.7 + 0.19 * (len(rocs) + 1)), layout="constrained")  # a line of legend each
+    figure = Figure(figsize=(5.4, 5.7 + 0.19 * (len(curves) + 1)), layout="constrained")  # a line of legend each
     axes = figure.add_subplot()
-    for curve in rocs:
+    for index, curve in enumerate(curves):
+        thick = curve.name == strong
         axes.plot(
             curve.false_positive,
             curve.true_positive,
-            color=curve.colour,
-            linewidth=2.8 if curve.strong else 1.3,
-            label=curve.name,
-            zorder=3 if curve.strong else 2,
+            color=INK if thick else COLOURS[index % len(COLOURS)],
+            linewidth=2.8 if thick else 1.3,
+            label=legend(curve.name, aucs[curve.name]),
+            zorder=3 if thick else 2,
         )
     if operating_point is not None:
-        said = "operating point (cut-off of validation)"
-        axes.plot(*operating_point, "o", color=INK, markersize=8, zorder=4, label=said)
+        label = "operating point (cut-off of validation)"
+        axes.plot(*operating_point, "o", color=INK, markersize=8, zorder=4, label=label)
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
     _unit_square(axes)
@@ -149,12 +146,17 @@ def roc(title: str, rocs: Sequence[Roc], operating_point: tuple[float, float] | 
     return encode(figure, "svg")
 
 
-def reliability(title: str, parts: Mapping[str, Sequence[Mapping[str, float]]], mark: str) -> bytes:
+def legend(name: str, auc: Auc) -> str:
+    """Return what the legend says of a ROC curve."""
+    return f"{name}: {formats.text(auc)}"
+
+
+def reliability(title: str, parts: Mapping[str, Sequence[ReliabilityPoint]], mark: str) -> bytes:
     """Draw how often images of each probability are malignant; on the diagonal probabilities hold.
 
     Args:
         title: what the figure shows.
-        parts: name of a curve -> its points, each with `predicted`, `observed`, `low` and `high` [0-1].
+        parts: name of a curve -> its points.
         mark: kind of data, written below.
 
     Returns:
@@ -163,11 +165,20 @@ def reliability(title: str, parts: Mapping[str, Sequence[Mapping[str, float]]], 
     figure = Figure(figsize=(5.4, 5.7), layout="constrained")
     axes = figure.add_subplot()
     for colour, (name, points) in zip(COLOURS, parts.items(), strict=False):
-        at, seen, low, high = ([point[key] for point in points] for key in ("predicted", "observed", "low", "high"))
-        below, above = np.subtract(seen, low), np.subtract(high, seen)
+        predicted, observed = [point.predicted for point in points], [point.observed for point in points]
+        below = [point.observed - point.interval.low for point in points]
+        above = [point.interval.high - point.observed for point in points]
         errors = np.clip([below, above], 0, None)
         axes.errorbar(
-            at, seen, yerr=errors, color=colour, marker="o", markersize=4, linewidth=1.3, capsize=2, label=name
+            predicted,
+            observed,
+            yerr=errors,
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=1.3,
+            capsize=2,
+            label=name,
         )
     axes.set_xlabel("predicted probability of malignant")
     axes.set_ylabel("share that is malignant (95% interval)")

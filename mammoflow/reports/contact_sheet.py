@@ -1,17 +1,16 @@
-"""What ingest made, on one page to be looked at: films with outlined lesions and the frames of their patches. No Ray.
+"""What ingest made, at a glance: films with outlined lesions and the frames of their patches. No Ray.
 
 Shape letters: H W rows and columns of an image [px].
 """
 
 from collections.abc import Iterable
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mammoflow import lake
 from mammoflow.lake import Artefact
-from mammoflow.lake.schema import SPLITS
+from mammoflow.lake.schema import SPLITS, pixels_of
 from mammoflow.rendering import pictures
 
 FILE = "contact_sheet.jpg"
@@ -53,7 +52,6 @@ def _frames(shards: Iterable[str], image_ids: pa.ChunkedArray, side: int) -> dic
 
 
 def _framed(rows: pa.Table, frames: dict[str, list[pictures.Frame]]) -> list[pictures.Framed]:
-    pixels_NHW = np.array(rows["pixels"].combine_chunks().to_numpy_ndarray(), np.uint16)
     return [
         pictures.Framed(
             pixels=pixels_HW,
@@ -61,5 +59,5 @@ def _framed(rows: pa.Table, frames: dict[str, list[pictures.Frame]]) -> list[pic
             frames=frames.get(row["image_id"], []),
             caption=f"{row['image_id']}  {('benign', 'malignant')[row['label']]}, {row['split']}",
         )
-        for row, pixels_HW in zip(rows.drop_columns("pixels").to_pylist(), pixels_NHW, strict=True)
+        for row, pixels_HW in zip(rows.drop_columns("pixels").to_pylist(), pixels_of(rows), strict=True)
     ]

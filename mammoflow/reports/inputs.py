@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from mammoflow.config import Config
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble.ensemble import Ensemble
+from mammoflow.facts.results import Reproduction, Transfer
+from mammoflow.facts.stages import PatchAccuracy, RankingRow, RegisteredFacts, SearchFacts
 from mammoflow.lake import Artefact
-
-PHANTOM_MARK = "phantom data, no clinical meaning"
+from mammoflow.rendering import marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +28,15 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInputs:
-    """A finished run: its settings, artefacts and figures."""
+    """A finished run: its settings, artefacts and scores."""
 
     config: Config
-    """Every setting."""
     images: Artefact
-    """Decoded images."""
     patches: Artefact
-    """Labelled patches."""
     trunks: Mapping[str, Artefact]
     """Patch classifier of each backbone."""
     search: Artefact
     """Whole-image candidates and their ranking."""
-    val_scores: pa.Table
-    """schema.SCORES of the finished candidates on validation."""
     test_scores: pa.Table
     """schema.SCORES of the finished candidates on test."""
     ensemble: Ensemble
@@ -49,40 +44,34 @@ class ReportInputs:
     ensembles: Mapping[str, Ensemble]
     """What each rule chose, by its name; that one among them."""
     singles: Mapping[str, Ensemble]
-    """The best single model of each family of top layers by validation, as an ensemble of one: heatmap + FC, heatmap,
-    all-convolutional, of those that there are."""
+    """The best single model of each family of top layers by validation, as an ensemble of one
+    (`selection.choose_singles`)."""
     folders: Mapping[str, str]
     """Candidate name -> folder of its model, of all that were scored."""
-    facts: pa.Table
+    image_facts: pa.Table
     """Density, vendor and lesion kinds of the test images, as evaluation.image_facts gives them."""
     baseline: Baseline | None
     """None where it was not run."""
-    transfer: Mapping[str, Any] | None
-    """What came of the registered ensemble on other data (`transfer.run`); None where it was not run."""
-    registered: Mapping[str, Any]
-    """At least `name` and `version` of the registered model."""
-    patch_accuracy: Mapping[str, Mapping[str, Any]]
-    """Test figures of each backbone's patch classifier, as evaluation.patch_accuracy gives them."""
+    transfer: Transfer | None
+    """What the registered ensemble reached on other data; None where that was not run."""
+    registered: RegisteredFacts
+    """The registered version."""
+    patch_accuracy: Mapping[str, PatchAccuracy]
+    """Test figures of each backbone's patch classifier."""
     seconds: dict[str, float]
     """How long each stage took [s]."""
-
-    reproduction: Mapping[str, Any] | None = None
-    """The paper's Table 1 and its row of the other patch set (`reproduction`); None where they were not run."""
+    reproduction: Reproduction | None = None
+    """The paper's Table 1 and its row of the other patch set; None where they were not run."""
 
     @property
     def mark(self) -> str:
-        """Return what every figure must say of its data: of phantoms, that they are; else nothing."""
-        return PHANTOM_MARK if self.config.source is None else ""
+        """Return the mark of its images: of phantoms, that they are; else empty."""
+        return marks.mark_of(self.images)
 
     @property
-    def ranking(self) -> list[dict[str, Any]]:
+    def ranking(self) -> tuple[RankingRow, ...]:
         """Return the candidates as the search ranked them."""
-        return list(self.search.summary()["ranking"])
-
-    @staticmethod
-    def written(row: Mapping[str, Any]) -> str:
-        """Return the top layers of a row of the ranking, with what was changed in their training."""
-        return f"{row['top_layers']} {row['changes']}".strip()
+        return self.search.facts(SearchFacts).ranking
 
     @property
     def test_ensemble(self) -> pa.Table:

@@ -1,24 +1,30 @@
-"""Every number of the report, as plain values: what report.json holds and its tables show. No Ray, MLflow, torch.
+"""Every number of the report, each computed once: the record of report.json, from which its tables are made.
 
-Shape letters: N images.
+No Ray, MLflow, torch.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
-
-import numpy as np
 import pyarrow as pa
 
 from mammoflow.ensemble import ensemble as ensembles
-from mammoflow.ensemble import subgroups
+from mammoflow.ensemble import performance, subgroups
 from mammoflow.ensemble.ensemble import Ensemble
+from mammoflow.facts.results import (
+    Auc,
+    CalibrationFigures,
+    CandidateFigures,
+    DataCounts,
+    LevelFigures,
+    PaperRow,
+    Performance,
+    Report,
+    Way,
+)
+from mammoflow.facts.stages import ImagesFacts, RankingRow
 from mammoflow.metrics import calibration, levels, operating_points, resampling, roc
 from mammoflow.metrics.calibration import Calibration
 from mammoflow.metrics.levels import Level, Rule
 from mammoflow.metrics.resampling import Resampling
-from mammoflow.reports import paper_tables, summary
+from mammoflow.reports import paper_tables
 from mammoflow.reports.inputs import ReportInputs
 
 SHOWN_LEVELS: tuple[tuple[Level, Rule], ...] = (
@@ -29,161 +35,135 @@ SHOWN_LEVELS: tuple[tuple[Level, Rule], ...] = (
     ("patient", "max"),
 )
 
+BASELINE = "two-step baseline"
+_RULES = {"best_of_kinds": "mean of the best of each kind", "greedy": "greedy ensemble"}
 
-def numbers(inputs: ReportInputs) -> dict[str, Any]:
+
+def numbers(inputs: ReportInputs) -> Report:
     """Return every number of a finished run.
 
     Raises:
         SplitError: a split lacks a class, so that no AUC can be given.
     """
-    test = ensembles.summarise(inputs.test_scores)
-    found: dict[str, Any] = _plain(
-        {
-            "recipe": inputs.config.name,
-            "dataset": inputs.config.dataset,
-            "protocol": inputs.config.splits.protocol,
-            "phantoms": bool(inputs.mark),
-            "registered": dict(inputs.registered),
-            "data": {
-                name: inputs.images.summary()[name] for name in ("images", "malignant", "patients", "quarantined")
-            },
-            "patch_classifiers": {name: dict(figures) for name, figures in inputs.patch_accuracy.items()},
-            "candidates": [
-                {**row, "test": test.get(row["name"]), "paper": paper(inputs, row)} for row in inputs.ranking
-            ],
-            "compared": compared(inputs),
-            "levels": of_levels(inputs),
-            "calibration": of_calibration(inputs),
-            "subgroups": [
-                asdict(group) for group in subgroups.table(inputs.test_ensemble, inputs.facts, inputs.ensemble.cutoff)
-            ],
-            "transfer": inputs.transfer,
-            "reproduction": inputs.reproduction,
-            "references": dict(paper_tables.REFERENCES),
-        }
+    config, images = inputs.config, inputs.images.facts(ImagesFacts)
+    models = ensembles.summarise(inputs.test_scores)
+    reached = performance.measure(inputs.test_scores, inputs.ensemble)
+    return Report(
+        recipe=config.name,
+        dataset=config.dataset,
+        protocol=config.splits.protocol,
+        phantoms=bool(inputs.mark),
+        registered=inputs.registered,
+        data=DataCounts(
+            images=images.images,
+            malignant=images.malignant,
+            patients=images.patients,
+            quarantined=images.quarantined,
+        ),
+        patch_classifiers=dict(inputs.patch_accuracy),
+        candidates=tuple(
+            CandidateFigures(ranked=row, test=models.get(row.name), paper=paper(inputs, row)) for row in inputs.ranking
+        ),
+        pooled={name: score for name, score in models.items() if name not in {row.name for row in inputs.ranking}},
+        ensemble=reached,
+        compared=compared(inputs, reached),
+        levels=by_level(inputs),
+        calibration=reliability(inputs),
+        subgroups=tuple(subgroups.table(inputs.test_ensemble, inputs.image_facts, inputs.ensemble.cutoff)),
+        transfer=inputs.transfer,
+        reproduction=inputs.reproduction,
+        references=paper_tables.REFERENCES,
     )
-    return found
 
 
-def paper(inputs: ReportInputs, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def paper(inputs: ReportInputs, row: RankingRow) -> PaperRow | None:
     """Return the paper's figures of a candidate, where it has this very one; None elsewhere."""
-    if not inputs.trunks or row["changes"]:
+    if not inputs.trunks or row.changes:
         return None
-    found = paper_tables.find(row["backbone"], inputs.config.patches.set, row["top_layers"])
-    return None if found is None else asdict(found)
+    return paper_tables.find(row.backbone, inputs.config.patches.set, row.top_layers)
 
 
-def compared(inputs: ReportInputs) -> list[dict[str, Any]]:
+def compared(inputs: ReportInputs, reached: Performance) -> tuple[Way, ...]:
     """Return the ways to a whole-image score beside each other on test, each frozen on validation.
 
-    The two-step baseline, the best single model of each family by validation, and the ensemble of each rule; of each
-    `name`, `of` (what it is made of), `members` (how often each counts), `val_auc`, the figures of `summary.at_site`,
-    `ci95_delong`, `partial_auc`, `over_baseline` (difference in AUC with interval and DeLong's p; None without a
-    baseline), `paper` (AUC, or None).
+    The two-step baseline, the best single model of each family by validation, and the ensemble of each rule.
+
+    Args:
+        inputs: the run.
+        reached: by its own ensemble, which one of the rules chose.
     """
-    ways = [*_singles(inputs), *_means(inputs)]
-    base = None
-    if inputs.baseline is not None:
-        of = f"random forest on heatmaps of {inputs.baseline.backbone}"
-        ways = [(_BASELINE, of, inputs.baseline.choice, inputs.baseline.test), *ways]
-        base = ensembles.average(inputs.baseline.test, inputs.baseline.choice)
-    return [_way(inputs, name, of, chosen, scores, base) for name, of, chosen, scores in ways]
-
-
-_BASELINE = "two-step baseline"
-
-Way = tuple[str, str, Ensemble, pa.Table]
-
-
-def _singles(inputs: ReportInputs) -> list[Way]:
-    """Return the best model of each family by validation AUC, as ensembles of one."""
-    found: list[Way] = []
+    ways = []
+    base: pa.Table | None = None
+    if (held := inputs.baseline) is not None:
+        base = ensembles.average(held.test, held.choice)
+        made_of = f"random forest on heatmaps of {held.backbone}"
+        ways.append(_way(inputs, BASELINE, made_of, held.choice, performance.measure(held.test, held.choice), None))
     for family, chosen in inputs.singles.items():
-        member = chosen.members[0]
-        found.append((family, f"{member.backbone}: {member.top_layers}", chosen, inputs.test_scores))
-    return found
-
-
-def _means(inputs: ReportInputs) -> list[Way]:
-    """Return the ensemble of each rule."""
-    said = {"best_of_kinds": "mean of the best of each kind", "greedy": "greedy ensemble"}
-    found: list[Way] = []
+        (member,) = chosen.members
+        made_of = f"{member.backbone}: {member.top_layers}"
+        figures = performance.measure(inputs.test_scores, chosen)
+        ways.append(_way(inputs, family, made_of, chosen, figures, base))
     for rule, chosen in inputs.ensembles.items():
-        of = f"{len(chosen.members)} models, of {sum(member.times for member in chosen.members)} shares"
-        found.append((said.get(rule, rule), of, chosen, inputs.test_scores))
-    return found
+        made_of = f"{len(chosen.members)} models, of {sum(member.times for member in chosen.members)} shares"
+        figures = reached if chosen == inputs.ensemble else performance.measure(inputs.test_scores, chosen)
+        ways.append(_way(inputs, _RULES.get(rule, rule), made_of, chosen, figures, base, averaged=True))
+    return tuple(ways)
 
 
 def _way(
-    inputs: ReportInputs, name: str, of: str, chosen: Ensemble, scores: pa.Table, base: pa.Table | None
-) -> dict[str, Any]:
-    means = ensembles.average(scores, chosen)
-    labels_N, scores_N = ensembles.columns(means)
+    inputs: ReportInputs,
+    name: str,
+    made_of: str,
+    chosen: Ensemble,
+    reached: Performance,
+    base: pa.Table | None,
+    *,
+    averaged: bool = False,
+) -> Way:
+    """Return one way; `base` holds the baseline's rows that it is held against."""
     over = None
-    if base is not None and name != _BASELINE:
-        over = asdict(roc.auc_difference(labels_N, scores_N, ensembles.columns(base)[1]))
-    return {
-        "name": name,
-        "of": of,
-        "members": {member.name: member.times for member in chosen.members},
-        "val_auc": chosen.val_auc,
-        **summary.at_site(scores, chosen),
-        "ci95_delong": list(roc.auc_interval(labels_N, scores_N)),
-        "partial_auc": roc.partial_auc(labels_N, scores_N),
-        "over_baseline": over,
-        "paper": paper_tables.WAYS.get(name) if inputs.trunks else None,
-    }
+    if base is not None:
+        labels_N, scores_N = ensembles.columns(ensembles.average(inputs.test_scores, chosen))
+        over = roc.auc_difference(labels_N, scores_N, ensembles.columns(base)[1])
+    return Way(
+        name=name,
+        made_of=made_of,
+        members={member.name: member.times for member in chosen.members},
+        val_auc=chosen.val_auc,
+        reached=reached,
+        over_baseline=over,
+        paper_auc=paper_tables.WAYS.get(name) if inputs.trunks else None,
+        averaged=averaged,
+    )
 
 
-def of_levels(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Return the ensemble's test figures by image, breast and patient, views joined by mean or maximum.
-
-    Of each `level`, `rule`, `cases`, `malignant`, `auc`, `ci95` (by patient), `sensitivity`, `specificity` at the
-    images' cut-off.
-    """
-    found = []
+def by_level(inputs: ReportInputs) -> tuple[LevelFigures, ...]:
+    """Return the ensemble's test figures by image, breast and patient, views joined by mean or maximum."""
+    figures = []
     for level, rule in SHOWN_LEVELS:
         rows = levels.group(inputs.test_ensemble, level, rule)
         labels_N, scores_N = ensembles.columns(rows)
-        point = operating_points.at_cutoff(labels_N, scores_N, inputs.ensemble.cutoff)
-        found.append(
-            {
-                "level": level,
-                "rule": rule,
-                "cases": len(labels_N),
-                "malignant": int(labels_N.sum()),
-                "auc": roc.auc(labels_N, scores_N),
-                "ci95": list(resampling.interval(Resampling(labels_N, levels.patients(rows)).aucs(scores_N))),
-                "sensitivity": asdict(point.sensitivity),
-                "specificity": asdict(point.specificity),
-            }
+        draws = Resampling(labels_N, levels.patients(rows))
+        figures.append(
+            LevelFigures(
+                level=level,
+                rule=rule,
+                cases=len(labels_N),
+                malignant=int(labels_N.sum()),
+                auc=Auc(
+                    value=roc.auc(labels_N, scores_N),
+                    by_patient=resampling.interval(draws.aucs(scores_N)),
+                    delong=roc.auc_interval(labels_N, scores_N),
+                ),
+                at_cutoff=operating_points.at_cutoff(labels_N, scores_N, inputs.ensemble.cutoff),
+            )
         )
-    return found
+    return tuple(figures)
 
 
-def of_calibration(inputs: ReportInputs) -> dict[str, Any]:
-    """Return how well the ensemble's probabilities hold on test: `kind`, and `before` and `after` it was calibrated.
-
-    Each holds `error` (expected calibration error), `brier` and `bins` (points of the reliability curve).
-    """
+def reliability(inputs: ReportInputs) -> CalibrationFigures:
+    """Return how well the ensemble's probabilities hold on test, before and after calibration."""
     labels_N, scores_N = ensembles.columns(inputs.test_ensemble)
-    ways = {"before": Calibration(), "after": inputs.ensemble.calibration}
-    return {"kind": inputs.ensemble.calibration.kind} | {
-        when: {
-            "error": calibration.expected_error(labels_N, way.apply(scores_N)),
-            "brier": calibration.brier(labels_N, way.apply(scores_N)),
-            "bins": [asdict(each) for each in calibration.bins(labels_N, way.apply(scores_N))],
-        }
-        for when, way in ways.items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return values that JSON holds: no NumPy numbers, no NaN."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    chosen = inputs.ensemble.calibration
+    before, after = (calibration.reliability(labels_N, way.apply(scores_N)) for way in (Calibration(), chosen))
+    return CalibrationFigures(kind=chosen.kind, before=before, after=after)

@@ -1,41 +1,21 @@
-"""The paper's own figures, to stand beside ours: facts of tables 2 and 3, and of its ensemble. Imports nothing.
+"""The paper's own figures, to stand beside ours: tables 1 to 4, and its ensemble. Imports the records alone.
 
 They belong to CBIS-DDSM's training release split 85-15 by patient; beside figures of other images or another split
 they are a reference, not a comparison. Source: Shen et al., Sci Rep 9:12495, 2019.
 """
 
-from dataclasses import dataclass
+from mammoflow.facts.results import PaperPatchRow, PaperRow, References
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaperRow:
-    """One whole-image classifier of the paper."""
-
-    table: int
-    """2 (Resnet50 patch classifier) or 3 (VGG16)."""
-    backbone: str
-    """Our name of its patch classifier's backbone."""
-    patch_set: str
-    """S1 | S10."""
-    top_layers: str
-    """In our notation (models/top_spec.py)."""
-    auc: float
-    """Test AUC per image."""
-    auc_tta: float | None
-    """Test AUC of the flip-averaged score; None where not given."""
-    epoch: int
-    """Epoch of the best validation AUC."""
-
-
-def _row(table: int, patch_set: str, top_layers: str, auc: float, auc_tta: float | None, epoch: int) -> PaperRow:
+def _row(table: int, patch_set: str, top_layers: str, plain_auc: float, auc: float | None, epoch: int) -> PaperRow:
     backbone = {2: "resnet50", 3: "vgg16"}[table]
     return PaperRow(
         table=table,
         backbone=backbone,
         patch_set=patch_set,
         top_layers=top_layers,
+        plain_auc=plain_auc,
         auc=auc,
-        auc_tta=auc_tta,
         epoch=epoch,
     )
 
@@ -67,18 +47,18 @@ ROWS = (
 
 ENSEMBLE_AUC = 0.91
 """Mean of the paper's best four, chosen on its test set."""
-ENSEMBLE_SENSITIVITY = 0.861
-ENSEMBLE_SPECIFICITY = 0.801
+ENSEMBLE_POINT = (0.861, 0.801)
+"""Its sensitivity and specificity."""
 
 
 PATCH_ROWS = (
-    ("resnet50", None, "S1", 0.97, 198),
-    ("resnet50", "imagenet", "S1", 0.99, 99),
-    ("resnet50", None, "S10", 0.63, 24),
-    ("resnet50", "imagenet", "S10", 0.89, 39),
-    ("vgg16", "imagenet", "S10", 0.84, 25),
+    PaperPatchRow(backbone="resnet50", weights=None, patch_set="S1", accuracy=0.97, epoch=198),
+    PaperPatchRow(backbone="resnet50", weights="imagenet", patch_set="S1", accuracy=0.99, epoch=99),
+    PaperPatchRow(backbone="resnet50", weights=None, patch_set="S10", accuracy=0.63, epoch=24),
+    PaperPatchRow(backbone="resnet50", weights="imagenet", patch_set="S10", accuracy=0.89, epoch=39),
+    PaperPatchRow(backbone="vgg16", weights="imagenet", patch_set="S10", accuracy=0.84, epoch=25),
 )
-"""Table 1: trunk, weights it began with, patch set, test accuracy, epoch of the best validation accuracy."""
+"""Table 1."""
 
 WAYS = {
     "two-step baseline": 0.73,
@@ -89,9 +69,7 @@ WAYS = {
 }
 """Its best test AUC by each way to a whole-image score, flip-averaged where it gives that; tables 2 and 3, and text."""
 
-REFERENCES = {"cad_auc": 0.72, "radiologists_sensitivity": 0.844, "radiologists_specificity": 0.908}
-"""Of others, as the paper's text gives them: commercial computer-aided detection on average, and radiologists of US
-screening; of other films than these."""
+REFERENCES = References(cad_auc=0.72, radiologists_sensitivity=0.844, radiologists_specificity=0.908)
 
 TRANSFER = (
     (20, 79, {"Resnet-Resnet": 0.92, "Resnet-VGG": 0.88, "VGG-VGG": 0.87, "VGG-Resnet": 0.89}),
@@ -106,11 +84,11 @@ TRANSFER = (
 
 def find(backbone: str, patch_set: str, top_layers: str) -> PaperRow | None:
     """Return the paper's row of this very model, or None where it has none."""
-    wanted = (backbone, patch_set, top_layers.replace(" ", ""))
-    return next((row for row in ROWS if (row.backbone, row.patch_set, row.top_layers) == wanted), None)
+    model = (backbone, patch_set, top_layers.replace(" ", ""))
+    return next((row for row in ROWS if (row.backbone, row.patch_set, row.top_layers) == model), None)
 
 
-def find_patch(backbone: str, weights: str | None, set: str) -> dict[str, float] | None:  # noqa: A002
-    """Return the paper's accuracy and epoch of this very patch classifier, or None where it has none."""
-    rows = (row for row in PATCH_ROWS if row[:3] == (backbone, weights, set))
-    return next(({"accuracy": accuracy, "epoch": epoch} for *_, accuracy, epoch in rows), None)
+def find_patch(backbone: str, weights: str | None, patch_set: str) -> PaperPatchRow | None:
+    """Return the paper's row of this very patch classifier, or None where it has none."""
+    trained = (backbone, weights, patch_set)
+    return next((row for row in PATCH_ROWS if (row.backbone, row.weights, row.patch_set) == trained), None)

@@ -10,18 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from mammoflow import lake
-from mammoflow.ensemble import ensemble as ensembles
-from mammoflow.ensemble import prediction
-from mammoflow.ensemble.ensemble import ENSEMBLE
+from mammoflow.ensemble import performance, prediction
+from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
+from mammoflow.ensemble.split_door import open_split
 from mammoflow.errors import LakeError
+from mammoflow.facts.results import Report
 from mammoflow.facts.stages import SearchFacts
 from mammoflow.lake import Artefact
-from mammoflow.lake.schema import BENIGN, MALIGNANT
-from mammoflow.metrics import roc
-from mammoflow.models import classifiers
+from mammoflow.lake.schema import BENIGN, MALIGNANT, pixels_of
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.rendering import figures, pages
 from mammoflow.rendering import pictures as draw
@@ -34,7 +32,7 @@ _COLUMNS = 6
 _GREY = "#b3bcc6"
 
 
-def pictures(inputs: ReportInputs) -> dict[str, Any]:
+def pictures(inputs: ReportInputs, report: Report) -> dict[str, Any]:
     """Return every picture of the report by the name that the template knows."""
     return {
         "films": _films(inputs),
@@ -42,8 +40,8 @@ def pictures(inputs: ReportInputs) -> dict[str, Any]:
         "trunk_curves": [picture for name in inputs.trunks for picture in _trunk_curves(inputs, name)],
         "candidate_curves": [picture for name in _backbones(inputs) for picture in _candidate_curves(inputs, name)],
         "search": _search(inputs),
-        "roc": _roc(inputs),
-        "transfer_roc": _transfer_roc(inputs),
+        "roc": _roc(inputs, report),
+        "transfer_roc": _transfer_roc(report, inputs.mark),
         "heatmaps": _heatmaps(inputs) if inputs.trunks else [],
     }
 
@@ -51,7 +49,7 @@ def pictures(inputs: ReportInputs) -> dict[str, Any]:
 def _search(inputs: ReportInputs) -> dict[str, str]:
     """Return all candidates at a glance."""
     best, many = inputs.ranking[0], len(inputs.ranking)
-    reached = f"the best, {inputs.written(best)} on {best['backbone']}, reaches {best['val_auc']:.3f}"
+    reached = f"the best, {best.written} on {best.backbone}, reaches {best.val_auc:.3f}"
     return pages.picture(
         charts.search(inputs.search.facts(SearchFacts).ranking, inputs.mark, "svg"),
         "svg+xml",
@@ -62,12 +60,12 @@ def _search(inputs: ReportInputs) -> dict[str, str]:
 
 def _backbones(inputs: ReportInputs) -> list[str]:
     """Return the candidates' trunks, each once."""
-    return list(dict.fromkeys([*inputs.trunks, *(row["backbone"] for row in inputs.ranking)]))
+    return list(dict.fromkeys([*inputs.trunks, *(row.backbone for row in inputs.ranking)]))
 
 
 def _films(inputs: ReportInputs) -> list[dict[str, str]]:
     """Return training films of as many kinds and pathologies as the first shard holds."""
-    shard = _shards(inputs.images, "train")[0]
+    shard = open_split(inputs.images, "train", None)[0]
     about = lake.read_table(shard, ["image_id", "label", "laterality", "view", "lesions"])
     rows = about.to_pylist()
     kinds = [sorted({(lesion["pathology"], lesion["kind"]) for lesion in row["lesions"] or []}) for row in rows]
@@ -96,7 +94,7 @@ def _varied(groups: Sequence[str], number: int) -> list[int]:
 def _sheets(inputs: ReportInputs) -> list[dict[str, str]]:
     """Return a sheet of training patches for each class that has any."""
     found: dict[int, list[npt.NDArray[np.uint16]]] = {}
-    for shard in _shards(inputs.patches, "train"):
+    for shard in open_split(inputs.patches, "train", None):
         labels_N = lake.read_table(shard, ["label"])["label"].to_numpy()
         wanted = [
             index
@@ -152,20 +150,20 @@ def _trunk_curves(inputs: ReportInputs, name: str) -> list[dict[str, str]]:
 
 def _candidate_curves(inputs: ReportInputs, backbone: str) -> list[dict[str, str]]:
     """Return validation AUC and loss of every candidate on one trunk."""
-    rows = [row for row in inputs.ranking if row["backbone"] == backbone]
+    rows = [row for row in inputs.ranking if row.backbone == backbone]
     aucs, losses = [], []
     rates: dict[int, float] = {}
     for index, row in enumerate(rows):
-        history = lake.read_json(inputs.search.file("candidates", row["name"], "history.json"))
+        history = lake.read_json(inputs.search.file("candidates", row.name, "history.json"))
         rates |= figures.stage_rates(history)
         colour = figures.COLOURS[index] if index < len(figures.COLOURS) else _GREY
-        top, member = inputs.written(row), row["name"] in inputs.ensemble.names
+        top, member = row.written, row.name in inputs.ensemble.names
         auc, val_loss, loss = ([epoch[key] for epoch in history] for key in ("val_auc", "val_loss", "loss"))
         aucs.append(figures.Line(name=top, values=auc, colour=colour, strong=member))
         losses.append(figures.Line(name=top, values=val_loss, colour=colour, strong=member))
         losses.append(figures.Line(name=f"{top}, training", values=loss, colour=colour, dashed=True, strong=False))
-    best = max(rows, key=lambda row: float(row["val_auc"]))
-    reached = f"the best, {inputs.written(best)}, reaches {best['val_auc']:.3f}"
+    best = max(rows, key=lambda row: row.val_auc)
+    reached = f"the best, {best.written}, reaches {best.val_auc:.3f}"
     return [
         pages.picture(
             figures.curves(f"{backbone} trunk: validation AUC", aucs, rates, inputs.mark),
@@ -182,74 +180,49 @@ def _candidate_curves(inputs: ReportInputs, backbone: str) -> list[dict[str, str
     ]
 
 
-def _roc(inputs: ReportInputs) -> dict[str, str]:
+def _roc(inputs: ReportInputs, report: Report) -> dict[str, str]:
     """Return the ROC curves of members and ensemble on test, flip-averaged."""
-    table = pa.concat_tables([inputs.test_scores, inputs.test_ensemble])
-    summary = ensembles.summarise(table)
-    lines = []
-    for index, name in enumerate([*inputs.ensemble.names, ENSEMBLE]):
-        false_positive, true_positive, _ = roc.roc_points(*ensembles.columns(ensembles.rows_of(table, name)))
-        low, high = summary[name]["ci95_tta"]
-        strong = name == ENSEMBLE
-        lines.append(
-            figures.Roc(
-                name=f"{name}: {summary[name]['auc_tta']:.3f} ({low:.3f}-{high:.3f})",
-                false_positive=false_positive,
-                true_positive=true_positive,
-                colour="#1f2933" if strong else figures.COLOURS[index % len(figures.COLOURS)],
-                strong=strong,
-            )
-        )
-    point = ensembles.performance(inputs.test_scores, inputs.ensemble)
+    score, point = report.ensemble.score, report.ensemble.at_cutoff
+    aucs = {row.ranked.name: row.test.flips for row in report.candidates if row.test}
+    aucs |= {name: pooled.flips for name, pooled in report.pooled.items()} | {ENSEMBLE: score.flips}
     at = (1 - point.specificity.value, point.sensitivity.value)
-    best = summary[ENSEMBLE]
+    title = "ROC on test films: members and ensemble"
+    curves = performance.roc_curves(inputs.test_scores, inputs.ensemble)
     return pages.picture(
-        figures.roc("ROC on test films: members and ensemble", lines, at, inputs.mark),
+        figures.roc(title, curves, aucs, ENSEMBLE, at, inputs.mark),
         "svg+xml",
-        f"ROC curves of {len(inputs.ensemble.names)} members and their mean, whose AUC is {best['auc_tta']:.3f}; "
+        f"ROC curves of {len(inputs.ensemble.names)} members and their mean, whose AUC is {score.flips.value:.3f}; "
         f"at the cut-off its sensitivity is {at[1]:.3f} and its specificity {1 - at[0]:.3f}",
-        f"A-AUC with 95% interval, {best['images']} test films, {best['malignant']} of them malignant.",
+        f"A-AUC with 95% interval by patient, {score.images} test films, {score.malignant} of them malignant.",
     )
 
 
-def _transfer_roc(inputs: ReportInputs) -> dict[str, str] | None:
+def _transfer_roc(report: Report, mark: str) -> dict[str, str] | None:
     """Return the ROC curves on other data, after training on there; None where that was not run."""
-    if inputs.transfer is None:
+    if report.transfer is None:
         return None
-    last = inputs.transfer["rows"][-1]
-    lines = []
-    for index, (name, curve) in enumerate(inputs.transfer["curves"].items()):
-        figures_of = last["ensemble"] if name == ENSEMBLE else last["members"][name]
-        low, high = figures_of["ci95"]
-        strong = name == ENSEMBLE
-        lines.append(
-            figures.Roc(
-                name=f"{name}: {figures_of['auc']:.3f} ({low:.3f}-{high:.3f})",
-                false_positive=np.array(curve["false_positive"]),
-                true_positive=np.array(curve["true_positive"]),
-                colour="#1f2933" if strong else figures.COLOURS[index % len(figures.COLOURS)],
-                strong=strong,
-            )
-        )
-    reached, patients = last["ensemble"]["auc"], last["patients"]
+    last = report.transfer.rows[-1]
+    aucs = {name: score.flips for name, score in last.members.items()} | {ENSEMBLE: last.ensemble.flips}
+    title = f"ROC on other data, {last.patients} patients to train on"
     return pages.picture(
-        figures.roc(f"ROC on other data, {patients} patients to train on", lines, None, inputs.mark),
+        figures.roc(title, report.transfer.curves, aucs, ENSEMBLE, None, mark),
         "svg+xml",
-        f"ROC curves on the other data's test images after training on there with {patients} patients; that of the "
-        f"ensemble has an AUC of {reached:.3f}",
-        f"A-AUC with 95% interval by patient, {last['ensemble']['images']} test images.",
+        f"ROC curves on the other data's test images after training on there with {last.patients} patients; that of "
+        f"the ensemble has an AUC of {last.ensemble.flips.value:.3f}",
+        f"A-AUC with 95% interval by patient, {last.ensemble.images} test images.",
     )
 
 
 def _heatmaps(inputs: ReportInputs) -> list[dict[str, str]]:
     """Return the test films that the ensemble scored highest and lowest in each class, with heatmaps of every trunk."""
-    models = {name: _patch_classifier(item) for name, item in inputs.trunks.items()}
+    models = {name: prediction.patch_classifier(item.file("best")) for name, item in inputs.trunks.items()}
+    precisions = {trunk.backbone: trunk.training.precision for trunk in inputs.config.trunks}
     shown = []
     for caption, image_id in _extremes(inputs).items():
-        about = film(inputs.images, image_id)
-        pixels_HW = pixels_of(about)[0]
-        lesions = draw.lesions_of(about.drop_columns("pixels").to_pylist()[0])
-        maps = [_malignant(model, pixels_HW) for model in models.values()]
+        row = film(inputs.images, image_id, inputs.ensemble)
+        pixels_HW = pixels_of(row)[0]
+        lesions = draw.lesions_of(row.drop_columns("pixels").to_pylist()[0])
+        maps = [_malignant(model, pixels_HW, precisions[name]) for name, model in models.items()]
         data = draw.heatmaps(pixels_HW, lesions, maps, inputs.mark)
         caption = f"{caption} Heatmaps: {', '.join(models)}."
         shown.append(pages.picture(data, "jpeg", f"Test film and heatmaps over it. {caption}", caption))
@@ -268,37 +241,21 @@ def _extremes(inputs: ReportInputs) -> dict[str, str]:
     return found
 
 
-def _malignant(model: PatchClassifier, pixels_HW: npt.NDArray[np.uint16]) -> draw.Heatmap:
+def _malignant(model: PatchClassifier, pixels_HW: npt.NDArray[np.uint16], precision: str) -> draw.Heatmap:
     """Return the summed probability of the malignant classes over an image."""
-    probability_uvC = classifiers.heatmap(model, torch.from_numpy(pixels_HW))
+    probability_uvC = prediction.heatmap(model, pixels_HW, precision)
     classes = [index for index, name in enumerate(model.spec.classes) if name.startswith("malignant")]
     return draw.Heatmap(values=probability_uvC[..., classes].sum(axis=-1), side=model.spec.side)
 
 
-def _patch_classifier(trunk: Artefact) -> PatchClassifier:
-    return prediction.patch_classifier(trunk.file("best"))
-
-
-def film(images: Artefact, image_id: str) -> pa.Table:
+def film(images: Artefact, image_id: str, frozen: Ensemble) -> pa.Table:
     """Return one test film's row of schema.images.
 
     Raises:
         LakeError: there is no such film.
     """
-    for shard in _shards(images, "test"):
-        found = pc.index(lake.read_table(shard, ["image_id"])["image_id"], image_id).as_py()
-        if found >= 0:
-            return lake.read_table(shard, ["image_id", "lesions", "pixels"]).slice(found, 1)
-    raise LakeError(f"{images.url} holds no test film {image_id}, which the scores name; evaluate anew")
-
-
-def _shards(artefact: Artefact, split: str) -> list[str]:
-    shards = list(lake.iter_shards(artefact, split))
-    if not shards:
-        raise LakeError(f"{artefact.url} holds no shard of split {split!r}; was its stage run to the end?")
-    return shards
-
-
-def pixels_of(rows: pa.Table) -> npt.NDArray[np.uint16]:
-    """Return pixels uint16 (N, H, W) of rows of images or patches."""
-    return np.array(rows["pixels"].combine_chunks().to_numpy_ndarray(), np.uint16)
+    for shard in open_split(images, "test", frozen):
+        at = pc.index(lake.read_table(shard, ["image_id"])["image_id"], image_id).as_py()
+        if at >= 0:
+            return lake.read_table(shard, ["image_id", "lesions", "pixels"]).slice(at, 1)
+    raise LakeError(f"{images.url} holds no test film {image_id}, which the scores name; evaluate again")

@@ -18,11 +18,14 @@ import pyarrow.compute as pc
 import mammoflow
 from mammoflow import lake
 from mammoflow.config import Config
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact
-from mammoflow.lake.schema import BENIGN, MALIGNANT, SPLITS
-from mammoflow.rendering import figures, pages, pictures
+from mammoflow.lake.schema import BENIGN, MALIGNANT, SPLITS, pixels_of
+from mammoflow.rendering import figures, formats, marks, pages, pictures
+from mammoflow.rendering.pages import Card
+from mammoflow.rendering.tables import Column, Table, numbers, table, texts
+from mammoflow.rendering.tables import Row as TableRow
 from mammoflow.reports import contact_sheet, data_sets, quarantine
-from mammoflow.reports.inputs import PHANTOM_MARK
 
 FILE = "qc.html"
 UNKNOWN = "unknown"
@@ -54,8 +57,8 @@ class QcInputs:
 
     @property
     def mark(self) -> str:
-        """Return what every figure must say of its data: of phantoms, that they are; else nothing."""
-        return PHANTOM_MARK if self.config.source is None else ""
+        """Return the mark of its images: of phantoms, that they are; else empty."""
+        return marks.mark_of(self.images)
 
 
 def write(config: Config, images: Artefact, patches: Artefact) -> str:
@@ -76,7 +79,7 @@ def write(config: Config, images: Artefact, patches: Artefact) -> str:
 
 
 def context(inputs: QcInputs) -> dict[str, Any]:
-    """Return what the template shows, as plain values."""
+    """Return what the template shows."""
     config, sets = inputs.config, data_sets.beside(inputs.images)
     refused = quarantine.read((inputs.images, inputs.patches), config.source)
     return {
@@ -89,11 +92,11 @@ def context(inputs: QcInputs) -> dict[str, Any]:
         "sizes": _sizes(inputs),
         "data_sets": _compared(inputs, sets),
         "intensity": data_sets.intensity(inputs.images, sets),
-        "examples": [found for item in sets if (found := _examples(item))],
+        "examples": [picture for item in sets if (picture := _examples(item))],
         "sheet": _sheet(inputs),
         "patch_text": _patch_text(inputs),
         "worst": _worst(inputs),
-        "quarantine": quarantine.table(refused, _SHOWN),
+        "quarantine": quarantine.shown(refused, _SHOWN),
         "quarantine_text": quarantine.text(refused, _SHOWN),
         "version": mammoflow.__version__,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
@@ -101,12 +104,10 @@ def context(inputs: QcInputs) -> dict[str, Any]:
 
 
 def _films(images: Artefact) -> list[Row]:
-    # Images that were made before grey values were counted know no vendor either.
-    about = [name for name in _ABOUT if name != "vendor" or images.summary().get("histogram")]
     return [
         row | {"shard": shard}
         for shard in lake.iter_shards(images)
-        for row in lake.read_table(shard, about).to_pylist()
+        for row in lake.read_table(shard, _ABOUT).to_pylist()
     ]
 
 
@@ -114,19 +115,19 @@ def _cut(patches: Artefact) -> pa.Table:
     return lake.read_table(patches.file("shards"), _CUT)
 
 
-def _cards(inputs: QcInputs) -> list[Row]:
+def _cards(inputs: QcInputs) -> list[Card]:
     """Return the headline figures."""
-    films, summary = inputs.films, inputs.images.summary()
+    films, left_out = inputs.films, inputs.images.facts(ImagesFacts).quarantined
     malignant = sum(row["label"] == MALIGNANT for row in films)
     patients = len({row["patient_id"] for row in films})
     lesions, below = _below_min(inputs)
-    cut = pages.count(inputs.cut.num_rows)
+    count = formats.count
     return [
-        {"what": "Films", "value": pages.count(len(films)), "more": f"of {pages.count(patients)} patients"},
-        {"what": "Malignant", "value": pages.share(malignant, len(films)), "more": f"{pages.count(malignant)} films"},
-        {"what": "Patches", "value": cut, "more": f"{pages.count(lesions)} around lesions"},
-        {"what": "Too little of the lesion", "value": pages.count(below), "more": "patches below the least overlap"},
-        {"what": "Left out", "value": pages.count(summary["quarantined"]), "more": "films, see quarantine"},
+        Card(what="Films", value=count(len(films)), more=f"of {count(patients)} patients"),
+        Card(what="Malignant", value=formats.share(malignant, len(films)), more=f"{count(malignant)} films"),
+        Card(what="Patches", value=count(inputs.cut.num_rows), more=f"{count(lesions)} around lesions"),
+        Card(what="Too little of the lesion", value=count(below), more="patches below the least overlap"),
+        Card(what="Left out", value=count(left_out), more="films, see quarantine"),
     ]
 
 
@@ -136,29 +137,29 @@ def _below_min(inputs: QcInputs) -> tuple[int, int]:
     return of_lesions.num_rows, int(pc.sum(of_lesions["below_min"]).as_py() or 0)
 
 
-def _counts(inputs: QcInputs) -> list[dict[str, Any]]:
-    """Return a table of films by split for each thing that is known of them."""
-    known: tuple[tuple[str, dict[int, str]], ...] = (
+def _counts(inputs: QcInputs) -> list[Table]:
+    """Return a table of films by split for each of their properties."""
+    properties: tuple[tuple[str, dict[int, str]], ...] = (
         ("label", _LABEL),
         ("view", {}),
         ("density", _DENSITY),
         ("vendor", {}),
     )
-    return [_counted(inputs.films, column, words) for column, words in known]
+    return [_counted(inputs.films, column, words) for column, words in properties]
 
 
-def _counted(films: list[Row], title: str, words: dict[int, str]) -> dict[str, Any]:
-    """Return how many films of each split have each value; those of which it isn't known last."""
-    found = Counter((row.get(title), row["split"]) for row in films)
-    values = sorted({value for value, _ in found}, key=lambda value: (value is None, value))
+def _counted(films: list[Row], title: str, words: dict[int, str]) -> Table:
+    """Return how many films of each split have each value; unknown ones last."""
+    counts = Counter((row.get(title), row["split"]) for row in films)
+    values = sorted({value for value, _ in counts}, key=lambda value: (value is None, value))
     rows = []
     for value in values:
-        numbers = [found[value, split] for split in SPLITS]
-        word = UNKNOWN if value is None else words.get(value, value)
-        rows.append(pages.cells(word, *map(pages.count, numbers), pages.share(sum(numbers), len(films))))
+        by_split = [counts[value, split] for split in SPLITS]
+        word = UNKNOWN if value is None else str(words.get(value, value))
+        rows.append(TableRow(cells=(word, *by_split, formats.share(sum(by_split), len(films)))))
     splits = Counter(row["split"] for row in films)
-    rows.append(pages.cells("all", *(pages.count(splits[split]) for split in SPLITS), "", strong=True))
-    return pages.table(f"Films by {title}", [title, *SPLITS, "share"], ["", "n", "n", "n", "n"], rows)
+    rows.append(TableRow(cells=("all", *(splits[split] for split in SPLITS), ""), strong=True))
+    return table(f"Films by {title}", [*texts(title), *numbers(*SPLITS, "share")], rows)
 
 
 def _sizes(inputs: QcInputs) -> dict[str, str]:
@@ -173,28 +174,30 @@ def _sizes(inputs: QcInputs) -> dict[str, str]:
         figures.Histogram(name=name, heights=np.histogram(side, edges)[0].astype(float), edges=edges, colour=colour)
         for (name, side), colour in zip(sides.items(), figures.COLOURS, strict=False)
     ]
-    said = "; ".join(f"{name} {_range(side)} px" for name, side in sides.items())
+    ranges = "; ".join(f"{name} {_range(side)} px" for name, side in sides.items())
     drawn = figures.histogram("Size of the files", parts, ("pixels", "films"), inputs.mark, log=False)
-    return pages.picture(drawn, "svg+xml", f"Histogram of the films' rows and columns: {said}", f"{said.capitalize()}.")
+    return pages.picture(
+        drawn, "svg+xml", f"Histogram of the films' rows and columns: {ranges}", f"{ranges.capitalize()}."
+    )
 
 
 def _range(values: Any) -> str:
     return f"{values.min():,}" if values.min() == values.max() else f"{values.min():,} to {values.max():,}"
 
 
-def _compared(inputs: QcInputs, sets: list[Artefact]) -> dict[str, Any]:
+def _compared(inputs: QcInputs, sets: list[Artefact]) -> Table:
     """Return a row of figures for each data set."""
     rows = []
     for item in sets:
-        summary = item.summary()
-        films, malignant = (sum(summary[name].values()) for name in ("images", "malignant"))
-        counts = np.array(summary["histogram"])
-        middle = "" if not counts[1:].any() else int(np.searchsorted(np.cumsum(counts[1:]), counts[1:].sum() / 2)) + 1
+        facts = item.facts(ImagesFacts)
+        films, malignant = sum(facts.images.values()), sum(facts.malignant.values())
+        counts = np.array(facts.histogram)
+        middle = None if not counts[1:].any() else int(np.searchsorted(np.cumsum(counts[1:]), counts[1:].sum() / 2)) + 1
         tag = "this page" if item.url == inputs.images.url else ""
-        shares = pages.share(malignant, films), pages.share(counts[0], counts.sum())
-        rows.append(pages.cells(data_sets.title(item), pages.count(films), *shares, middle, tag=tag))
-    columns = ["data set", "films", "malignant", "pixels at 0", "median grey of the others"]
-    return pages.table("Data sets of this lake", columns, ["path", "n", "n", "n", "n"], rows, ours=False)
+        shares = formats.share(malignant, films), formats.share(counts[0], counts.sum())
+        rows.append(TableRow(cells=(data_sets.title(item), films, *shares, middle), tag=tag))
+    columns = [Column(name="data set", kind="path"), *numbers("films", "malignant", "pixels at 0")]
+    return table("Data sets of this lake", [*columns, *numbers("median grey of the others")], rows, ours=False)
 
 
 def _examples(item: Artefact) -> dict[str, str] | None:
@@ -216,15 +219,15 @@ def _examples(item: Artefact) -> dict[str, str] | None:
             frames=[],
             caption=f"{_LABEL[rows[index]['label']]}, {rows[index]['laterality']} {rows[index]['view']}",
         )
-        for index, pixels_HW in zip(chosen, _pixels(lake.read_table(shard, ["pixels"]).take(chosen)), strict=True)
+        for index, pixels_HW in zip(chosen, pixels_of(lake.read_table(shard, ["pixels"]).take(chosen)), strict=True)
     ]
-    drawn = pictures.contact_sheet(films, _EXAMPLES, data_sets.mark(item))
+    drawn = pictures.contact_sheet(films, _EXAMPLES, marks.mark_of(item))
     return pages.picture(
         drawn,
         "jpeg",
         f"{len(films)} films of {data_sets.title(item)}",
         f"{data_sets.title(item)}.",
-        data_sets.mark(item),
+        marks.mark_of(item),
     )
 
 
@@ -268,14 +271,9 @@ def _closeup(inputs: QcInputs, patch: Row, shard: str) -> dict[str, str]:
     film = lake.read_table(shard, ["lesions", "pixels"]).slice(index, 1)
     lesions = pictures.lesions_of(film.drop_columns("pixels").to_pylist()[0])
     frame = pictures.Frame(row=patch["row"], column=patch["column"], side=inputs.config.patches.side, background=False)
-    drawn = pictures.closeup(_pixels(film)[0], lesions, frame)
+    drawn = pictures.closeup(pixels_of(film)[0], lesions, frame)
     below = f", below {inputs.config.patches.min_overlap:.0%}" if patch["below_min"] else ""
     shown = f"{patch['overlap']:.0%}{below}"
     kind = inputs.config.patches.classes[patch["label"]].replace("_", " ")
-    named = patch["lesion_id"] or patch["image_id"]
-    return pages.picture(drawn, "jpeg", f"Patch of {named}, overlap {shown}", f"Overlap {shown}. {kind}, {named}.")
-
-
-def _pixels(rows: pa.Table) -> Any:
-    """Return pixels uint16 (N, H, W)."""
-    return np.array(rows["pixels"].combine_chunks().to_numpy_ndarray(), np.uint16)
+    name = patch["lesion_id"] or patch["image_id"]
+    return pages.picture(drawn, "jpeg", f"Patch of {name}, overlap {shown}", f"Overlap {shown}. {kind}, {name}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mammoflow import lake
 from mammoflow.data.quarantine import FILE
 from mammoflow.lake import Artefact
-from mammoflow.rendering import pages
+from mammoflow.rendering.tables import Column, Table, names, table, texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +48,26 @@ def files(artefacts: Sequence[Artefact]) -> list[str]:
     return [url for item in artefacts if lake.read_table(url := item.file(FILE), ["stage"]).num_rows]
 
 
-def table(refused: Sequence[Refused], shown: int) -> dict[str, object] | None:
-    """Return the first rows as a table for a page, or None where there is none."""
+def shown(refused: Sequence[Refused], number: int) -> Table | None:
+    """Return the first rows as a table, or None without any."""
     if not refused:
         return None
-    rows = [
-        pages.cells(row.path, row.stage, "left out" if row.fatal else "used", row.reason) for row in refused[:shown]
+    rows = [(row.path, row.stage, "left out" if row.fatal else "used", row.reason) for row in refused[:number]]
+    columns = [
+        Column(name="path", kind="path"),
+        *texts("stage"),
+        *names("image"),
+        Column(name="reason", kind="reason"),
     ]
-    columns, classes = ["path", "stage", "image", "reason"], ["path", "", "nowrap", "reason"]
-    return pages.table("Files that could not be used, or not in full", columns, classes, rows)
+    return table("Quarantine: files that could not be used, or not in full", columns, rows)
 
 
-def text(refused: Sequence[Refused], shown: int) -> str:
-    """Return how many there are, and how many of them are not shown."""
+def text(refused: Sequence[Refused], number: int) -> str:
+    """Return how many there are, and how many of them `shown` leaves out."""
     fatal = sum(row.fatal for row in refused)
     used = len(refused) - fatal
     all_the_same = f"; {used:,} used all the same, most without a lesion's outline" if used else ""
-    more = f" The first {shown} are shown, {len(refused) - shown:,} more are not." if len(refused) > shown else ""
+    more = f" The first {number} are shown, {len(refused) - number:,} more are not." if len(refused) > number else ""
     return f"{fatal:,} left out{all_the_same}.{more} The whole tables: {FILE} in the folders of images and patches."
 
 

@@ -264,7 +264,7 @@ class _Scorer:
 
     @property
     def _mark(self) -> str:
-        return score_tables.PHANTOM_MARK if self._request.model.card["phantoms"] else ""
+        return score_tables.PHANTOM_MARK if self._request.model.card.phantoms else ""
 
 
 def _filled(pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from mammoflow.facts.results import Auc, RocCurve
 from mammoflow.lake import parse_json
 from mammoflow.lake.schema import MALIGNANT
-from mammoflow.metrics import roc
 from mammoflow.metrics.roc import FloatArray
-from mammoflow.rendering.figures import COLOURS, GRID, INK
+from mammoflow.rendering.figures import COLOURS, GRID, INK, legend
 
 Chart = dict[str, Any]
 _GREY = "#b3bcc6"
@@ -21,20 +21,20 @@ _BINS = 40
 _BELOW_1 = 1 - 1e-6  # a score of 1 would lie beyond the last bin
 
 
-def roc_curves(labels_N: npt.ArrayLike, scores: Mapping[str, FloatArray], strong: str) -> Chart:
+def roc(curves: Sequence[RocCurve], aucs: Mapping[str, Auc], strong: str) -> Chart:
     """Return ROC curves; the last trace is a point that the page moves along the strong one.
 
     Args:
-        labels_N: 0 or 1, (N,).
-        scores: of each model by its name, (N,).
+        curves: one a model.
+        aucs: model -> its AUC, for the legend.
         strong: name of the model that is drawn thick.
     """
     figure = go.Figure()
-    for index, (name, scores_N) in enumerate(scores.items()):
-        false_positive, true_positive, _ = roc.roc_points(labels_N, scores_N)
-        line = {"color": INK, "width": 3} if name == strong else {"color": COLOURS[index % len(COLOURS)], "width": 1.3}
-        label = f"{roc.auc(labels_N, scores_N):.3f}  {name}"
-        figure.add_scatter(x=false_positive.round(4), y=true_positive.round(4), mode="lines", line=line, name=label)
+    for index, curve in enumerate(curves):
+        thick = {"color": INK, "width": 3}
+        line = thick if curve.name == strong else {"color": COLOURS[index % len(COLOURS)], "width": 1.3}
+        across, upwards = ([round(rate, 4) for rate in rates] for rates in (curve.false_positive, curve.true_positive))
+        figure.add_scatter(x=across, y=upwards, mode="lines", line=line, name=legend(curve.name, aucs[curve.name]))
     chance = {"color": _GREY, "dash": "dot", "width": 1}
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=chance, showlegend=False, hoverinfo="skip")
     marker = {"size": 13, "color": COLOURS[1], "line": {"color": "white", "width": 2}}

@@ -1,6 +1,6 @@
-"""Writing the site: the leaderboard, a page a run, the scripts. What is there already is not made again. No Ray.
+"""Writing the site: the leaderboard, a page a run, the scripts. What is there already is reused. No Ray.
 
-A static site, for a served app would be one more thing to secure, beside films of patients. Each page holds its data.
+The site is static: a served app with films of patients would be one more thing to secure. Each page holds its data.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ from plotly.offline import get_plotlyjs
 
 import mammoflow
 from mammoflow import lake
+from mammoflow.facts.results import LeaderboardRow
 from mammoflow.lake import Lake
 from mammoflow.registry.registry import Registry
 from mammoflow.rendering import pages
-from mammoflow.reports.inputs import PHANTOM_MARK
+from mammoflow.rendering.marks import PHANTOM_MARK
 from mammoflow.site import leaderboard, run_page, runs
-from mammoflow.site.leaderboard import Row
 from mammoflow.site.runs import Run
 
 _PACKAGE = "mammoflow.site"
@@ -32,12 +32,12 @@ class Site:
 
     url: str
     """Of its first page."""
-    rows: Sequence[Row]
+    rows: Sequence[LeaderboardRow]
     """Of the leaderboard, best validation AUC first."""
     made: int
-    """Pages of runs that were made now."""
+    """Pages of runs that were written."""
     kept: int
-    """Those that were there."""
+    """Pages that were there already."""
 
 
 def write(root: Lake, tracking_uri: str, out: str, cases: int, say: Callable[[str], None]) -> Site:
@@ -87,7 +87,7 @@ def _remove_others(out: str, found: Sequence[Run], say: Callable[[str], None]) -
             say(f"  {folder} is removed: its run is not in the lake any more")
 
 
-def _index(root: Lake, found: Sequence[Run], rows: Sequence[Row]) -> dict[str, Any]:
+def _index(root: Lake, found: Sequence[Run], rows: Sequence[LeaderboardRow]) -> dict[str, Any]:
     return {
         "mark": PHANTOM_MARK if {row.mark for row in rows} == {PHANTOM_MARK} else "",
         "rows": rows,

@@ -117,7 +117,7 @@ def _build_two_step(a: "Artefacts") -> Built:
     test = score("test", settings, compute, frozen=frozen)
     for split, scores in (("val", val), ("test", test)):
         lake.write_table(out.file(f"{split}.parquet"), scores)
-    lake.write_json(out.file("choice.json"), ensemble.to_dict(frozen))
+    ensemble.write_choices(out.file("choice.json"), {frozen.rule: frozen})
     yield out, TwoStepFacts(backbone=backbone, val_auc=frozen.val_auc)
 
 
@@ -139,12 +139,12 @@ def _locate_search(a: "Artefacts") -> Artefact:
 def _build_search(a: "Artefacts") -> Built:
     from mammoflow import tracking
     from mammoflow.registry import starting_points
-    from mammoflow.reports.inputs import PHANTOM_MARK
+    from mammoflow.rendering import marks
     from mammoflow.search import PICTURE, charts, tuning
 
     begun = starting_points.fetch(a.starts, a.search) if a.starts else None
     facts = tuning.search(a.config, a.lake, a.images, a.classifiers, a.search, begun)
-    picture = charts.search(facts.ranking, "" if a.config.source else PHANTOM_MARK, "png")
+    picture = charts.search(facts.ranking, marks.mark_of(a.images), "png")
     lake.write_bytes(a.search.file(PICTURE), picture)
     tracking.Tracker.open(a.lake, tracking.SEARCHES).attach(facts.run_id, PICTURE, picture)
     yield a.search, facts

@@ -1,5 +1,6 @@
 """The stages that score, choose and register whole-image classifiers, and report on them."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mammoflow import lake
@@ -51,9 +52,12 @@ def _build_recalibrated(a: "Artefacts") -> Built:
     out, settings, (begun, model) = a.one("recalibrated"), a.config.ensemble, a.begun
     scores = lake.read_table(a.one("external").file("val.parquet"))
     chosen = selection.recalibrate(scores, model.ensemble, settings)
-    site = model_card.data(a.config, a.images)
-    card = {**model.card, "started_from": begun.name, "recalibrated_on": site}
-    card["validation"] = model_card.validation(scores, chosen, settings.cutoff)
+    card = replace(
+        model.card,
+        started_from=begun.name,
+        recalibrated_on=model_card.data(a.config, a.images),
+        validation=model_card.validation(scores, chosen, settings.cutoff),
+    )
     uri = tracking.uri(a.lake)
     version = registered_model.register(
         Registry(uri),
@@ -70,7 +74,7 @@ def _build_recalibrated(a: "Artefacts") -> Built:
 
 
 def _locate_ensemble(a: "Artefacts") -> Artefact:
-    pool = {f"pool_{number}": row["run_id"] for number, row in enumerate(a.pool)}
+    pool = {f"pool_{number}": row.run_id for number, row in enumerate(a.pool)}
     return a.lake.artefact("ensemble", a.config.name, a.search, ensemble=a.config.ensemble, **pool)
 
 
@@ -83,7 +87,7 @@ def _build_ensemble(a: "Artefacts") -> Built:
     by_rule = selection.choose_each(scores, outcome.ranking(a), a.config.ensemble)
     chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(out.file("val.parquet"), scores)
-    lake.write_json(out.file("ensembles.json"), {rule: ensemble.to_dict(choice) for rule, choice in by_rule.items()})
+    ensemble.write_choices(out.file("ensembles.json"), by_rule)
     yield out, EnsembleFacts(rule=chosen.rule, members=chosen.names, val_auc=chosen.val_auc)
 
 
@@ -103,11 +107,14 @@ def _build_registered(a: "Artefacts") -> Built:
     chosen, config = outcome.load_ensemble(a), a.config
     scores = lake.read_table(a.ensemble.file("val.parquet"))
     begun = a.starts.name if a.starts else None
-    card = model_card.facts(config, a.images, code=tracking.code_tags(), started_from=begun)
-    card |= {
-        "validation": model_card.validation(scores, chosen, config.ensemble.cutoff),
-        "artefacts": {stage: [item.fingerprint for item in a.of(stage)] for stage in a.by_stage},
-    }
+    card = model_card.write(
+        config,
+        a.images,
+        code=tracking.code_tags(),
+        started_from=begun,
+        validation=model_card.validation(scores, chosen, config.ensemble.cutoff),
+        artefacts={stage: tuple(item.fingerprint for item in a.of(stage)) for stage in a.by_stage},
+    )
     uri, name = tracking.uri(a.lake), config.ensemble.model_name
     version = registered_model.register(
         Registry(uri),
@@ -144,7 +151,7 @@ def _build_evaluation(a: "Artefacts") -> Built:
         )
         for name, item in a.classifiers.items()
     }
-    yield a.evaluation, {"patch_accuracy": accuracy}
+    yield a.evaluation, EvaluationFacts(patch_accuracy=accuracy)
 
 
 def _locate_report(a: "Artefacts") -> Artefact:
