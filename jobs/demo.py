@@ -1,36 +1,11 @@
-"""The whole path on phantoms: draw, ingest, train, search, choose, register, promote, evaluate, report.
+"""Run the whole path on phantoms: draw, ingest, train, search, select, register, promote, evaluate, report.
 
-    python jobs/demo.py                 # the recipe `demo`
-    python jobs/demo.py smoke           # the same path in a minute; learns next to nothing
-
-Reads    nothing; with another recipe and --source, that release
-Writes   everything in the lake, the registered model with alias `champion`, and <lake>/summary.json
-Next     jobs/score.py
+The command `mammoflow demo` as a script: `ray job submit --working-dir . -- python jobs/demo.py`.
+Its manual is shown by `mammoflow demo --help`.
 """
 
-from mammoflow import cli, console, lake, recipes, tracking
-from mammoflow.facts import codec
-from mammoflow.facts.stages import RegisteredFacts
-from mammoflow.pipeline import build, outcome
-from mammoflow.registry import promotion
-
-
-def main() -> None:
-    """Build all, promote, print the table, the model's URI and the report's path."""
-    config = cli.parse(__doc__, recipes.ALL)
-    artefacts = build.ensure("report", config)
-    model = artefacts.registered.facts(RegisteredFacts)
-    promotion.promote(tracking.uri(artefacts.lake), model.name, model.version, force=True)
-    summary = outcome.summarise(artefacts)
-    lake.write_bytes(lake.join(artefacts.lake.root, "summary.json"), codec.to_json(summary))
-    console.show_data(artefacts.images, artefacts.patches)
-    console.show_quarantine([artefacts.images, artefacts.patches], config.source)
-    console.show_scores(summary)
-    print(f"registered: {summary.registered} (version {model.version}) at {model.tracking_uri}")
-    print(f"report:     {artefacts.report.file('report.html')}")
-    print(f"summary:    {lake.join(artefacts.lake.root, 'summary.json')}")
-    console.show_scoring(model.name, config.lake)
-
+from mammoflow import cli
+from mammoflow.commands import demo
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(demo.main)

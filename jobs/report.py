@@ -1,22 +1,11 @@
 """Write the report of a finished run: one HTML file that opens offline. Never trains.
 
-    python jobs/report.py demo
-
-Reads    everything the run left in the lake; a missing stage is an error
-Writes   report/ in the lake
-Next     open the file
+The command `mammoflow report` as a script: `ray job submit --working-dir . -- python jobs/report.py`.
+Its manual is shown by `mammoflow report --help`.
 """
 
-from mammoflow import cli, recipes
-from mammoflow.pipeline import build, outcome
-
-
-def main() -> None:
-    """Write the report anew, whether or not the lake holds one, and print its path."""
-    config = cli.parse(__doc__, recipes.ALL)
-    artefacts = build.find(("registered", "evaluation"), config)
-    print(f"report: {outcome.write_report(artefacts)}")
-
+from mammoflow import cli
+from mammoflow.commands import report
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(report.main)

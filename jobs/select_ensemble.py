@@ -1,31 +1,11 @@
-r"""Choose the ensemble and its operating point on validation, and register it as a candidate.
+"""Choose the ensemble and its operating point on validation, and register it as a candidate.
 
-    ray job submit --working-dir . -- python jobs/select_ensemble.py cbis-s10-resnet50 \
-        --source /data/CBIS-DDSM --lake s3://bucket/lake
-
-Reads    search/ and the validation images; builds what is missing; never reads the test split
-Writes   ensemble/ in the lake; registered model `mammoflow`, alias `candidate`
-Next     jobs/evaluate.py, then jobs/promote.py
+The command `mammoflow select` as a script: `ray job submit --working-dir . -- python jobs/select_ensemble.py`.
+Its manual is shown by `mammoflow select --help`.
 """
 
-from mammoflow import cli, console, recipes
-from mammoflow.facts.stages import RegisteredFacts
-from mammoflow.pipeline import build, outcome
-
-
-def main() -> None:
-    """Print the plan, choose, register, print members and the registered version."""
-    config = cli.parse(__doc__, recipes.ALL)
-    artefacts = build.ensure("registered", config)
-    chosen = outcome.load_ensemble(artefacts)
-    rows = [[member.name, member.kind, f"{member.val_auc:.3f}"] for member in chosen.members]
-    console.show("Ensemble (chosen on validation)", ["member", "kind", "val A-AUC"], rows)
-    cutoff = f"malignant at a score of at least {chosen.cutoff:.3f} ({config.ensemble.cutoff})"
-    print(f"validation A-AUC {chosen.val_auc:.3f}; {cutoff}")
-    model = artefacts.registered.facts(RegisteredFacts)
-    print(f"registered models:/{model.name}/{model.version} (alias candidate) at {model.tracking_uri}")
-    console.show_next("evaluate", config)
-
+from mammoflow import cli
+from mammoflow.commands import select
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(select.main)

@@ -1,31 +1,11 @@
-r"""Train the patch classifier of each trunk of the recipe; its convolutional part becomes the trunk.
+"""Train the patch classifier of each trunk; its convolutional part becomes the trunk.
 
-    ray job submit --working-dir . -- python jobs/train_patch.py cbis-s10-resnet50 \
-        --source /data/CBIS-DDSM --lake s3://bucket/lake
-
-Reads    patches/; builds what is missing
-Writes   trunks/ in the lake (safetensors, kept by validation accuracy), and where hard patches are mined, mined/ and
-         retrained/; MLflow experiment "patch-classifiers"
-Next     jobs/tune_top_layers.py
+The command `mammoflow train-patch` as a script: `ray job submit --working-dir . -- python jobs/train_patch.py`.
+Its manual is shown by `mammoflow train-patch --help`.
 """
 
-from mammoflow import cli, console, recipes
-from mammoflow.errors import ConfigError
-from mammoflow.pipeline import build
-
-
-def main() -> None:
-    """Print the plan, train, print each trunk's validation accuracy."""
-    config = cli.parse(__doc__, recipes.ALL)
-    if config.start:
-        raise ConfigError(
-            f"start is {config.start!r}: training goes on from whole-image classifiers, there is no patch "
-            "classifier to train; run jobs/finetune.py"
-        )
-    artefacts = build.ensure("retrained", config)
-    console.show_trunks({name: item.facts(TrunkFacts) for name, item in artefacts.classifiers.items()})
-    console.show_next("tune_top_layers", config)
-
+from mammoflow import cli
+from mammoflow.commands import train_patch
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(train_patch.main)

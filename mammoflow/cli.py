@@ -1,88 +1,69 @@
-"""The command line of every job: recipe + overrides -> config, clean ends, exit codes. No Ray, no MLflow.
+"""The command line of every job: recipe and flags to a config, exit codes. No Ray, no MLflow.
 
-Exit codes: 0 done; 1 an error that names its remedy; 2 the command line can't be read; 3 more images than allowed
-went to quarantine, the good ones are kept; 4 the job's deadline came; 130 Ctrl-C; 143 SIGTERM (`ray job stop`).
+Exit codes: 0 done; 1 an error that names its remedy; 2 unreadable command line; 3 more images than allowed went to
+quarantine, the good ones are kept; 4 the job's deadline passed; 130 Ctrl-C; 143 SIGTERM (`ray job stop`).
 Anything else is a bug, with a traceback.
 """
 
+import dataclasses
 import difflib
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+import typing
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from mammoflow import recipes
 from mammoflow.cluster import interrupts
 from mammoflow.config import Config
-from mammoflow.errors import MammoflowError, QuarantineError
+from mammoflow.errors import ConfigError, MammoflowError, QuarantineError
 
 T = TypeVar("T")
 
+_HELP = ("-h", "--help", "-H", "--help-verbose")
 
-def parse(manual: str | None, recipes: Mapping[str, Callable[[], Config]], argv: Sequence[str] | None = None) -> Config:
-    """Turn `[recipe] [--field value ...]` into a config; without a recipe the first one is taken.
+
+def parse(manual: str | None, argv: Sequence[str] | None = None, *, hidden: Collection[str] = ()) -> Config:
+    """Turn `[recipe] [--only row ...] [--field value ...]` into a config; the default recipe is `recipes.ALL`'s first.
 
     Args:
-        manual: the job's module docstring, shown by --help.
-        recipes: name -> function; each name is a subcommand that shows and overrides every field.
+        manual: the command's module docstring, shown by --help.
         argv: words after the program's name; those of the process by default.
+        hidden: settings that the command does not use, such as `search` or `compute.gpu`. Its help leaves them out.
+            They are accepted all the same, so that one set of flags serves every job of a run.
 
     Raises:
-        ConfigError: a field is out of its range.
+        ConfigError: a field is out of its range, or the recipe has no such row.
         SystemExit: 2, an unknown recipe or flag (named, with the nearest ones); 0, --help.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    known = {name: recipe() for name, recipe in recipes.items()}
-    default = next(iter(known))
-    if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
-        words = [default, *words]  # flags alone: they belong to the first recipe
-    if words and not words[0].startswith("-") and words[0] not in known:
-        near = ", ".join(difflib.get_close_matches(words[0], known, n=3, cutoff=0))
-        _stop(
-            f"error: recipe is {words[0]!r}, but must be one of the {len(known)} that --help shows, such as {near}", 2
-        )
-    about = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
-    kind = tyro.extras.subcommand_type_from_defaults(known, about)
-    config = tyro.cli(kind, default=known[default], args=_spelt_out(words), description=_lines(manual), config=_PARSING)
+    if words and words[0] in _HELP:
+        print(_overview(manual))
+        sys.exit(0)
+    recipe = words.pop(0) if words and not words[0].startswith("-") else next(iter(recipes.ALL))
+    if recipe not in recipes.ALL:
+        near = ", ".join(difflib.get_close_matches(recipe, recipes.ALL, n=3, cutoff=0))
+        stop(f"error: recipe is {recipe!r}, but must be one of {', '.join(recipes.ALL)}; nearest: {near}", 2)
+    only, words = _only(words)
+    default = recipes.load(recipe, only)
+    prog = f"{_prog()} {recipe}"
+    if any(word in _HELP for word in words):
+        kind = _shown(Config, default, hidden, recipes.rows(recipe))
+        tyro.cli(kind, prog=prog, args=words, description=_lines(recipes.ALL[recipe].__doc__), compact_help=True)
+    config = _read(Config, words, prog=prog, default=default)
     interrupts.end_at(config.compute.deadline)
     return config
 
 
-SHORT: Mapping[str, list[str]] = {
-    "--max-bad": ["--compute.max-bad"],
-    "--retry-quarantined": ["--compute.retry-quarantined", "True"],
-    "--dry-run": ["--compute.dry-run", "True"],
-    "--deadline": ["--compute.deadline"],
-    "--max-hours": ["--search.max-hours"],
-    "--max-trials": ["--search.max-trials"],
-}
-"""Flags that stand for longer ones."""
-
-_PARSING = (tyro.conf.FlagConversionOff,)
-
-
-def _spelt_out(words: Sequence[str]) -> list[str]:
-    """Replace short flags by long ones; a value may follow `=`."""
-    parts = [word.partition("=") for word in words]
-    return [
-        part
-        for name, equals, value in parts
-        for part in ([SHORT[name][0] + equals + value, *SHORT[name][1:]] if name in SHORT else [name + equals + value])
-    ]
-
-
-def _lines(manual: str | None) -> str:
-    """Indent a manual by a space, without which --help would run its lines together."""
-    return textwrap.indent(manual or "", " ")
-
-
 def options(manual: str | None, kind: type[T], argv: Sequence[str] | None = None) -> T:
-    """Turn `--field value ...` into a small options dataclass, for jobs without a recipe; a switch takes no value."""
-    words = _spelt_out(sys.argv[1:] if argv is None else argv)
-    found = tyro.cli(kind, args=words, description=_lines(manual), config=(tyro.conf.FlagCreatePairsOff,))
-    interrupts.end_at(getattr(getattr(found, "compute", None), "deadline", None))
-    return found
+    """Turn `--field value ...` into a small options dataclass, for jobs without a recipe."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    values = _read(kind, words, prog=_prog(), description=_lines(manual))
+    interrupts.end_at(getattr(getattr(values, "compute", None), "deadline", None))
+    return values
 
 
 def run(main: Callable[[], None]) -> None:
@@ -91,14 +72,87 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except QuarantineError as error:
-        _stop(f"error: {error}", 3)
+        stop(f"error: {error}", 3)
     except MammoflowError as error:
-        _stop(f"error: {error}", 1)
+        stop(f"error: {error}", 1)
     except KeyboardInterrupt:
         name, code = interrupts.reason()
-        _stop(f"stopped by {name}; the same command goes on from here", code)
+        stop(f"stopped by {name}; run the same command again to continue", code)
 
 
-def _stop(message: str, code: int) -> None:
+def stop(message: str, code: int) -> typing.NoReturn:
+    """Print a message to stderr and leave with an exit code."""
     print(message, file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _read(
+    kind: type[T], words: Sequence[str], *, prog: str, description: str | None = None, default: T | None = None
+) -> T:
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        values: T = tyro.cli(kind, args=words, prog=prog, description=description, **given)
+        return values
+    except SystemExit as end:
+        if end.code and not {"True", "False"}.isdisjoint(words):
+            stop("error: True or False follows a switch, but switches take no value; write --name or --no-name", 2)
+        raise
+
+
+def _only(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the rows that follow `--only`, and the other words."""
+    rows: list[str] = []
+    others: list[str] = []
+    inside = False
+    for word in words:
+        if word.startswith("-"):
+            name, equals, value = word.partition("=")
+            inside = name == "--only"
+            if not inside:
+                others.append(word)
+            elif equals:
+                rows.append(value)
+        else:
+            (rows if inside else others).append(word)
+    return rows, others
+
+
+def _prog() -> str:
+    """Return the command as it was called: `mammoflow tune`, or a script's name."""
+    return sys.argv[0] if sys.argv[0].startswith("mammoflow ") else Path(sys.argv[0]).name
+
+
+def _overview(manual: str | None) -> str:
+    """Return a command's manual and the recipes, a line each."""
+    width = max(map(len, recipes.ALL))
+    lines = [f"  {name:<{width}}  {(make.__doc__ or '').partition(chr(10))[0]}" for name, make in recipes.ALL.items()]
+    usage = f"usage: {_prog()} [RECIPE] [--only ROW ...] [--SETTING VALUE ...]"
+    first = f"recipes (default: {next(iter(recipes.ALL))}); `{_prog()} RECIPE --help` shows the settings of one:"
+    return "\n".join([usage, "", (manual or "").strip(), "", first, *lines])
+
+
+def _lines(text: str | None) -> str:
+    """Indent text by a space: --help would run its lines together otherwise."""
+    return textwrap.indent(text or "", " ")
+
+
+def _shown(kind: type[Any], default: Any, hidden: Collection[str], rows: Sequence[str] = ()) -> type[Any]:
+    """Return a dataclass as the help is to show it: with the values of `default`, without the hidden settings."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    suppress = typing.cast(Any, tyro.conf.Suppress)
+    unknown = {name.partition(".")[0] for name in hidden} - hints.keys()
+    if unknown:
+        raise ConfigError(f"hidden is {sorted(unknown)}, but must be settings of {kind.__name__}; correct the names")
+    settings: list[Any] = []
+    if rows:
+        about = tyro.conf.arg(help=f"Rows of the paper's table to keep, of: {', '.join(rows)}", metavar="ROW ...")
+        settings.append(("only", Annotated[tuple[str, ...], about], dataclasses.field(default=())))
+    for field in dataclasses.fields(kind):
+        name, value = field.name, getattr(default, field.name)
+        inner = [setting.partition(".")[2] for setting in hidden if setting.startswith(f"{name}.")]
+        hint = suppress[hints[name]] if name in hidden else hints[name]
+        if inner:
+            hint = _shown(hints[name], value, inner)
+            value = hint()
+        settings.append((name, hint, dataclasses.field(default=value)))
+    return dataclasses.make_dataclass(kind.__name__, settings, bases=(kind,), frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -15,8 +16,7 @@ from mammoflow.facts.results import LeaderboardRow, Performance, SiteRow, Summar
 from mammoflow.facts.stages import ImagesFacts, PatchesFacts, SearchFacts, TrunkFacts
 from mammoflow.lake import Artefact
 from mammoflow.rendering import formats
-from mammoflow.rendering.formats import Value
-from mammoflow.rendering.tables import Column, Table, numbers, table, texts
+from mammoflow.rendering.tables import Table, numbers, table, texts
 from mammoflow.reports import quarantine, result_tables, run_tables
 from mammoflow.search import PICTURE
 
@@ -29,11 +29,13 @@ _FIRST = 20
 _FIRST_COLUMN = 36  # characters of what a row is about that stay on one line
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns with numbers stand right, others left."""
     numeric = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
-    kinds = ("number" if right else "text" for right in numeric)
-    show_table(table(title, [Column(name=name, kind=kind) for name, kind in zip(columns, kinds, strict=True)], rows))
+    made = [
+        column for name, right in zip(columns, numeric, strict=True) for column in (numbers if right else texts)(name)
+    ]
+    show_table(table(title, made, rows))
 
 
 def show_table(shown: Table) -> None:
@@ -141,15 +143,24 @@ def show_transfer(found: Transfer) -> None:
     show_site(found.model, found.site)
 
 
-def show_next(job: str, config: Config, *flags: str) -> None:
-    """Print the command of the next job, with the flags of this one; of a flag that stands twice the last counts."""
+_SCRIPTS = {"tune": "tune_top_layers", "select": "select_ensemble", "external": "external_validation"}
+"""Commands whose script in jobs/ has another name."""
+
+
+def show_next(command: str, config: Config, *flags: str) -> None:
+    """Print the command to run next, with the flags of this one. The last of repeated flags counts."""
     words = [word for word in sys.argv[1:] if word != "--retry-quarantined"]  # done by now
-    show_command(job, *(words or [config.name]), *flags)
+    show_command(command, *(words or [config.name]), *flags)
 
 
-def show_command(job: str, *words: str) -> None:
-    """Print a command to be run next."""
-    print(f"next: {shlex.join(['python', f'jobs/{job}.py', *words])}", flush=True)
+def show_command(command: str, *words: str) -> None:
+    """Print a command to run next: a script where this job is one, else a subcommand of `mammoflow`."""
+    if Path(sys.argv[0]).parent.name == "jobs":
+        script = _SCRIPTS.get(command, command.replace("-", "_"))
+        first = ["python", f"jobs/{script}.py"]
+    else:
+        first = ["mammoflow", command]
+    print(f"next: {shlex.join([*first, *words])}", flush=True)
 
 
 def show_promotion(config: Config) -> None:

@@ -1,27 +1,30 @@
-"""Every error that mammoflow raises on purpose. Imports nothing.
+"""Every error that mammoflow raises on purpose. Imports the standard library only.
 
     MammoflowError
     ├── ConfigError          a setting is out of its range, or an unknown name
     │   └── SpecError        a top-layer spec that can't be read or doesn't fit the feature map
-    ├── SourceError          the folder given is not the release it was said to be
+    ├── SourceError          the source folder does not hold the named release
     ├── ImageError           one image can't be used; becomes a row in quarantine, never a crash
     │   ├── DecodeError      its file can't be turned into pixels
-    │   └── PatchError       no patch can be cut from it
+    │   └── PatchError       no patches can be cut from it
     ├── QuarantineError      more images than allowed went to quarantine
-    ├── SplitError           a split that leaks, or one without enough of a class
-    ├── LakeError            an artefact that is missing, damaged or can't be written
-    ├── TrackingError        the tracking server or registry can't be reached or lacks what is asked
-    ├── TrainingError        a training run that can't start or went wrong
+    ├── SplitError           a split leaks, or lacks a class
+    ├── LakeError            an artefact is missing, damaged or can't be written
+    ├── TrackingError        the tracking server or registry can't be reached, or lacks a run or model
+    ├── TrainingError        a training run can't start or failed
     │   ├── ModelError       one of the models trained together can't go on (non-finite loss); the others can
-    │   └── DeviceMemoryError   what trains together does not fit in the device's memory
-    └── PreflightError       what the job needs is not here: disk, GPUs, versions
+    │   └── DeviceMemoryError   the models trained together do not fit in the device's memory
+    └── PreflightError       the machine lacks something the job needs: disk, GPUs, versions
 
 Every message names the value, the limit and the remedy.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MammoflowError(Exception):
-    """Base of all errors that a user of mammoflow may meet; jobs print it without a traceback."""
+    """Base class of all errors that users see; jobs print them without a traceback."""
 
 
 class ConfigError(MammoflowError):
@@ -33,11 +36,27 @@ class SpecError(ConfigError):
 
 
 class SourceError(MammoflowError):
-    """The source folder is not the release it was said to be, or lacks a file or column."""
+    """The source folder does not hold the named release, or lacks a file or column."""
 
 
 class ImageError(MammoflowError):
-    """One image can't be used. At the Ray boundary it becomes a row in quarantine."""
+    """One image can't be used; at the Ray boundary the error becomes a row in quarantine.
+
+    The code that finds the fault gives the reason alone. Whoever handles one file adds its path, once (`naming`).
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return the path, if known, and the reason."""
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        """Pickle the path that was added after construction, too."""
+        return type(self), (self.reason, self.path)
 
 
 class DecodeError(ImageError):
@@ -45,7 +64,7 @@ class DecodeError(ImageError):
 
 
 class PatchError(ImageError):
-    """No patch can be cut from this image."""
+    """No patches can be cut from an image."""
 
 
 class QuarantineError(MammoflowError):
@@ -53,7 +72,7 @@ class QuarantineError(MammoflowError):
 
 
 class SplitError(MammoflowError):
-    """A split that leaks a patient or film, or lacks a class."""
+    """A split leaks a patient or film, or lacks a class."""
 
 
 class LakeError(MammoflowError):
@@ -61,19 +80,19 @@ class LakeError(MammoflowError):
 
 
 class TrackingError(MammoflowError):
-    """The tracking server can't be reached, or lacks the run or model asked for."""
+    """The tracking server can't be reached, or lacks a run or model."""
 
 
 class TrainingError(MammoflowError):
-    """A training run can't start, or went wrong."""
+    """A training run can't start or failed."""
 
 
 class ModelError(TrainingError):
-    """A model can't go on; those that train beside it can."""
+    """One of the models trained together can't go on; the others can."""
 
     def __init__(self, message: str, model: str) -> None:
-        """Name the model, as the run that trains it does."""
-        super().__init__(message, model)  # both, so that it can be pickled
+        """Keep the model's name in the search or run beside the message."""
+        super().__init__(message, model)  # both, so that the error survives pickling
         self.model = model
 
     def __str__(self) -> str:
@@ -82,8 +101,18 @@ class ModelError(TrainingError):
 
 
 class DeviceMemoryError(TrainingError):
-    """What trains together does not fit in the device's memory."""
+    """The models trained together do not fit in the device's memory."""
 
 
 class PreflightError(MammoflowError):
-    """What the job needs is not here: disk space, GPUs, a package's version."""
+    """The machine lacks something the job needs: disk space, GPUs, a package's version."""
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the file in image errors raised inside the block, unless they name one already."""
+    try:
+        yield
+    except ImageError as error:
+        error.path = error.path or path
+        raise

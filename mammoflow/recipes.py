@@ -4,7 +4,7 @@ The command line shows each with every number, and overrides any of them. `smoke
 the others hold the numbers of Shen et al. 2019 and want `--source`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -24,6 +24,7 @@ from mammoflow.config import (
     TrunkConfig,
     TwoStepConfig,
 )
+from mammoflow.config.fields import require
 from mammoflow.models.top_spec import slug
 
 RESNET50_TOP_LAYERS = (
@@ -210,65 +211,44 @@ def cbis_s10_resnet50_random() -> Config:
     return _cbis("cbis-s10-resnet50-random", {"resnet50": RESNET50_TOP_LAYERS}, weights=None)
 
 
-def _row(patch_set: Literal["S1", "S10"], backbone: str, top_layers: str, where: str) -> Callable[[], Config]:
-    """Return the recipe of one whole-image classifier."""
-
-    def recipe() -> Config:
-        """Return it; below it gets a name and words of its own."""
-        return _cbis(name, {backbone: (top_layers,)}, patch_set=patch_set)
-
-    name = f"cbis-{patch_set.lower()}-{backbone}-{slug(top_layers)}"
-    recipe.__name__ = name
-    recipe.__doc__ = f"CBIS-DDSM, {patch_set}, {backbone} from ImageNet weights, {top_layers}: {where}. Wants --source."
-    return recipe
-
-
-_ROWS = (
-    _row("S1", "resnet50", RESNET50_TOP_LAYERS[0], "of Table 2"),
-    *(
-        _row("S10", "resnet50", top, "of Table 2")
-        for top in (*RESNET50_TOP_LAYERS, *HEATMAP_TOP_LAYERS, *FC_TOP_LAYERS)
-    ),
-    *(_row("S10", "vgg16", top, "of Table 3") for top in (*VGG16_TOP_LAYERS, *FC_TOP_LAYERS)),
-    *(_row("S10", "vgg16_bn", top, "Table 3 with BatchNorm in the trunk, in no table") for top in VGG16_TOP_LAYERS),
-    *(_row("S10", "resnet50", top, "a multi-instance head, in no table") for top in INSTANCE_TOP_LAYERS),
-)
+_CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "cbis-s10": {
+        "resnet50": (*RESNET50_TOP_LAYERS, *HEATMAP_TOP_LAYERS, *FC_TOP_LAYERS, *INSTANCE_TOP_LAYERS),
+        "vgg16": (*VGG16_TOP_LAYERS, *FC_TOP_LAYERS),
+        "vgg16_bn": VGG16_TOP_LAYERS,  # Table 3 with BatchNorm in the trunk
+    },
+    "cbis-s1-resnet50": {"resnet50": RESNET50_TOP_LAYERS[:1]},
+    "cbis-s10-resnet50-random": {"resnet50": RESNET50_TOP_LAYERS},
+    "cbis-s1-resnet50-random": {"resnet50": RESNET50_TOP_LAYERS[:1]},
+}
+"""Recipe -> backbone -> top layers that `--only` chooses from."""
 
 
-def _inbreast(patients: int | None) -> Callable[[], Config]:
-    """Return the recipe of the paper's transfer to INbreast, with so many patients to train on; None: each in turn."""
+def inbreast() -> Config:
+    """INbreast, fine-tuned from the champion's members with 20 to 72 patients: Table 4. Wants --source.
 
-    def recipe() -> Config:
-        """Return it; below it gets a name and words of its own."""
-        return Config(
-            name=name,
-            dataset="inbreast",
-            start="models:/mammoflow@champion",
-            phantoms=PhantomConfig(patients=0),
-            transfer=_PATIENTS if patients is None else (),
-            splits=SplitConfig(protocol="70-30", patients=patients, val=0.2),
-            image_training=ImageTrainingConfig(
-                stages=(
-                    StageConfig(trained="last", lr=1e-4, epochs=0),
-                    StageConfig(trained="all", lr=1e-5, epochs=200, weight_decay=0.01),
-                )
-            ),
-            search=SearchConfig(survivors="all"),
-            ensemble=EnsembleConfig(model_name="mammoflow-inbreast"),  # its champion is not what this begins from
-            compute=ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8),
-        )
-
-    name = f"inbreast-{patients}" if patients else "inbreast"
-    recipe.__name__ = name
-    recipe.__doc__ = (
-        f"INbreast, the champion's members trained on with {patients or '20 to 72'} patients: Table 4. The paper chose "
-        "epochs by the films that it reports; here a fifth of these patients is for that. Wants --source."
+    The paper chose epochs by the films that it reports; here a fifth of the training patients serves for that.
+    """
+    return Config(
+        name="inbreast",
+        dataset="inbreast",
+        start="models:/mammoflow@champion",
+        phantoms=PhantomConfig(patients=0),
+        transfer=_PATIENTS,
+        splits=SplitConfig(protocol="70-30", val=0.2),
+        image_training=ImageTrainingConfig(
+            stages=(
+                StageConfig(trained="last", lr=1e-4, epochs=0),
+                StageConfig(trained="all", lr=1e-5, epochs=200, weight_decay=0.01),
+            )
+        ),
+        search=SearchConfig(survivors="all"),
+        ensemble=EnsembleConfig(model_name="mammoflow-inbreast"),  # the mammoflow champion stays where it is
+        compute=ComputeConfig(gpu=True, cpus_per_worker=4, concurrent_trials=8),
     )
-    return recipe
 
 
 _PATIENTS = (20, 30, 40, 50, 60, 72)
-_TRANSFERS = (_inbreast(None), *(_inbreast(patients) for patients in _PATIENTS))
 
 ALL: Mapping[str, Callable[[], Config]] = {
     "demo": demo,
@@ -281,6 +261,68 @@ ALL: Mapping[str, Callable[[], Config]] = {
     "cbis-s10-resnet50-random": cbis_s10_resnet50_random,
     "cbis-s1-resnet50": cbis_s1_resnet50,
     "cbis-s1-resnet50-random": cbis_s1_resnet50_random,
-    **{recipe.__name__: recipe for recipe in (*_ROWS, *_TRANSFERS)},
+    "inbreast": inbreast,
 }
 """Every recipe by the name that the command line takes; the first is the default."""
+
+
+def rows(recipe: str) -> tuple[str, ...]:
+    """Return the rows of the paper's tables that `--only` chooses from; empty for a recipe without rows."""
+    if recipe == "inbreast":
+        return tuple(map(str, _PATIENTS))
+    return tuple(_classifiers(recipe))
+
+
+def load(recipe: str, only: Sequence[str] = ()) -> Config:
+    """Return the config of a recipe, or of the given rows of its table alone.
+
+    Args:
+        recipe: a name in `ALL`.
+        only: names in `rows(recipe)`. A single one becomes part of the config's name.
+
+    Raises:
+        ConfigError: a row that the recipe does not have.
+    """
+    config = ALL[recipe]()
+    if not only:
+        return config
+    choices = rows(recipe)
+    for row in only:
+        remedy = f"choose from {', '.join(choices)}" if choices else f"rows belong to {', '.join(_WITH_ROWS)}"
+        require(row in choices, "only", row, f"a row of recipe {recipe}", remedy)
+    if recipe == "inbreast":
+        return _inbreast_rows(config, only)
+    classifiers = _classifiers(recipe)
+    chosen: dict[str, tuple[str, ...]] = {}
+    for backbone, top_layers in (classifiers[row] for row in choices if row in only):
+        chosen[backbone] = (*chosen.get(backbone, ()), top_layers)
+    name = f"cbis-{config.patches.set.lower()}-{only[0]}{'-random' if recipe.endswith('-random') else ''}"
+    return replace(
+        config,
+        name=name if len(only) == 1 else config.name,
+        trunks=tuple(
+            replace(config.trunks[0], backbone=backbone, top_layers=top_layers)
+            for backbone, top_layers in chosen.items()
+        ),
+    )
+
+
+def _inbreast_rows(config: Config, only: Sequence[str]) -> Config:
+    """Return the fine-tuning for one number of patients, or for several in turn."""
+    patients = tuple(sorted(map(int, only)))
+    if len(patients) > 1:
+        return replace(config, transfer=patients)
+    splits = replace(config.splits, patients=patients[0])
+    return replace(config, name=f"{config.name}-{patients[0]}", transfer=(), splits=splits)
+
+
+def _classifiers(recipe: str) -> dict[str, tuple[str, str]]:
+    """Return row -> (backbone, top layers)."""
+    return {
+        f"{backbone}-{slug(spec)}": (backbone, spec)
+        for backbone, specs in _CHOICES.get(recipe, {}).items()
+        for spec in specs
+    }
+
+
+_WITH_ROWS = (*_CHOICES, "inbreast")

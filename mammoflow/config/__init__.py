@@ -11,7 +11,9 @@ Units stand in each field's docstring. Sizes are height x width, rows x columns 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
 from mammoflow.config.fields import how, require
@@ -138,13 +140,13 @@ class ComputeConfig:
     """How often a training run may lose a worker or node and go on from its last epoch."""
     images_per_shard: int = how(96)
     """Images in one Parquet shard, the unit of work that a kill can cost; at 1152x896 a shard has about 70 MiB."""
-    max_bad: float = how(0.02)
+    max_bad: Annotated[float, arg(aliases=["--max-bad"])] = how(0.02)
     """Largest share of images that may go to quarantine before a job ends non-zero [0-1]."""
-    retry_quarantined: bool = how(False)
+    retry_quarantined: Annotated[bool, arg(aliases=["--retry-quarantined"])] = how(False)
     """Try again, before anything else, what an earlier ingest could not decode."""
-    deadline: float | None = how(None)
+    deadline: Annotated[float | None, arg(aliases=["--deadline"])] = how(None)
     """Hours after which a job ends, whatever it does; the same command goes on from there."""
-    dry_run: bool = how(False)
+    dry_run: Annotated[bool, arg(aliases=["--dry-run"])] = how(False)
     """Of a search, print what would be trained, with estimates of memory and time, and do nothing."""
 
     def __post_init__(self) -> None:

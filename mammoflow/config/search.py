@@ -1,7 +1,9 @@
 """Settings of the search over top layers: who is tried, who goes on, when it ends."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from mammoflow.config.fields import require
 
@@ -66,9 +68,9 @@ class SearchConfig:
     stage 1."""
     space: SpaceConfig = SpaceConfig()
     """What they are drawn from."""
-    max_trials: int | None = None
+    max_trials: Annotated[int | None, arg(aliases=["--max-trials"])] = None
     """Most candidates in all; those drawn last, and then those named last, are left out."""
-    max_hours: float | None = None
+    max_hours: Annotated[float | None, arg(aliases=["--max-hours"])] = None
     """Hours of running [h], over all starts of the command, after which the search ends with what it has."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The bytes of one image file -> its pixels, unsigned and with air dark, before any reduction. No Ray.
+"""Read one image file: its pixels, unsigned and with air dark, before any reduction. No Ray.
 
 Shape letters: h, w rows and columns of the file [px].
 """
@@ -19,14 +19,14 @@ from mammoflow.config import ImageConfig
 from mammoflow.data.dicom import reader
 from mammoflow.data.dicom.quiet import quiet
 from mammoflow.data.dicom.reader import FULL, Identity, Raw, refuse_size
-from mammoflow.errors import DecodeError
+from mammoflow.errors import DecodeError, naming
 from mammoflow.lake import stores
 
 MAX_BYTES = 2**30
-"""Larger files are refused unread; an uncompressed film of 50 million pixels has a tenth of it."""
+"""Larger files are refused unread; an uncompressed film of 50 million pixels takes a tenth of it."""
 
 _DEFLATED = 1032
-"""How many bytes deflate can make of one at most; PNG knows no other compression."""
+"""Largest compression ratio of deflate, the only compression of PNG."""
 _OTHER_FORMATS = (b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*", b"P5", b"\xff\xd8\xff")
 _OPENERS: dict[bytes, Callable[[BytesIO], ImageFile]] = {
     b"\x89P": PngImageFile,
@@ -39,31 +39,29 @@ _NOBODY = Identity(patient_id=None, laterality=None, view=None, vendor=None)
 
 
 def read(path: str, images: ImageConfig) -> Raw:
-    """Read one image file: `parse` what `fetch` returns."""
-    return parse(path, fetch(path), images)
+    """Read one image file: `parse` what `fetch` returns, and name the file in errors."""
+    with naming(path):
+        return parse(fetch(path), images)
 
 
-def parse(path: str, data: bytes, images: ImageConfig) -> Raw:
-    """Read the bytes of one image file: DICOM, PNG, TIFF, PGM or JPEG, of 8 to 16 bits.
+def parse(data: bytes, images: ImageConfig) -> Raw:
+    """Decode the bytes of one image file: DICOM, PNG, TIFF, PGM or JPEG, 8 to 16 bits.
 
     Args:
-        path: what errors call it.
-        data: the file's bytes.
-        images: its intensity policy and window are used here.
+        data: the whole file.
+        images: its intensity policy and window.
 
     Raises:
         DecodeError: the file is damaged, of another format, in colour, of several frames, without pixels, too large, or
-            no mammogram; or it has no window where the policy asks for one.
+            no mammogram; or it lacks the window that the intensity policy needs.
     """
     if not data:
-        raise DecodeError(f"{path}: the file is empty; fetch it again")
+        raise DecodeError("the file is empty; fetch it again")
     if reader.is_dicom(data):
-        return reader.read(path, data, images)
+        return reader.read(data, images)
     if data.startswith(_OTHER_FORMATS):
-        return _read_other(path, data, images)
-    raise DecodeError(
-        f"{path}: neither DICOM (`DICM` at byte 128) nor PNG, TIFF, PGM or JPEG; convert it to one of them"
-    )
+        return _parse_other(data, images)
+    raise DecodeError("neither DICOM (`DICM` at byte 128) nor PNG, TIFF, PGM or JPEG; convert it to one of them")
 
 
 def fetch(path: str) -> bytes:
@@ -79,42 +77,41 @@ def fetch(path: str) -> bytes:
         fs, inner = stores.filesystem(path)
         with fs.open_input_file(inner) as stream:
             if stream.size() > MAX_BYTES:
-                raise DecodeError(f"{path}: {stream.size():,} bytes, but at most {MAX_BYTES:,} can be used")
-            data = bytes(stream.read())
+                raise DecodeError(f"{stream.size():,} bytes, but at most {MAX_BYTES:,} can be used")
+            return bytes(stream.read())
     except FileNotFoundError as error:
-        raise DecodeError(f"{path}: no such file; fetch it") from error
+        raise DecodeError("no such file; fetch it") from error
     except (OSError, pa.ArrowException) as error:
-        raise DecodeError(f"{path}: can't be read ({error}); check permissions and the disk") from error
-    return data
+        raise DecodeError(f"can't be read ({error}); check permissions and the disk") from error
 
 
-def _read_other(path: str, data: bytes, images: ImageConfig) -> Raw:
+def _parse_other(data: bytes, images: ImageConfig) -> Raw:
     if images.intensity == "window":
-        raise DecodeError(f"{path}: has no window, as only DICOM has; use --images.intensity full_range or percentile")
-    height, width = _refuse_header(path, data)
+        raise DecodeError("only DICOM files have a window; use --images.intensity full_range or percentile")
+    height, width = _check_header(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise DecodeError(f"{path}: damaged image ({error.err}); fetch the file again") from error
+        raise DecodeError(f"damaged image ({error.err}); fetch the file again") from error
     if image is None:
-        raise DecodeError(f"{path}: a damaged or unsupported PNG, TIFF, PGM or JPEG; fetch or convert it again")
+        raise DecodeError("a damaged or unsupported PNG, TIFF, PGM or JPEG; fetch or convert it again")
     if image.ndim == 3 and image.shape[2] >= 3 and (image[..., :3] == image[..., :1]).all():
         image = image[..., 0]  # grey saved as colour
     if image.ndim != 2:
-        raise DecodeError(f"{path}: in colour; a mammogram is grey, so save it with one channel")
+        raise DecodeError("in colour; a mammogram is grey, so save it with one channel")
     if image.dtype not in (np.uint8, np.uint16):
-        raise DecodeError(f"{path}: pixels of type {image.dtype}, but 8 or 16 bits unsigned can be used; convert it")
+        raise DecodeError(f"pixels of type {image.dtype}, but only unsigned 8 or 16 bits can be used; convert it")
     if image.shape != (height, width):
-        found = "x".join(str(side) for side in image.shape)
-        raise DecodeError(f"{path}: {found} pixels where its header says {height}x{width}; fetch the file again")
+        size = "x".join(str(side) for side in image.shape)
+        raise DecodeError(f"{size} pixels where its header says {height}x{width}; fetch the file again")
     largest = 255 if image.dtype == np.uint8 else FULL
     return Raw(pixels=image, largest=largest, height=height, width=width, identity=_NOBODY)
 
 
-def _refuse_header(path: str, data: bytes) -> tuple[int, int]:
-    """Return rows and columns by the header; refuse several frames and what is too large, before any room is made.
+def _check_header(data: bytes) -> tuple[int, int]:
+    """Return rows and columns from the header; refuse several frames and too large sizes before allocating memory.
 
-    Pillow reads headers of images alone; it is kept from its own limit, which is lower than ours.
+    Pillow's format classes read the header alone, without `Image.open`, whose size limit is lower than ours.
     """
     try:
         with quiet(), _OPENERS[data[:2]](BytesIO(data)) as image:
@@ -122,18 +119,18 @@ def _refuse_header(path: str, data: bytes) -> tuple[int, int]:
             bands, deep = len(image.getbands()), "16" in image.mode
             frames = getattr(image, "n_frames", 1)
     except Exception as error:  # it raises anything on damaged files
-        raise DecodeError(f"{path}: a damaged header ({type(error).__name__}); fetch or convert it again") from error
-    refuse_size(path, height, width * bands)
-    least = height * width * bands * (16 if deep else 1) // 8  # bytes, if each value has the fewest bits it may have
-    if data.startswith(b"\x89PNG") and (least > _DEFLATED * len(data) or not _ends(data)):
-        raise DecodeError(f"{path}: {height}x{width} pixels can't be in {len(data):,} bytes; fetch the file again")
+        raise DecodeError(f"a damaged header ({type(error).__name__}); fetch or convert it again") from error
+    refuse_size(height, width * bands)
+    least = height * width * bands * (16 if deep else 1) // 8  # bytes, at the fewest bits per value
+    if data.startswith(b"\x89PNG") and (least > _DEFLATED * len(data) or not _has_all_chunks(data)):
+        raise DecodeError(f"{height}x{width} pixels can't be in {len(data):,} bytes; fetch the file again")
     if frames != 1:
-        raise DecodeError(f"{path}: {frames} frames, but only single images can be used")
+        raise DecodeError(f"{frames} frames, but only single images can be used")
     return height, width
 
 
-def _ends(png: bytes) -> bool:
-    """Tell whether each chunk of a PNG lies within the file, up to the last: OpenCV reserves what a chunk asks for."""
+def _has_all_chunks(png: bytes) -> bool:
+    """Tell whether every chunk of a PNG, up to the last, lies within the file: OpenCV allocates what a chunk claims."""
     at = 8
     while at + 12 <= len(png):
         length, kind = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]

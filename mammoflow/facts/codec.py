@@ -1,6 +1,8 @@
 """Read and write facts as JSON: one codec for every record that mammoflow keeps or publishes."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,8 +29,25 @@ def from_json(data: bytes, kind: type[T], where: str) -> T:
     Raises:
         LakeError: the text is damaged, or a field is missing or of another type.
     """
-    try:
+    with _naming(kind, where):
         return msgspec.json.decode(data, type=kind, strict=False)
+
+
+def from_plain(value: Any, kind: type[T], where: str) -> T:
+    """Return the record that plain values hold: `from_json` for JSON that is already parsed.
+
+    Raises:
+        LakeError: a field is missing or of another type.
+    """
+    with _naming(kind, where):
+        return msgspec.convert(value, kind, strict=False)
+
+
+@contextmanager
+def _naming(kind: type, where: str) -> Iterator[None]:
+    """Name the file and the remedy in an error."""
+    try:
+        yield
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise LakeError(
             f"{where} holds no {kind.__name__} that this version of mammoflow can read ({error}); "
@@ -39,6 +58,6 @@ def from_json(data: bytes, kind: type[T], where: str) -> T:
 def _plain(value: Any) -> Any:
     """Return a NumPy number or array as plain values."""
     if hasattr(value, "tolist"):
-        found = value.tolist()
-        return None if isinstance(found, float) and not math.isfinite(found) else found
+        plain = value.tolist()
+        return None if isinstance(plain, float) and not math.isfinite(plain) else plain
     raise TypeError(f"a {type(value).__name__} can't be written as JSON")

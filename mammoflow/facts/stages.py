@@ -1,6 +1,9 @@
-"""What each stage finds: the facts that its artefact's `done.json` holds, and later stages and the report show."""
+"""Facts of each stage, which its artefact's `done.json` holds for later stages and the report.
 
-from dataclasses import dataclass
+Fields with a default were added later: artefacts made before them are read with that default.
+"""
+
+from dataclasses import dataclass, field
 
 Counts = dict[str, int]
 """A count for each split, by its name."""
@@ -28,18 +31,18 @@ class ImagesFacts:
     """Patients whose images they are."""
     mean_grey: float | None
     """Mean grey value of the training images [0-255]; None without any."""
-    histogram: list[int]
-    """Pixels of all images in 256 bins of grey, of equal width."""
+    histogram: list[int] = field(default_factory=list)
+    """Pixels of all images in 256 grey-level bins of equal width."""
     quarantined: int
     """Images left out."""
     outlines_missing: int
     """Lesions without a usable outline."""
-    duplicates: int
+    duplicates: int = 0
     """Images with the pixels of another film; both are used."""
-    left_out: str | None
-    """Fingerprint of what could not be used; None where all could."""
-    source: Counts
-    """What the release's metadata counts, by what is counted."""
+    left_out: str | None = None
+    """Fingerprint of what could not be used; None where everything could."""
+    source: Counts = field(default_factory=dict)
+    """Counts from the release's metadata, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +154,8 @@ class TwoStepFacts:
 class EnsembleFacts:
     """What the stage `ensemble` chose."""
 
-    rule: str
+    rule: str = ""
+    """Empty where an earlier version did not record it."""
     members: tuple[str, ...]
     """Candidate names."""
     val_auc: float

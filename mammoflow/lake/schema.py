@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-VERSION = 2
-"""Of all that the lake holds: raised whenever what one version writes is not what the one before can read or means.
+VERSION = 3
+"""Version of the lake's layout: raised whenever an earlier version would not read, or would misread, what this writes.
 
-1: before versions were recorded. 2: `done.json` records the version, the inputs and the time.
+1: before versions were recorded. 2: `done.json` records the version, the inputs and the time. 3: its facts stand apart
+from these, beside the settings.
 """
+
+READABLE = (2, VERSION)
+"""Versions whose artefacts are used."""
 
 BENIGN, MALIGNANT = 0, 1
 SPLITS = ("train", "val", "test")

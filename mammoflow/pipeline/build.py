@@ -15,6 +15,7 @@ from mammoflow.config import Config
 from mammoflow.data import releases
 from mammoflow.data.ingest import shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Lake, locks
 from mammoflow.pipeline import builders, care, dry_run
 from mammoflow.pipeline.graph import Artefacts, locate
@@ -100,7 +101,7 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
         for item in artefacts.of(stage):
             if not item.done:
                 raise LakeError(f"{item.url} is not complete; run jobs/{_JOBS[stage]}.py with the same flags first")
-        care.check_versions(artefacts.lake, artefacts.of(stage))
+        lake.check_versions(artefacts.of(stage))
     return artefacts
 
 
@@ -139,7 +140,7 @@ def _open(config: Config, wanted: Sequence[str]) -> Artefacts:
 def _retry(artefacts: Artefacts) -> Artefacts:
     """Undo the shards of images of which something went to quarantine; return the artefacts after that."""
     images = artefacts.images
-    care.check_versions(artefacts.lake, [images])
+    lake.check_versions([images])
     with locks.hold(images.url, _say):
         again = shards.reopen(images)
     print(
@@ -162,7 +163,7 @@ def _wanted(stage: str) -> list[str]:
 def _missing(artefacts: Artefacts, wanted: Sequence[str]) -> list[str]:
     """Return the stages that are to be built; refuse what can be known by now to come to nothing."""
     missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
-    care.check_versions(artefacts.lake, [item for name in wanted for item in artefacts.of(name)])
+    lake.check_versions([item for name in wanted for item in artefacts.of(name)])
     inputs.check_workers(artefacts.config, missing)
     return missing
 
@@ -191,24 +192,24 @@ def _build(stage: str, artefacts: Artefacts) -> None:
         for item in missing:
             lake.sweep(item.url)
             care.finish_removal(item)
-        for item, figures in builders.BY_STAGE[stage](artefacts):
-            item.finish({**figures, "seconds": round(time.monotonic() - started, 2)}, inputs)
+        for item, facts in builders.BY_STAGE[stage](artefacts):
+            item.finish(facts, inputs, seconds=round(time.monotonic() - started, 2))
             lake.remove(item.file("work"))
     print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _check_quarantine(artefacts: Artefacts) -> None:
-    figures = artefacts.images.summary()
-    bad, good = int(figures["quarantined"]), sum(figures["images"].values())
+    facts = artefacts.images.facts(ImagesFacts)
+    bad, good = facts.quarantined, sum(facts.images.values())
     limit = artefacts.config.compute.max_bad
     reasons = artefacts.images.file("quarantine.parquet")
     remedy = "mend the files and run jobs/ingest.py with the same flags and --retry-quarantined"
     if not good or bad > limit * (bad + good):
         console.show_quarantine([artefacts.images], artefacts.config.source)
     if not good:
-        raise QuarantineError(f"none of {bad} images could be used; their reasons stand in {reasons}; {remedy}")
+        raise QuarantineError(f"none of {bad} images could be used; see {reasons} for the reasons; {remedy}")
     if bad > limit * (bad + good):
         raise QuarantineError(
-            f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; their reasons stand in "
-            f"{reasons}; {remedy}, or allow more with --max-bad"
+            f"{bad} of {bad + good} images went to quarantine, at most {limit:.1%} may; see {reasons} for the reasons; "
+            f"{remedy}, or allow more with --max-bad"
         )

@@ -6,7 +6,6 @@ first.
 """
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,12 +14,10 @@ import pyarrow.fs as pafs
 from mammoflow import lake
 from mammoflow.errors import LakeError
 from mammoflow.lake import DONE, Artefact, Lake, locks, stores
-from mammoflow.lake.schema import VERSION
 from mammoflow.pipeline.stages import NEEDS, OF_SEVERAL, STAGES
 
 _REMOVING = "removing.json"
 _FOLDER = re.compile(r"(.+)-([0-9a-f]{12})")
-_BEFORE_VERSIONS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +90,9 @@ def _entry(artefact: Artefact, files: dict[str, int]) -> Entry:
     return replace(
         entry,
         state="complete",
-        version=int(record.get("schema", _BEFORE_VERSIONS)),
-        finished=str(record.get("finished", "")),
-        inputs=tuple(record.get("inputs", ())),
+        version=record.schema,
+        finished=record.finished,
+        inputs=record.inputs,
     )
 
 
@@ -210,26 +207,3 @@ def _empty(artefact: Artefact) -> None:
     for name in sorted(names - {_REMOVING, locks.FILE}, reverse=True):  # shards, which siblings copy, before ledger
         lake.remove(artefact.file(name))
     lake.remove(artefact.file(_REMOVING))
-
-
-def check_versions(root: Lake, artefacts: Iterable[Artefact]) -> None:
-    """Check that what is complete of these was made by this version of the lake's layout.
-
-    Raises:
-        LakeError: by another; it names the artefacts, their versions, this one's, and the command that removes them.
-    """
-    made = [(item, int(item.record().get("schema", _BEFORE_VERSIONS))) for item in artefacts if item.done]
-    other = [(item, version) for item, version in made if version != VERSION]
-    if other:
-        listed = ", ".join(f"{item.key} (version {version})" for item, version in other)
-        newer = "use a newer mammoflow, or " if any(version > VERSION for _, version in other) else ""
-        raise LakeError(
-            f"{listed}: made by another version of the lake's layout, this mammoflow reads version {VERSION}; "
-            f"{newer}remove them ({removal(root, [item for item, _ in other])}), or use another --lake"
-        )
-
-
-def removal(root: Lake, artefacts: Sequence[Artefact]) -> str:
-    """Return the command that removes artefacts and all that uses them."""
-    keys = [item.key for item in artefacts]
-    return shlex.join(["python", "jobs/lake.py", "remove", *keys, "--with-users", "--lake", root.root])

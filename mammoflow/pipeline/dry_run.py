@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from mammoflow import console
 from mammoflow.config import Config
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.pipeline.graph import Artefacts
 from mammoflow.search import capacity, rungs, tuning
@@ -24,7 +25,7 @@ def show(a: Artefacts) -> None:
         PreflightError: a candidate that no worker of this cluster can hold.
     """
     groups = _continued(a.config, a.starts.specs) if a.starts else _on_trunks(a.config)
-    images = a.images.summary()["images"] if a.images.done else _IMAGES
+    images = a.images.facts(ImagesFacts).images if a.images.done else _IMAGES
     backbones = {*(c.backbone for _, own in groups for c in own), *(trunk.backbone for trunk in a.config.trunks)}
     worker = capacity.worker(a.config, images, sorted(backbones))
     if groups:

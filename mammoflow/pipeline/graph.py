@@ -10,6 +10,7 @@ from mammoflow.data.releases.listing import contents
 from mammoflow.ensemble import pool
 from mammoflow.ensemble.pool import PooledCandidate
 from mammoflow.errors import ConfigError
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones
 from mammoflow.pipeline.stages import STAGES
@@ -84,7 +85,7 @@ class Artefacts:
         """Return how long each stage took when it was built [s]."""
         done = {stage: [item for item in self.of(stage) if item.done] for stage in STAGES}
         return {
-            stage: round(max(float(item.summary()["seconds"]) for item in items), 1)
+            stage: round(max(item.record().seconds or 0.0 for item in items), 1)
             for stage, items in done.items()
             if items
         }
@@ -98,7 +99,7 @@ def locate(config: Config, root: Lake) -> Artefacts:
     name, seed = config.name, config.seed
     phantoms, images = _images(config, root)
     # What could not be used is known once the images are there; where some is mended later, all after them follows.
-    left_out = images.summary().get("left_out") if images.done else None
+    left_out = images.facts(ImagesFacts).left_out if images.done else None
     used = (images, left_out) if left_out else (images,)
     cut = f"{images.name}-{config.patches.set}"
     patches = root.artefact("patches", cut, *used, config.patches, seed)

@@ -159,7 +159,7 @@ def _baseline(made: Artefact) -> Baseline:
 
 def _newest(a: Artefacts, stage: str, kind: type[Figures]) -> list[Figures]:
     """Return the figures of a stage's complete artefacts, newest first; those of earlier versions are left out."""
-    done = sorted(lake.list_complete(a.lake, stage), key=lambda item: str(item.record()["finished"]), reverse=True)
+    done = sorted(lake.list_complete(a.lake, stage), key=lambda item: item.record().finished, reverse=True)
     figures = []
     for item in done:
         try:

@@ -27,7 +27,7 @@ from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import prediction
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.profile import Profile
-from mammoflow.errors import ConfigError, DecodeError, LakeError
+from mammoflow.errors import ConfigError, DecodeError, LakeError, naming
 from mammoflow.facts import codec
 from mammoflow.facts.card import Card
 from mammoflow.models.classifiers import ImageSpec, WholeImageClassifier
@@ -107,7 +107,8 @@ class Predictor:
         if isinstance(item, str):
             return decode.load_image(item, self.images).pixels
         if isinstance(item, bytes):
-            return decode.decode_bytes("image", item, self.images).pixels
+            with naming("image"):
+                return decode.decode_bytes(item, self.images).pixels
         if item.dtype != np.uint16 or item.ndim != 2:
             raise DecodeError(
                 f"an image of type {item.dtype} and shape {item.shape}, but uint16 (rows, columns) over 0-65535 is "

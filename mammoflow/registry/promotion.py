@@ -132,10 +132,11 @@ def _compared(tracking_uri: str, name: str, old: str, new: str, *, force: bool) 
         if force:
             return None
         raise
-    if found.interval.low <= LEAST_DIFFERENCE and not force:
+    low, high = found.interval.low, found.interval.high
+    if low <= LEAST_DIFFERENCE and not force:
         raise TrackingError(
             f"version {new} of {name} against the champion, version {old}: validation AUC {found.value:+.4f} (95% "
-            f"interval {found.interval.low:+.4f} to {found.interval.high:+.4f}), but the lower end must be above {LEAST_DIFFERENCE:+.2f}"
+            f"interval {low:+.4f} to {high:+.4f}), but the lower end must be above {LEAST_DIFFERENCE:+.2f}"
             "; promote a better one, or validate on more images, or give --force"
         )
     return found

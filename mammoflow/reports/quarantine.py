@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mammoflow import lake
+from mammoflow.data.quarantine import FILE
 from mammoflow.lake import Artefact
 from mammoflow.rendering.tables import Column, Table, names, table, texts
-
-FILE = "quarantine.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +17,6 @@ class Refused:
     """Of the file, below the source or the lake; the image's id where there is no path."""
     stage: str
     reason: str
-    """Without the path, which many reasons begin with."""
     fatal: bool
     """The image is left out."""
 
@@ -41,8 +39,7 @@ def read(artefacts: Sequence[Artefact], source: str | None) -> list[Refused]:
     for artefact in artefacts:
         for row in lake.read_table(artefact.file(FILE)).to_pylist():
             path = _below(row["path"] or row["image_id"] or "", roots)
-            reason = row["reason"].removeprefix(f"{row['path']}: ")
-            rows.append(Refused(path=path, stage=row["stage"], reason=reason, fatal=row["fatal"]))
+            rows.append(Refused(path=path, stage=row["stage"], reason=row["reason"], fatal=row["fatal"]))
     return sorted(rows, key=lambda row: not row.fatal)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,11 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from tyro.conf import arg
 
 from mammoflow import lake
 from mammoflow.cluster import interrupts, nodes
-from mammoflow.config import ComputeConfig
+from mammoflow.config.fields import require
 from mammoflow.data import decode, image_files
 from mammoflow.data.dicom import reader
 from mammoflow.data.ingest.shards import Progress, Say
@@ -50,6 +51,29 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringCompute:
+    """CPUs, GPUs and limits of a scoring job; the names are those of `config.ComputeConfig`."""
+
+    gpu: bool = False
+    """Give each process that holds the model a GPU."""
+    cpus_per_worker: int = 1
+    """Threads of such a process."""
+    max_bad: Annotated[float, arg(aliases=["--max-bad"])] = 0.02
+    """Largest share of images that may fail before the job ends non-zero [0-1]."""
+    retry_quarantined: Annotated[bool, arg(aliases=["--retry-quarantined"])] = False
+    """Score files again that failed earlier."""
+    deadline: Annotated[float | None, arg(aliases=["--deadline"])] = None
+    """Hours after which the job ends; the same command continues."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        cpus, share, hours = self.cpus_per_worker, self.max_bad, self.deadline
+        require(cpus >= 1, "compute.cpus_per_worker", cpus, "at least 1", "raise it")
+        require(0 <= share <= 1, "compute.max_bad", share, "between 0 and 1", "it is a share")
+        require(hours is None or hours > 0, "compute.deadline", hours, "above 0 hours", "or leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is to be scored, by whom, to where."""
 
@@ -63,8 +87,8 @@ class Request:
     """What it is to hold."""
     salt: str
     """Of patients' hashes."""
-    compute: ComputeConfig
-    """A GPU for each actor where it asks for GPUs; whether files that could not be used are tried again."""
+    compute: ScoringCompute
+    """CPUs and GPUs of each process that holds the model; whether failed files are tried again."""
     actors: int | None = None
     """Processes that hold the model; None: one a GPU where GPUs are asked for, else one a CPU."""
 
@@ -156,16 +180,16 @@ def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str,
         row |= {"dicom": False, "warnings": []}
         try:
             data = image_files.fetch(file.path)
-            image = decode.decode_bytes(file.path, data, images)
+            image = decode.decode_bytes(data, images)
             pixels_NHW[index] = image.pixels
             said, row["dicom"] = image.identity, reader.is_dicom(data)
             row |= {"laterality": said.laterality, "view": said.view, "vendor": said.vendor}
             row["patient_id"] = said.patient_id
             if row["dicom"] and not said.patient_id:
-                row["patient_id"] = reader.patient_key(file.path, data, salt)
+                row["patient_id"] = reader.patient_key(data, salt)
             row["warnings"] = profiles.warnings(model.profile, image.pixels, said.vendor)
         except DecodeError as error:
-            row["error"] = str(error)
+            row["error"] = error.reason
         about.append(row)
     return {"shard": batch["shard"], "about": [about], "pixels": pixels_NHW[None]}
 
@@ -219,7 +243,7 @@ class _Scorer:
                 self._write(DICOM, f"{row['key']}-sc.dcm", dicom_outputs.to_bytes(capture))
             report = dicom_outputs.structured_report(source, finding, self._begun, capture)
         except DecodeError as error:
-            row["warnings"] = [*row["warnings"], f"no report: {error}"]
+            row["warnings"] = [*row["warnings"], f"no report: {error.reason}"]
             return
         row["report"] = self._write(DICOM, f"{row['key']}-sr.dcm", dicom_outputs.to_bytes(report))
 

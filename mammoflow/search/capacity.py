@@ -195,7 +195,7 @@ def check_fits(config: Config, candidate: Candidate, memory: int) -> None:
         plain = stage == 2 and not config.compute.checkpointing
         raise PreflightError(
             f"{candidate.name} takes about {max(needed) / _GIB:.1f} GiB in stage {stage}, a worker here has "
-            f"{memory / _GIB:.1f}; give {'--compute.checkpointing True, ' if plain else ''}{remedy}, "
+            f"{memory / _GIB:.1f}; give {'--compute.checkpointing, ' if plain else ''}{remedy}, "
             "fewer --compute.concurrent-trials on CPUs, or larger GPUs"
         )
 

@@ -5,7 +5,7 @@ matplotlib's Agg back end. No files, no global state.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mammoflow.facts.stages import RankingRow
 from mammoflow.models import top_spec
 from mammoflow.models.top_spec import Blocks, ResnetBlock
 from mammoflow.rendering.figures import FAINT, GRID, INK, encode
@@ -54,7 +55,7 @@ def _words(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def search(ranking: Sequence[Row], mark: str, kind: Literal["svg", "png"]) -> bytes:
+def search(ranking: Sequence[Row | RankingRow], mark: str, kind: Literal["svg", "png"]) -> bytes:
     """Draw a search's candidates.
 
     Args:
@@ -65,19 +66,20 @@ def search(ranking: Sequence[Row], mark: str, kind: Literal["svg", "png"]) -> by
     Returns:
         The encoded picture.
     """
-    uprights = axes_of(ranking)
+    rows: list[Row] = [asdict(row) if isinstance(row, RankingRow) else row for row in ranking]
+    uprights = axes_of(rows)
     several = len(uprights) > 1
     figure = Figure(figsize=(11, 8 if several else 4), layout="constrained", dpi=110)
     grid = figure.add_gridspec(2 if several else 1, 2, height_ratios=(1, 1.15) if several else (1,))
-    aucs = [float(row["val_auc"]) for row in ranking]
+    aucs = [float(row["val_auc"]) for row in rows]
     colours = mpl.colormaps[_MAP](Normalize(min(aucs), max(max(aucs), min(aucs) + 1e-9))(aucs))
     _scatter(
-        figure.add_subplot(grid[0, 0]), ranking, colours, "parameters", "weights, trunk and top layers [millions]", 1e6
+        figure.add_subplot(grid[0, 0]), rows, colours, "parameters", "weights, trunk and top layers [millions]", 1e6
     )
-    _scatter(figure.add_subplot(grid[0, 1]), ranking, colours, "gflops", "operations of one image [GFLOP]", 1.0)
+    _scatter(figure.add_subplot(grid[0, 1]), rows, colours, "gflops", "operations of one image [GFLOP]", 1.0)
     if several:
-        _parallel(figure.add_subplot(grid[1, :]), uprights, ranking, colours)
-    title = f"{len(ranking)} candidate(s) by validation AUC, the best {ranking[0]['name']} ({aucs[0]:.3f})"
+        _parallel(figure.add_subplot(grid[1, :]), uprights, rows, colours)
+    title = f"{len(rows)} candidate(s) by validation AUC, the best {rows[0]['name']} ({aucs[0]:.3f})"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     if mark:
         figure.text(0.99, 0.99, mark, ha="right", va="top", fontsize=10, color=FAINT)

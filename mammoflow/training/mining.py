@@ -17,7 +17,8 @@ from mammoflow.config import Config, PatchConfig, TrunkConfig
 from mammoflow.data import hard_patches, ingest, patches
 from mammoflow.data.hard_patches import Scan
 from mammoflow.data.ingest import shards
-from mammoflow.data.ingest.shards import Row, Say
+from mammoflow.data.ingest.patches import CutEntry, CutJob
+from mammoflow.data.ingest.shards import Done, Row, Say
 from mammoflow.errors import LakeError
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, devices, model_files
@@ -46,27 +47,28 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
     Raises:
         LakeError: the lake can't be read or written.
     """
-    common = {
-        "config": config.patches,
-        "seed": config.seed,
-        "out": out.url,
-        "folder": first.file("best"),
-        "share": trunk.mined,
-        "precision": trunk.training.precision,
-        "gpu": config.compute.gpu,
-    }
+    work = functools.partial(
+        _mine_shard,
+        config=config.patches,
+        seed=config.seed,
+        out=out.url,
+        folder=first.file("best"),
+        share=trunk.mined,
+        precision=trunk.training.precision,
+        gpu=config.compute.gpu,
+    )
     progress = shards.Progress("images mined", say, f"for {trunk.backbone}")
     jobs = ingest.shard_jobs(config, images, "train")
-    ledger = shards.complete(_mine_shard, jobs, common, out, "shards", progress, gpus=int(config.compute.gpu))
+    ledger = shards.complete(work, jobs, out, CutEntry, progress, gpus=int(config.compute.gpu))
     return {
-        "patches": sum(sum(entry["patches"].values()) for entry in ledger),
-        "mined": sum(entry["mined"] for entry in ledger),
+        "patches": sum(sum(entry.patches.values()) for entry in ledger),
+        "mined": sum(entry.mined for entry in ledger),
     }
 
 
 def _mine_shard(
-    job: Row, config: PatchConfig, seed: int, out: str, folder: str, share: float, precision: str, gpu: bool
-) -> Row:
+    job: CutJob, config: PatchConfig, seed: int, out: str, folder: str, share: float, precision: str, gpu: bool
+) -> Done:
     """Cut the patches of one shard of images; runs in a Ray Data task."""
     model = _classifier(folder).to(devices.find(gpu))
     torch.set_num_threads(1)  # the task has one core

@@ -26,7 +26,7 @@ from pydicom.pixels.utils import pixel_array
 
 from mammoflow.config import ImageConfig, PhantomConfig
 from mammoflow.data import decode
-from mammoflow.data.dicom import pixels
+from mammoflow.data.dicom import stored_values
 from mammoflow.data.phantom import dicom, film, release
 
 HEIGHT, WIDTH, FILMS, REPEATS = 3328, 2560, 4, 5
@@ -77,7 +77,7 @@ def codec_figures(codec: str, data: bytes, folder: Path) -> None:
     calls: dict[str, Callable[[], object]] = {
         plugin or "pydicom": partial(pixel_array, tags, decoding_plugin=plugin) for plugin in plugins
     }
-    calls["mammoflow's choice"] = lambda: pixels.stored("bench", pydicom.dcmread(BytesIO(data)), None)
+    calls["mammoflow's choice"] = lambda: stored_values.decode(pydicom.dcmread(BytesIO(data)), None)
     calls["load_image"] = lambda: decode.load_image(str(folder / "a.dcm"), FULL)
     taken = alternating(calls)
     whole, chosen = taken.pop("load_image"), taken["mammoflow's choice"]

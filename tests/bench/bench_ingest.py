@@ -40,7 +40,7 @@ from mammoflow import lake
 from mammoflow.cluster import session
 from mammoflow.config import ComputeConfig, Config, SplitConfig
 from mammoflow.data import ingest
-from mammoflow.data.dicom import pixels
+from mammoflow.data.dicom import stored_values
 from mammoflow.data.ingest import shards
 from mammoflow.lake import Artefact, Lake
 
@@ -71,10 +71,10 @@ def whole(run: Config, source: Path, root: Lake) -> tuple[Artefact, Artefact]:
 def by_pool(pool: multiprocessing.pool.Pool) -> Callable[..., list[dict[str, Any]]]:
     """Return a stand-in for `shards.complete` that does the same jobs by the same function, in a plain pool."""
 
-    def complete(work, jobs, common, out, _marks, _progress):
-        for _ in pool.imap_unordered(functools.partial(work, **common), jobs):
+    def complete(work, jobs, out, kind, _progress):
+        for _ in pool.imap_unordered(work, jobs):
             pass
-        return [lake.read_json(shards.ledger_url(out.url, job["shard"])) for job in jobs]
+        return [shards.read_entry(out.url, job.shard, kind) for job in jobs]
 
     return complete
 
@@ -88,11 +88,11 @@ def decode_only(source: Path) -> float:
     outlines = [pydicom.dcmread(path) for path in masks]
     started = time.perf_counter()
     for tags in headers:
-        pixels.stored("film", tags, None)
+        stored_values.decode(tags, None)
     a_film = (time.perf_counter() - started) / len(films)
     started = time.perf_counter()
     for tags in outlines:
-        pixels.stored("mask", tags, None)
+        stored_values.decode(tags, None)
     a_mask = (time.perf_counter() - started) / len(masks)
     images = len((source / "images.csv").read_text().splitlines()) - 1
     return 1 / (a_film + a_mask * lesions / images)

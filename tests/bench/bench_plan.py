@@ -55,7 +55,7 @@ def main() -> None:
         exams = images._split(listing.exams, config)
         jobs = images._decode_jobs(exams, listing.files.sizes(), config)
         seconds = time.perf_counter() - began
-    assert sum(job["units"] for job in jobs) == exams.num_rows == number
+    assert sum(job.units for job in jobs) == exams.num_rows == number
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     figure("plan_s", seconds, "s", "< 120 for a million", f"{number} images", shards=len(jobs))
     figure("plan_gib", peak, "GiB", "< 8, half a head's", f"{number} images, the driver's whole process")

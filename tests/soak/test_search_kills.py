@@ -6,18 +6,13 @@ import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import killing
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
+from searches import SCRIPT, check, ensure, finished
 
-from mammoflow import cli, lake, recipes
 from mammoflow.lake import Artefact
-from mammoflow.pipeline import build
 
-SCRIPT = "jobs/tune_top_layers.py"
 FEW = ("16x1,8x1", "[8-8-16]x1,[8-8-16]x1", "heatmap,[8-8-16]x1", "fc-pool1-16-8")
 MANY = (
     *(f"{a}x{k},{b}x{k}" for a, b, k in product((8, 16), (8, 16), (1, 2))),
@@ -27,8 +22,6 @@ MANY = (
     *(f"fc-pool{pool}-{width}-4" for pool, width in product((1, 2), (8, 16))),
     *("attention-4", "attention-8"),
 )
-FIGURES = ("name", "val_auc", "stage1_val_auc", "best_epoch", "epochs", "survived")
-CURVES = ("epoch", "stage", "lr", "loss", "val_loss", "val_auc")
 SHARE, MOST_KILLS, LEAST_KILLS = 0.2, 14, 6
 
 
@@ -37,12 +30,6 @@ def command(tops: tuple[str, ...], rungs: tuple[int, ...], first: int, second: i
     words = [SCRIPT, "smoke", "--trunks.0.top-layers", *tops, "--search.rungs", *map(str, rungs)]
     words += ["--image-training.stages.0.epochs", str(first), "--image-training.stages.1.epochs", str(second)]
     return [*words, "--search.survivors", "all", "--compute.pack", str(pack)]
-
-
-def ensure(stage: str, words: list[str], folder: Path) -> Artefact:
-    """Build a stage in this process, and return it."""
-    config = cli.parse(None, recipes.ALL, [*words[1:], "--lake", str(folder)])
-    return build.ensure(stage, config).of(stage)[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +53,6 @@ def undisturbed(trained: Path, tmp_path: Path) -> Undisturbed:
     return search
 
 
-def finished(search: Artefact) -> dict[str, int]:
-    """Return the epochs of each candidate at its end."""
-    return {row["name"]: row["epochs"] for row in search.summary()["ranking"]}
-
-
 def standing(folder: Path, ends: dict[str, int]) -> dict[str, tuple[int, int]]:
     """Return the results of candidates that had come to their end: which file it is, and since when."""
     found = {}
@@ -80,41 +62,7 @@ def standing(folder: Path, ends: dict[str, int]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def curves(search: Artefact) -> dict[str, list[list[Any]]]:
-    """Return what each candidate's epochs say, but for times."""
-    return {
-        name: [[row[key] for key in CURVES] for row in lake.read_json(search.file("candidates", name, "history.json"))]
-        for name in finished(search)
-    }
-
-
-def runs(folder: Path) -> tuple[MlflowClient, list[Run]]:
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow/mlflow.db")
-    experiment = client.get_experiment_by_name("top-layers")
-    return client, list(client.search_runs([experiment.experiment_id], max_results=1000))
-
-
-def check(folder: Path, search: Artefact, expected: Artefact) -> None:
-    """Hold a killed search against the undisturbed one: ranking, epochs, runs."""
-    found, wanted = ([[row[key] for key in FIGURES] for row in one.summary()["ranking"]] for one in (search, expected))
-    assert found == wanted
-    assert search.summary()["failed"] == {}
-    assert curves(search) == curves(expected), "each epoch once, with the same figures"
-    client, opened = runs(folder)
-    assert len(opened) == len(found) + 1, "one for each candidate and the parent's"
-    assert {run.info.status for run in opened} == {"FINISHED"}
-    ids = {run.info.run_id: run for run in opened}
-    last = max(row["epochs"] for row in search.summary()["ranking"])
-    for row in search.summary()["ranking"]:
-        run = ids[row["run_id"]]
-        state = "finished" if row["epochs"] == last else f"pruned at epoch {row['epochs']}"
-        assert (run.info.run_name, run.data.tags["state"]) == (row["name"], state)
-        logged = [(point.step, point.value) for point in client.get_metric_history(row["run_id"], "val_auc")]
-        history = lake.read_json(search.file("candidates", row["name"], "history.json"))
-        assert sorted(logged) == [(epoch["epoch"], epoch["val_auc"]) for epoch in history], "each epoch once"
-
-
-@pytest.mark.soak  # test_rounds.py kills a smaller search in its own process
+@pytest.mark.soak  # test_rungs.py kills a smaller search in its own process
 def test_a_killed_trial_and_a_killed_driver_change_nothing(trained: Path, undisturbed: Undisturbed, tmp_path: Path):
     words = [*command(FEW, rungs=(6,), first=6, second=8, pack=2), "--search.keep", "0.25"]
     expected = undisturbed(words)

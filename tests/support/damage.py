@@ -1,6 +1,6 @@
 """Damaged image files from seeds, and a process apart that reads them: what ends it, or takes too long, is found here.
 
-python tests/damage.py FIRST LAST FOLDER     # reads files FIRST to LAST - 1, prints a JSON line before and after each
+python tests/support/damage.py FIRST LAST FOLDER     # reads files FIRST to LAST - 1; a JSON line before and after each
 """
 
 import json

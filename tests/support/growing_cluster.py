@@ -1,6 +1,6 @@
 """A cluster as cluster.yaml describes it, of nodes on this machine, and a job on it; run in a network of its own.
 
-    unshare --net python tests/growing_cluster.py FOLDER WORDS...
+    unshare --net python tests/support/growing_cluster.py FOLDER WORDS...
 
 Starts a head without CPUs beside Ray's own autoscaler, submits `python WORDS...` with `ray job submit`, notes each
 second how many nodes of which kind there are until all workers are gone again, and prints all of it as JSON.

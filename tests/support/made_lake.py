@@ -11,6 +11,7 @@ import pyarrow as pa
 from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, TrunkConfig
 from mammoflow.data import outlines
+from mammoflow.facts.stages import RankingRow, SearchFacts
 from mammoflow.lake import Artefact, Lake, schema
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
@@ -33,13 +34,11 @@ class MadeLake:
 
     @property
     def folders(self) -> dict[str, str]:
-        return {
-            row["name"]: self.search.file("candidates", row["name"], "best") for row in self.ranking if row["survived"]
-        }
+        return {row.name: self.search.file("candidates", row.name, "best") for row in self.ranking if row.survived}
 
     @property
-    def ranking(self) -> list:
-        return self.search.summary()["ranking"]
+    def ranking(self) -> tuple[RankingRow, ...]:
+        return self.search.facts(SearchFacts).ranking
 
 
 def make(root: Path) -> MadeLake:
@@ -110,7 +109,8 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
     summary = {"images": per_split, "malignant": malignant, "patients": per_split, "mean_grey": 60.0, "quarantined": 1}
     pixels = np.stack([row["pixels"] for row in films])
     summary["histogram"] = np.histogram(pixels, bins=256, range=(0, 65536))[0].tolist()
-    images.finish(summary)
+    summary |= {"outlines_missing": 0, "duplicates": 0, "left_out": None, "source": {}}
+    images.finish(summary, [images.lake.artefact("phantoms", "made")])
     return films
 
 
@@ -131,7 +131,7 @@ def _write_patches(patches: Artefact, films: list[dict], rng: np.random.Generato
         counts[split] = {classes[c]: sum(row["label"] == c for row in rows) for c in range(3)}
     empty = pa.Table.from_pylist([], schema=schema.QUARANTINE)
     lake.write_table(patches.file("quarantine.parquet"), empty)
-    patches.finish({"patches": counts})
+    patches.finish({"patches": counts, "below_min": 0, "unverified": 0, "quarantined": 0})
 
 
 def _write_rows(artefact: Artefact, name: str, rows: list[dict], fields: pa.Schema) -> None:
@@ -148,7 +148,7 @@ def _write_models(made: MadeLake) -> None:
     _write_model(made.trunk.file("best"), model_files.to_files(trunk))
     history = [_epoch(n, val_accuracy=0.2 + 0.1 * n) for n in range(4)]
     lake.write_json(made.trunk.file("history.json"), history)
-    made.trunk.finish({"val_accuracy": 0.5, "best_epoch": 4, "run_id": "none"})
+    made.trunk.finish({"val_accuracy": 0.5, "best_epoch": 4, "epochs": 4, "run_id": "none"})
     ranking = []
     for index, top in enumerate(TOP_LAYERS):
         name = classifiers.candidate_name(BACKBONE, top)
@@ -164,6 +164,8 @@ def _write_models(made: MadeLake) -> None:
             "top_layers": top,
             "kind": kind,
             "changes": "",
+            "run_id": "none",
+            "stage1_val_auc": 0.6,
             "val_auc": 0.65 - 0.01 * index,
         }
         row |= {"gflops": 0.2 + 0.1 * index, "lr": 1e-3, "weight_decay": 0.0, "dropout": 0.0}

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import boto3
@@ -17,6 +18,9 @@ import pytest
 from botocore.config import Config
 from ray_head import BIN, free_port
 
+from mammoflow import lake
+
+LARGE = 400 * 2**20
 KEY, SECRET = "test-key", "test-secret-of-this-machine-alone"
 
 
@@ -90,3 +94,9 @@ def _make_bucket(store: ObjectStore, log: Path) -> None:
         else:
             return
     pytest.fail(f"the object store does not start: {log.read_text()[-2000:]}")
+
+
+def write_large(url: str, begun: Event) -> None:
+    """Write an object of `LARGE` bytes, in a process of its own."""
+    begun.set()
+    lake.write_bytes(url, os.urandom(LARGE))

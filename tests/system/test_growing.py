@@ -19,7 +19,7 @@ def test_nodes_come_with_the_work_and_go(gpu: bool) -> None:
     if subprocess.run([*network, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a network namespace can't be had here: it takes root")
     folder = tempfile.mkdtemp(prefix="mf-")  # a socket's path must be short
-    words = ["jobs/tune_top_layers.py", "smoke", "--compute.gpu", str(gpu)]
+    words = ["jobs/tune_top_layers.py", "smoke", "--compute.gpu" if gpu else "--compute.no-gpu"]
     done = subprocess.run(
         [*network, sys.executable, str(SUPPORT / "growing_cluster.py"), folder, *words],
         capture_output=True,

@@ -11,7 +11,7 @@ import killing
 import pytest
 from hosts import Host, Hosts, hosts
 from mlflow import MlflowClient
-from test_search_kills import SCRIPT, check, ensure
+from searches import SCRIPT, check, ensure
 
 from mammoflow.training.patch_run import STATE_FILE
 from mammoflow.training.trunks import EXPERIMENT

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import boto3
 import pyarrow as pa
 import pytest
-from object_store import ObjectStore, object_store
+from object_store import LARGE, ObjectStore, object_store, write_large
 
 from mammoflow import lake
 from mammoflow.errors import LakeError
@@ -64,24 +64,19 @@ def test_a_browser_is_told_what_a_page_is(server: ObjectStore, root: str) -> Non
         assert store.head_object(Bucket=server.bucket, Key=key)["ContentType"] == kind
 
 
-def _write(url: str, begun: "multiprocessing.synchronize.Event") -> None:
-    begun.set()
-    lake.write_bytes(url, os.urandom(400 * 2**20))
-
-
 def test_a_writer_that_is_killed_leaves_nothing(root: str) -> None:
     """Its parts are there, but no object: the store shows one only when all of it has come."""
     context = multiprocessing.get_context("spawn")
     for wait in (0.1, 0.4, 0.8):
         begun = context.Event()
         url = lake.join(root, f"half-{wait}")
-        process = context.Process(target=_write, args=(url, begun))
+        process = context.Process(target=write_large, args=(url, begun))
         process.start()
         begun.wait(30)
         time.sleep(wait)
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
-        assert not lake.exists(url) or len(lake.read_bytes(url)) == 400 * 2**20
+        assert not lake.exists(url) or len(lake.read_bytes(url)) == LARGE
 
 
 def test_a_store_that_is_away_for_a_moment_is_waited_for(root: str, server: ObjectStore) -> None:

@@ -1,1 +1,1 @@
-"""One DICOM file: header, stream, decoder, values, identity. No Ray, no lake."""
+"""Read one DICOM file: header, codestream, stored values, grey values, identity. No Ray, no lake."""

@@ -1,6 +1,6 @@
-"""What a DICOM file's tags say of whom and what it shows, as far as the lake may know it. No pixels.
+"""Patient key, laterality, view, orientation and vendor from a DICOM file's tags. No pixels.
 
-Only values from lists kept here, and a release's own case names, leave this module: a hospital's identity doesn't.
+Only values from the lists in this module, case names of CBIS-DDSM and salted hashes leave it; no text of a hospital's.
 """
 
 import hashlib
@@ -45,41 +45,45 @@ _TOWARDS = re.compile(r"^([AP])[HFLR]{0,2}$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a file says of whom and what it shows, as far as the lake may know it."""
+    """What the lake may know of a file's patient and view."""
 
     patient_id: str | None
-    """Only where the tags hold a release's own case name (CBIS-DDSM); a hospital's id is never passed on."""
+    """From a CBIS-DDSM case name; None otherwise: a hospital's id is never passed on."""
     laterality: str | None
-    """L | R, or None where the file doesn't say."""
+    """L | R; None if the file doesn't say."""
     view: str | None
-    """CC | MLO | another view's code, or None where the file doesn't say."""
+    """CC | MLO | the code of another view; None if the file doesn't say."""
     vendor: str | None
-    """Who made the machine: one of vendors.VENDORS or `other`, or None where the file doesn't say."""
+    """Maker of the machine: one of vendors.VENDORS, or `other`; None if the file doesn't say."""
     faces: Literal["left", "right"] | None = None
-    """Where the breast points, by PatientOrientation; None where the file doesn't say."""
+    """Direction of the nipple, by PatientOrientation; None if the file doesn't say."""
 
 
-def identity(tags: pydicom.Dataset) -> Identity:
-    """Return patient, side, view and direction by the tags; by the case name where CBIS-DDSM leaves tags out."""
+def read(tags: pydicom.Dataset) -> Identity:
+    """Return the identity of a file from its tags; CBIS-DDSM's case names fill in for absent tags.
+
+    Args:
+        tags: the data set; pixel data is not needed.
+    """
     case = _CASE_NAME.match(str(tags.get("PatientID") or ""))
     return Identity(
         patient_id=case[1] if case else None,
         laterality=_laterality(tags) or (_SIDES[case[2]] if case else None),
         view=_view(tags) or (case[3] if case else None),
-        vendor=vendors.known(str(tags.get("Manufacturer") or "")),
+        vendor=vendors.recognise(str(tags.get("Manufacturer") or "")),
         faces=_faces(tags),
     )
 
 
 def _laterality(tags: pydicom.Dataset) -> str | None:
-    """Return the side by the first tag or code that names one.
+    """Return the side from the first tag or code that names one.
 
     Source: DICOM PS3.3 C.8.11.7 (mammography image), C.7.3.1 (series), C.7.6.16.2.8 (frame anatomy), 10.5 (region).
     """
     groups = [tags, *_items(tags, "SharedFunctionalGroupsSequence")]
     frames = [item for group in groups for item in _items(group, "FrameAnatomySequence")]
-    said = [tags.get("ImageLaterality"), tags.get("Laterality"), *(item.get("FrameLaterality") for item in frames)]
-    named = (_SIDES.get(str(text or "").strip().upper()) for text in said)
+    texts = [tags.get("ImageLaterality"), tags.get("Laterality"), *(item.get("FrameLaterality") for item in frames)]
+    named = (_SIDES.get(str(text or "").strip().upper()) for text in texts)
     coded = (_SIDE_CODES.get(code) for item in (tags, *frames) for code in _region_codes(item))
     return next((side for side in (*named, *coded) if side), None)
 
@@ -90,14 +94,14 @@ def _region_codes(tags: pydicom.Dataset) -> Iterator[str]:
         ("PrimaryAnatomicStructureSequence", "PrimaryAnatomicStructureModifierSequence"),
     ):
         for item in _items(tags, region):
-            for one in (*_items(item, modifier), item):
-                yield str(one.get("CodeValue") or "")
-        for one in _items(tags, modifier):  # beside the region, as some units write it
-            yield str(one.get("CodeValue") or "")
+            for code in (*_items(item, modifier), item):
+                yield str(code.get("CodeValue") or "")
+        for code in _items(tags, modifier):  # some units write it beside the region instead of inside
+            yield str(code.get("CodeValue") or "")
 
 
 def _view(tags: pydicom.Dataset) -> str | None:
-    """Return the view by ViewPosition or ViewCodeSequence. Source: DICOM PS3.3 C.8.11.7, PS3.16 CID 4014."""
+    """Return the view from ViewPosition or ViewCodeSequence. Source: DICOM PS3.3 C.8.11.7, PS3.16 CID 4014."""
     named = str(tags.get("ViewPosition") or "").strip().upper()
     if named in _VIEWS:
         return named
@@ -106,13 +110,12 @@ def _view(tags: pydicom.Dataset) -> str | None:
 
 
 def _faces(tags: pydicom.Dataset) -> Literal["left", "right"] | None:
-    """Return where the nipple points: rows run towards anterior, or away. Source: DICOM PS3.3 C.7.6.1.1.1.
+    """Return the nipple's direction: rows run towards anterior or posterior. Source: DICOM PS3.3 C.7.6.1.1.1.
 
-    Releases fill the tag with other things (CBIS-DDSM with the view); those say nothing.
+    Other contents of the tag are ignored; CBIS-DDSM writes the view there.
     """
     value: Any = tags.get("PatientOrientation") or ""
-    along = str(value if isinstance(value, str) else value[0]).strip().upper()
-    match = _TOWARDS.match(along)
+    match = _TOWARDS.match(str(value if isinstance(value, str) else value[0]).strip().upper())
     if not match:
         return None
     return "right" if match[1] == "A" else "left"
@@ -123,7 +126,7 @@ def _items(tags: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
 
 
 def patient_key(tags: pydicom.Dataset, salt: str) -> str | None:
-    """Return a salted hash that tells a patient from others and says nothing else of her; None where she has no id.
+    """Return a salted hash of the patient's id; None if the file has no id.
 
     Source: DICOM PS3.3 C.7.1.1: a PatientID is unique within its issuer.
     """

@@ -1,4 +1,4 @@
-"""Silence around parsers of patients' files: what they warn of quotes names, dates and ids. No Ray."""
+"""Silence parsers of patients' files, whose warnings and logs quote names, dates and ids. No Ray."""
 
 import logging
 import threading
@@ -17,7 +17,10 @@ _caught = warnings.catch_warnings()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop the warnings and log records of parsers and codecs; threads may be inside at the same time."""
+    """Drop warnings and log records of parsers and codecs; several threads may be inside at once.
+
+    Warnings and loggers belong to the process, so the first thread in silences them and the last one out restores them.
+    """
     _enter()
     try:
         yield
@@ -34,7 +37,7 @@ def _enter() -> None:
         _caught = warnings.catch_warnings()
         _caught.__enter__()
         warnings.simplefilter("ignore")
-        for name in _LOGGERS:  # no levels are set: that would have every logger forget what it knows of its own
+        for name in _LOGGERS:  # levels stay: changing one clears the level cache of every logger
             logger = logging.getLogger(name)
             _kept.append((logger.handlers, logger.propagate))
             logger.handlers, logger.propagate = [_nowhere], False

@@ -1,9 +1,9 @@
-"""One DICOM file -> its grey values, unsigned and with air dark, and what its header says. No Ray.
+"""Read one DICOM file: its grey values, unsigned and with air dark, and its identity. No Ray.
 
-What is not a single grey mammogram is refused by its header, before any pixel is decoded. A hospital's identity never
-leaves this module: not in what it returns, not in its errors, not in a warning.
+Anything but a single grey mammogram is refused by its header, before a pixel is decoded. No text that could identify
+the patient leaves this module: neither in results nor in errors or warnings.
 
-Shape letters: h, w rows and columns of the file [px], or of a reduced resolution of it.
+Shape letters: h, w rows and columns of the file [px], or of a reduced resolution.
 
 Source: DICOM PS3.3 C.7.6.3 (image pixel), PS3.5 A (transfer syntaxes).
 """
@@ -22,13 +22,13 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mammoflow.config import ImageConfig
-from mammoflow.data.dicom import identity, pixels, values
+from mammoflow.data.dicom import grey_values, identity, stored_values
+from mammoflow.data.dicom.grey_values import FULL
 from mammoflow.data.dicom.identity import Identity
-from mammoflow.data.dicom.pixels import refuse_size
 from mammoflow.data.dicom.quiet import quiet
-from mammoflow.data.dicom.values import FULL
+from mammoflow.data.dicom.stored_values import refuse_size
 from mammoflow.data.fit import plan_fit
-from mammoflow.errors import DecodeError
+from mammoflow.errors import DecodeError, naming
 from mammoflow.lake import stores
 
 __all__ = ["FULL", "Identity", "Raw", "read", "read_identity", "refuse_size"]
@@ -36,7 +36,7 @@ __all__ = ["FULL", "Identity", "Raw", "read", "read_identity", "refuse_size"]
 T = TypeVar("T")
 
 MAX_INFLATED = 2**29
-"""A deflated file that grows beyond this [bytes] is refused; the largest image has 400 million bytes of pixels."""
+"""A deflated file that inflates beyond this [bytes] is refused; the largest image has 400 million bytes of pixels."""
 
 _CHUNK = 2**24
 _NO_MAMMOGRAM = re.compile(r"SPECIMEN|LOCALI[SZ]ATION|LOCALI[SZ]ER|STEREO|BIOPSY|TOMOSYNTHESIS", re.IGNORECASE)
@@ -57,121 +57,121 @@ class Raw:
     identity: Identity
 
 
-def read(path: str, data: bytes, images: ImageConfig) -> Raw:
-    """Decode a DICOM file.
+def read(data: bytes, images: ImageConfig) -> Raw:
+    """Decode the bytes of a DICOM file.
 
     Args:
-        path: named in errors.
         data: the whole file.
-        images: `intensity` decides what the range of grey values is, `window` which of several windows; with
-            `reduced`, its size decides which resolution is decoded: the full one where percentiles or padding, which
-            lower resolutions blur, are looked for.
+        images: `intensity` sets the range of grey values, `window` which of several windows. With `reduced`, the image
+            size sets the resolution to decode; it stays full for percentiles and padding, which reduction would blur.
 
     Raises:
-        DecodeError: damaged, no single grey mammogram, or without the window asked for.
+        DecodeError: damaged, not a single grey mammogram, or without the requested window.
     """
     with quiet():
         try:
-            return _read(path, data, images)
+            return _read(data, images)
         except DecodeError:
             raise
         except Exception as error:  # noqa: BLE001 - parsers and codecs raise anything on damaged files
-            kind = type(error).__name__
-    raise _damaged(path, kind)
+            problem = _damaged(type(error).__name__)
+    raise problem
 
 
-def _read(path: str, data: bytes, images: ImageConfig) -> Raw:
-    _refuse_bomb(path, BytesIO(data))
+def _read(data: bytes, images: ImageConfig) -> Raw:
+    _refuse_bomb(BytesIO(data))
     tags = pydicom.dcmread(BytesIO(data))
-    _refuse_kind(path, tags)
+    _refuse_kind(tags)
     least = None
-    if images.reduced and images.intensity != "percentile" and values.padding_is_air(tags):
+    if images.reduced and images.intensity != "percentile" and grey_values.padding_is_air(tags):
         fit = plan_fit(tags.Rows, tags.Columns, images)
         least = fit.height, fit.width
-    stored_hw = pixels.stored(path, tags, least)
-    pixels_hw, largest = values.grey(path, tags, stored_hw, images)
-    return Raw(
-        pixels=pixels_hw, largest=largest, height=tags.Rows, width=tags.Columns, identity=identity.identity(tags)
-    )
+    stored_hw = stored_values.decode(tags, least)
+    pixels_hw, largest = grey_values.grey(tags, stored_hw, images)
+    return Raw(pixels=pixels_hw, largest=largest, height=tags.Rows, width=tags.Columns, identity=identity.read(tags))
 
 
 def read_identity(path: str) -> Identity:
-    """Return what a DICOM file's header says; no pixel is read.
+    """Return the identity of a DICOM file from its header, without reading pixels.
 
     Raises:
-        DecodeError: the file is absent or no DICOM.
+        DecodeError: the file is absent or not DICOM.
     """
-    return _of_header(path, identity.identity)
+    return _from_file(path, identity.read)
 
 
 def read_patient_key(path: str, salt: str) -> str:
-    """Return a salted hash that tells a DICOM file's patient from others, and nothing else of her.
+    """Return a salted hash of a DICOM file's patient, without reading pixels.
 
     Raises:
-        DecodeError: the file is absent, no DICOM, or names no patient.
+        DecodeError: the file is absent, not DICOM, or names no patient.
     """
-    key = _of_header(path, partial(identity.patient_key, salt=salt))
-    if key is None:
-        raise DecodeError(f"{path}: names no patient, without whom it can't be split; fill the column `patient_id`")
-    return key
+    with naming(path):
+        key = _from_file(path, partial(identity.patient_key, salt=salt))
+        if key is None:
+            raise DecodeError("names no patient, so it can't be assigned to a split; fill the column `patient_id`")
+        return key
 
 
 def is_dicom(data: bytes) -> bool:
-    """Tell whether a file's bytes, of which the first 132 are enough, are DICOM's. Source: PS3.10 7.1."""
+    """Tell whether bytes are those of a DICOM file; the first 132 are enough. Source: PS3.10 7.1."""
     return data[128:132] == b"DICM"
 
 
-def patient_key(path: str, data: bytes, salt: str) -> str | None:
-    """Return the salted hash of a DICOM file's patient from its bytes; None where it names nobody.
-
-    Args:
-        path: named in errors.
-        data: the whole file.
-        salt: of the hashes.
+def patient_key(data: bytes, salt: str) -> str | None:
+    """Return a salted hash of the patient of a DICOM file's bytes; None if it names nobody.
 
     Raises:
-        DecodeError: damaged, or no DICOM file.
+        DecodeError: damaged, or not DICOM.
     """
-    return _of_header(path, partial(identity.patient_key, salt=salt), data)
+    return _from_header(lambda: BytesIO(data), partial(identity.patient_key, salt=salt))
 
 
 def read_header(path: str) -> pydicom.Dataset:
-    """Return all tags of a DICOM file but its pixels, for objects that refer to it. They name the patient: don't keep.
+    """Return all tags but the pixels, for DICOM objects that refer to the file. They name the patient: do not keep.
 
     Raises:
-        DecodeError: the file is absent, damaged or no DICOM.
+        DecodeError: the file is absent, damaged or not DICOM.
     """
-    return _of_header(path, lambda tags: tags)
+    return _from_file(path, lambda tags: tags)
 
 
-def _of_header(path: str, said: Callable[[pydicom.Dataset], T], data: bytes | None = None) -> T:
-    """Return what a file's header says, by a function of its tags."""
+def _from_file(path: str, extract: Callable[[pydicom.Dataset], T]) -> T:
+    def open_file() -> Any:
+        fs, inner = stores.filesystem(path)
+        return fs.open_input_file(inner)
+
+    with naming(path):
+        return _from_header(open_file, extract)
+
+
+def _from_header(open_stream: Callable[[], Any], extract: Callable[[pydicom.Dataset], T]) -> T:
+    """Return what `extract` makes of a file's tags, pixels left unread."""
     with quiet():
         try:
-            fs, inner = stores.filesystem(path)
-            with fs.open_input_file(inner) if data is None else BytesIO(data) as stream:
-                _refuse_bomb(path, stream)
+            with open_stream() as stream:
+                _refuse_bomb(stream)
                 stream.seek(0)
-                return said(pydicom.dcmread(stream, stop_before_pixels=True))
+                return extract(pydicom.dcmread(stream, stop_before_pixels=True))
         except DecodeError:
             raise
         except FileNotFoundError:
-            kind = "no such file"
+            problem = DecodeError("no such file; fetch it")
         except Exception as error:  # noqa: BLE001 - parsers raise anything on damaged files
-            kind = type(error).__name__
-    raise _damaged(path, kind)
+            problem = _damaged(type(error).__name__)
+    raise problem
 
 
-def _damaged(path: str, kind: str) -> DecodeError:
-    """Return the error of a damaged file, without the parser's words: they quote names, dates and ids of the patient.
+def _damaged(kind: str) -> DecodeError:
+    """Return the error for a damaged file, without the parser's message: it quotes names, dates and ids.
 
-    For the same reason it is raised where the parser's exception is no longer its context.
+    Callers raise it outside the `except` block, or the parser's exception would be attached as context.
     """
-    return DecodeError(f"{path}: damaged DICOM ({kind}); fetch the file again")
+    return DecodeError(f"damaged DICOM ({kind}); fetch the file again")
 
 
-def _refuse_bomb(path: str, stream: BinaryIO) -> None:
-    """Refuse a deflated file that grows beyond all measure: pydicom inflates the whole of it. Source: PS3.5 A.5."""
+def _refuse_bomb(stream: BinaryIO) -> None:
+    """Refuse a deflated file that inflates beyond MAX_INFLATED: pydicom inflates all of it. Source: PS3.5 A.5."""
     read_preamble(stream, False)
     meta = _read_file_meta_info(stream)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
@@ -182,24 +182,24 @@ def _refuse_bomb(path: str, stream: BinaryIO) -> None:
         inflated += len(inflater.decompress(rest, _CHUNK))
         rest = inflater.unconsumed_tail
         if inflated > MAX_INFLATED:
-            raise DecodeError(f"{path}: inflates to more than {MAX_INFLATED:,} bytes, the most that can be used")
+            raise DecodeError(f"inflates to more than {MAX_INFLATED:,} bytes, the limit; fetch the file again")
 
 
-def _refuse_kind(path: str, tags: pydicom.Dataset) -> None:
-    """Refuse DICOM that is no single grey image, by its header, before any pixel is decoded."""
+def _refuse_kind(tags: pydicom.Dataset) -> None:
+    """Refuse anything but a single grey image by its header, before a pixel is decoded."""
     if not all(keyword in tags for keyword in ("Rows", "Columns", "BitsStored", "PixelData")):
-        raise DecodeError(f"{path}: a DICOM file without an image, or cut off; fetch the file again")
+        raise DecodeError("a DICOM file without an image, or cut off; fetch the file again")
     frames = int(tags.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise DecodeError(f"{path}: {frames} frames, but only single images can be used; tomosynthesis has no support")
+        raise DecodeError(f"{frames} frames, but only single images can be used; tomosynthesis is not supported")
     if tags.get("SamplesPerPixel", 1) != 1 or tags.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise DecodeError(f"{path}: in colour; a mammogram has one sample per pixel, MONOCHROME1 or MONOCHROME2")
+        raise DecodeError("in colour; a mammogram has one sample per pixel, MONOCHROME1 or MONOCHROME2")
     if not 2 <= tags.BitsStored <= 16:
-        raise DecodeError(f"{path}: {tags.BitsStored} bits stored, but 2 to 16 can be used")
-    refuse_size(path, tags.Rows, tags.Columns)
-    said = [*tags.get("ImageType", ()), str(tags.get("SeriesDescription") or "")]
+        raise DecodeError(f"{tags.BitsStored} bits stored, but only 2 to 16 can be used")
+    refuse_size(tags.Rows, tags.Columns)
+    texts = [*tags.get("ImageType", ()), str(tags.get("SeriesDescription") or "")]
     for sequence in ("ViewModifierCodeSequence", "AnatomicRegionSequence"):
-        said += [str(item.get("CodeMeaning") or "") for item in tags.get(sequence) or ()]
-    found = next((match[0] for text in said if (match := _NO_MAMMOGRAM.search(str(text)))), None)
-    if found:
-        raise DecodeError(f"{path}: tagged as {found.lower()}, which is no screening view; leave it out of the source")
+        texts += [str(item.get("CodeMeaning") or "") for item in tags.get(sequence) or ()]
+    match = next((match for text in texts if (match := _NO_MAMMOGRAM.search(str(text)))), None)
+    if match:
+        raise DecodeError(f"tagged as {match[0].lower()}, which is no screening view; leave it out of the source")

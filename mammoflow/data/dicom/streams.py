@@ -1,6 +1,6 @@
-"""What a compressed frame says of itself, and which decoder is trusted with it. Standard library only.
+"""Read the header inside a compressed frame: kind, size, depth. Standard library only.
 
-Decoders reserve what a stream's own header asks for, so that header is read here first and held against the file's.
+Decoders allocate whatever this header asks for, so it is read first and compared with the DICOM header.
 
 Source: DICOM PS3.5 8.2, 10 and A.4 (transfer syntaxes); ITU-T T.81 B.1.1, T.87 C.1 (JPEG, JPEG-LS: markers), T.800 A
 (JPEG 2000: codestream) and I (boxes of a JP2 file).
@@ -27,7 +27,7 @@ KINDS = {
     "1.2.840.10008.1.2.4.81": ("JPEG-LS",),
     **{f"1.2.840.10008.1.2.4.{number}": (JPEG_2000,) for number in (90, 91, 201, 202, 203)},
 }
-"""Transfer syntax to the kinds of stream that it may hold, its own name first."""
+"""Transfer syntax to the kinds of stream it may hold, its own first."""
 _NO_LENGTH = (0x01, *range(0xD0, 0xD9))
 _MAX_TILES = 65535
 """T.800 A.4.2: a tile's index has 16 bits."""
@@ -44,15 +44,15 @@ class Stream:
     columns: int
     components: int
     precision: int
-    """Bits of a value."""
+    """Bits per value."""
     signed: bool = False
     """JPEG 2000 only."""
     levels: int = 0
-    """How often JPEG 2000 halved it: the first so many reduced resolutions can be decoded alone."""
+    """Reduced resolutions that JPEG 2000 can decode on their own, each half as large as the one before."""
 
 
 def parse(data: bytes) -> Stream | None:
-    """Return what a frame says of itself, or None where no header of a known kind can be found."""
+    """Return a frame with its own header, or None if it has no header of a known kind."""
     at = max(data.find(b"\xff\x4f\xff\x51", 0, 512), 0)  # a JP2 file holds boxes before its codestream
     if data[at : at + 4] == b"\xff\x4f\xff\x51":
         return _jpeg_2000(data[at:] if at else data)
@@ -60,7 +60,7 @@ def parse(data: bytes) -> Stream | None:
 
 
 def ends(stream: Stream) -> bool:
-    """Tell whether the stream was written to its end; bytes that only fill up may follow."""
+    """Tell whether the stream has its end marker; padding may follow it."""
     at = stream.data.rfind(END)
     return at >= 0 and not stream.data[at + 2 :].strip(b"\0\xff")
 
@@ -69,7 +69,7 @@ def _jpeg(data: bytes) -> Stream | None:
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # fill
+        if marker == 0xFF:  # fill byte
             at += 1
         elif marker in _NO_LENGTH:
             at += 2
@@ -89,7 +89,7 @@ def _jpeg(data: bytes) -> Stream | None:
 
 
 def _jpeg_2000(data: bytes) -> Stream | None:
-    """Read the segments SIZ (size) and COD (coding) of a main header."""
+    """Read the SIZ (size) and COD (coding style) segments of a main header."""
     if len(data) < 45:
         return None
     x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0 = (
@@ -114,15 +114,15 @@ def _jpeg_2000(data: bytes) -> Stream | None:
 
 
 def _levels(data: bytes) -> int:
-    """Return the fewest decomposition levels that the main header names, 0 where it names none.
+    """Return the smallest number of decomposition levels in the main header, 0 if it names none.
 
-    A tile's own header may name fewer; then the decoder refuses.
+    A tile's header may name fewer; the decoder then refuses.
     """
-    at, found = 4 + int.from_bytes(data[4:6], "big"), []
+    at, levels = 4 + int.from_bytes(data[4:6], "big"), []
     while at + 12 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0x90, 0xD9):
         if data[at + 1] == 0x52:
-            found.append(data[at + 9])
-        elif data[at + 1] == 0x53:  # COC: of one component
-            found.append(data[at + 6])
+            levels.append(data[at + 9])
+        elif data[at + 1] == 0x53:  # COC: coding style of one component
+            levels.append(data[at + 6])
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return min(found, default=0) if max(found, default=0) <= 32 else 0
+    return min(levels, default=0) if max(levels, default=0) <= 32 else 0

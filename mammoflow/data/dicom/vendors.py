@@ -1,12 +1,12 @@
-"""Who made a mammography machine or a film digitiser, as one of a fixed list of names. Imports only re.
+"""Makers of mammography machines and film digitisers, as a fixed list of names. Imports only re.
 
-What a DICOM file says is free text, in which anything may stand; only names of the list below reach the lake.
+The tag is free text and may contain anything, so only names from this list reach the lake.
 """
 
 import re
 
 OTHER = "other"
-"""A manufacturer that is not in the list."""
+"""Any manufacturer that is not in the list."""
 
 VENDORS = {
     "Hologic": ("HOLOGIC", "LORAD"),
@@ -27,13 +27,13 @@ VENDORS = {
     "Howtek": ("HOWTEK", "ICAD"),
     "Vidar": ("VIDAR",),
 }
-"""Name of the lake to the words, in capitals, that stand for it."""
+"""Name in the lake to the words that identify it in the tag."""
 
 _PATTERNS = {name: re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE) for name, words in VENDORS.items()}
 
 
-def known(manufacturer: str) -> str | None:
-    """Return the vendor that a text names: one of VENDORS, OTHER, or None where the text is empty.
+def recognise(manufacturer: str) -> str | None:
+    """Return the vendor that a text names: one of VENDORS, or OTHER; None if the text is empty.
 
     Args:
         manufacturer: DICOM Manufacturer (0008,0070), e.g. `HOLOGIC, Inc.` or `GE MEDICAL SYSTEMS`.

@@ -1,7 +1,7 @@
-"""The stages that bring phantoms, decoded images and patches into the lake, by Ray Data. No training, no models.
+"""The stages that write phantoms, decoded images and patches into the lake with Ray Data. No training, no models.
 
-Each stage cuts its work into shards named by their content (data/shards.py). One task does a whole shard: read, decode,
-reduce, write; what crosses the object store is a row that says how much was done.
+Each stage cuts its work into shards named by their content (`shards`). One task does a whole shard (read, decode,
+reduce, write), so only small results cross the object store.
 """
 
 from mammoflow.data.ingest.images import decode_images

@@ -1,12 +1,13 @@
-"""Decoding a release into the lake's images, by Ray Data: the stage `images`.
+"""Decode a release into the lake's images with Ray Data: the stage `images`.
 
 Shape letters: N rows of a shard; H, W image rows, columns [px].
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,38 +16,68 @@ from numpy.typing import NDArray
 
 from mammoflow import lake
 from mammoflow.config import Config, ImageConfig
-from mammoflow.data import decode, outlines, releases, splits
+from mammoflow.data import decode, outlines, quarantine, releases, splits
 from mammoflow.data.dicom.reader import FULL
 from mammoflow.data.ingest import shards
-from mammoflow.data.ingest.shards import Row, Say
+from mammoflow.data.ingest.shards import Done, Row, Say
+from mammoflow.data.quarantine import Quarantined
 from mammoflow.data.releases import patients
-from mammoflow.data.releases.listing import contents, problem
+from mammoflow.data.releases.listing import Listing, contents
 from mammoflow.errors import DecodeError, SplitError
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact, schema
 from mammoflow.lake.schema import SPLITS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeJob:
+    """Some consecutive exams of one split."""
+
+    shard: str
+    first: int
+    """Row in the table of exams."""
+    units: int
+    """Images."""
+    bytes_read: int
+    """Size of their files and outlines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedEntry:
+    """The ledger entry of a shard of images."""
+
+    split: str
+    images: int
+    malignant: int
+    patients: tuple[str, ...]
+    """Ids, sorted."""
+    grey_sum: int
+    """Sum of all pixels [0-65535 each]."""
+    pixels: int
+    histogram: tuple[int, ...]
+    """Pixels in 256 bins of grey, of equal width."""
+    pixel_hashes: dict[str, str]
+    """Image id -> hash of its pixels."""
+    outlines_missing: int
+    """Lesions without a usable outline."""
+    quarantine: tuple[Quarantined, ...]
+
+
 def decode_images(
     config: Config, source: str, out: Artefact, say: Say = print, salt: Callable[[], str] = patients.no_salt
-) -> Row:
+) -> ImagesFacts:
     """List a release, assign splits, and decode its films and outlines into shards of `schema.images`.
 
-    Writes exams.parquet (the images used, with their split), splits.csv, shards/, and quarantine.parquet: an image
-    that can't be decoded is a fatal row there and in no shard; a lesion without a usable outline is a row, and a null
-    in its image.
+    Writes exams.parquet (the images used, with their splits), splits.csv, shards/ and quarantine.parquet. An image that
+    can't be decoded becomes a fatal row of quarantine and is in no shard. A lesion without a usable outline becomes a
+    row of quarantine, and its image has a null mask.
 
     Args:
         config: data set, limit, splits, image size, seed and shard size.
         source: folder or URL of the release.
-        out: the artefact; what it holds already is kept, what its siblings hold is copied.
+        out: the artefact; shards it already holds are kept, those of its siblings are copied.
         say: takes progress lines.
-        salt: of patients' hashes, where the release has no keys of its own.
-
-    Returns:
-        The stage's summary: {"images", "malignant", "patients": {split: n}, "mean_grey": of the training images
-        [0-255], or None where there are none, "histogram": pixels of all images in 256 bins of grey, "quarantined":
-        images left out, "outlines_missing": lesions, "duplicates": images with the pixels of another film, "left_out":
-        a fingerprint of what could not be used, or None, "source": what the release's metadata counts}.
+        salt: returns the salt of patient hashes; called only if the release lacks patient ids.
 
     Raises:
         SourceError: the source is not that release.
@@ -61,16 +92,15 @@ def decode_images(
     copied = shards.adopt(jobs, out)
     if copied:
         say(f"  {copied} of {len(jobs)} shards are those of an earlier run")
-    common = {"exams": exams, "images": config.images, "out": out.url}
-    ledger = shards.complete(_decode_shard, jobs, common, out, "shards", shards.Progress("images decoded", say))
-    twins = _twins(exams, ledger)
-    quarantine = [*listing.problems, *(row for entry in ledger for row in entry["quarantine"]), *twins]
-    shards.write_quarantine(out, quarantine)
-    return _image_summary(ledger, quarantine) | {"duplicates": len(twins), "source": listing.counts}
+    work = partial(_decode_shard, exams=exams, images=config.images, out=out.url)
+    ledger = shards.complete(work, jobs, out, DecodedEntry, shards.Progress("images decoded", say))
+    duplicates = _duplicates(exams, ledger)
+    quarantine.write(out, [*listing.problems, *(row for entry in ledger for row in entry.quarantine), *duplicates])
+    return _facts(listing, ledger, duplicates)
 
 
 def _split(exams: pa.Table, config: Config) -> pa.Table:
-    """Keep the exams that the protocol and the limit leave, assign splits, and order them as shards do."""
+    """Keep the exams within protocol and limit, assign splits, and put them in the order of shards."""
     protocol = config.splits
     if protocol.manifest:
         exams = splits.with_manifest(exams, lake.read_bytes(protocol.manifest).decode("utf-8-sig"))
@@ -82,48 +112,49 @@ def _split(exams: pa.Table, config: Config) -> pa.Table:
 
 
 def _in_shard_order(exams: pa.Table, seed: int) -> pa.Table:
-    """Order exams by split, then at random by seed and id: a shard is a fair sample, whatever order they came in."""
+    """Order exams by split, then by a hash of seed and id, so that each shard is a random sample of its split."""
     keys = zip(exams["split"].to_pylist(), exams["image_id"].to_pylist(), strict=True)
     ranked = [(SPLITS.index(split), lake.fingerprint(seed, image_id), image_id) for split, image_id in keys]
     return exams.take(sorted(range(len(ranked)), key=ranked.__getitem__))
 
 
-def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> list[Row]:
+def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> list[DecodeJob]:
     """Cut each split's exams into runs of at most `images_per_shard`.
 
-    A shard is named by its split, its images, and all that decides what they become. Shards are read in the order of
-    their names, so the images come first in them: the order does not change when a setting is renamed or added.
+    A shard's name is its split, a hash of its images, and a hash of everything that decides their pixels. Shards are
+    read in the order of names, so images come before settings: the order stays when a setting is renamed or added.
     """
-    listed = exams.to_pylist()
-    held = [contents(exam, sizes) for exam in listed]
+    rows = exams.to_pylist()
+    inputs = [contents(exam, sizes) for exam in rows]
     size, jobs, first = config.compute.images_per_shard, [], 0
     counts = Counter(exams["split"].to_pylist())
     for split in SPLITS:
         end = first + counts[split]
         for start in range(first, end, size):
-            run = held[start : min(start + size, end)]
-            read = sum(_bytes(exam, sizes) for exam in listed[start : start + len(run)])
-            ids = lake.fingerprint([exam["image_id"] for exam in listed[start : start + len(run)]])
-            mark = lake.fingerprint(schema.VERSION, run, config.images)
-            jobs.append({"shard": f"{split}-{ids}-{mark}", "first": start, "units": len(run), "bytes_read": read})
+            run = slice(start, min(start + size, end))
+            ids = lake.fingerprint([exam["image_id"] for exam in rows[run]])
+            settings = lake.fingerprint(schema.VERSION, inputs[run], config.images)
+            read = sum(_bytes(exam, sizes) for exam in rows[run])
+            name = f"{split}-{ids}-{settings}"
+            jobs.append(DecodeJob(shard=name, first=start, units=run.stop - start, bytes_read=read))
         first = end
     return jobs
 
 
-def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> Row:
+def _decode_shard(job: DecodeJob, exams: pa.Table, images: ImageConfig, out: str) -> Done:
     """Decode some images and write them as one shard; runs in a Ray Data task."""
     cv2.setNumThreads(1)  # the task has one core
     rows: list[Row] = []
-    quarantine: list[Row] = []
-    room_NHW = np.empty((job["units"], images.height, images.width), np.uint16)
-    for exam in exams.slice(job["first"], job["units"]).to_pylist():
+    faults: list[Quarantined] = []
+    room_NHW = np.empty((job.units, images.height, images.width), np.uint16)
+    for exam in exams.slice(job.first, job.units).to_pylist():
         try:
             decoded = decode.load_image(exam["path"], images)
         except DecodeError as error:
-            quarantine.append(problem(exam["image_id"], exam["path"], "decode", str(error), fatal=True))
+            faults.append(quarantine.left_out(exam["image_id"], exam["path"], error.reason))
             continue
-        lesions, faults = _outlines(exam, decoded)
-        quarantine += faults
+        lesions, outline_faults = _outlines(exam, decoded)
+        faults += outline_faults
         room_NHW[len(rows)] = decoded.pixels
         rows.append(
             {name: exam.get(name) for name in schema.images(1, 1).names if name != "pixels"}
@@ -132,25 +163,28 @@ def _decode_shard(job: Row, exams: pa.Table, images: ImageConfig, out: str) -> R
             | {"vendor": decoded.identity.vendor}
         )
     pixels_NHW = room_NHW[: len(rows)]
-    entry = {
-        "split": job["shard"].partition("-")[0],
-        "images": len(rows),
-        "malignant": sum(row["label"] == schema.MALIGNANT for row in rows),
-        "patients": sorted({row["patient_id"] for row in rows}),
-        "grey_sum": int(pixels_NHW.sum(dtype=np.uint64)),
-        "pixels": pixels_NHW.size,
-        "histogram": _histogram(pixels_NHW).tolist(),
-        "pixel_hashes": {row["image_id"]: _hash(one) for row, one in zip(rows, pixels_NHW, strict=True)},
-        "outlines_missing": sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
-        "quarantine": quarantine,
-    }
-    lake.write_json(shards.ledger_url(out, job["shard"]), entry)
-    shards.write(shards.shard_url(out, job["shard"]), rows, pixels_NHW, schema.images(*pixels_NHW.shape[1:]))
-    return {"units": job["units"], "bad": job["units"] - len(rows), "bytes_read": job["bytes_read"]}
+    shards.write_entry(out, job.shard, _entry(job, rows, pixels_NHW, faults))
+    shards.write(shards.shard_url(out, job.shard), rows, pixels_NHW, schema.images(*pixels_NHW.shape[1:]))
+    return Done(units=job.units, bad=job.units - len(rows), counts={"bytes_read": job.bytes_read})
+
+
+def _entry(job: DecodeJob, rows: list[Row], pixels_NHW: NDArray[np.uint16], faults: list[Quarantined]) -> DecodedEntry:
+    return DecodedEntry(
+        split=job.shard.partition("-")[0],
+        images=len(rows),
+        malignant=sum(row["label"] == schema.MALIGNANT for row in rows),
+        patients=tuple(sorted({row["patient_id"] for row in rows})),
+        grey_sum=int(pixels_NHW.sum(dtype=np.uint64)),
+        pixels=pixels_NHW.size,
+        histogram=tuple(_histogram(pixels_NHW).tolist()),
+        pixel_hashes={row["image_id"]: _hash(pixels_HW) for row, pixels_HW in zip(rows, pixels_NHW, strict=True)},
+        outlines_missing=sum(lesion["mask_png"] is None for row in rows for lesion in row["lesions"]),
+        quarantine=tuple(faults),
+    )
 
 
 def _bytes(exam: Row, sizes: Mapping[str, int]) -> int:
-    """Return the size of an exam's image and outlines [B]; what is not there has none."""
+    """Return the size of an exam's image and masks [B]; missing files count 0."""
     masks = (path for lesion in exam["lesions"] for path in lesion["mask_paths"])
     return sum(sizes.get(path, 0) for path in (exam["path"], *masks))
 
@@ -167,33 +201,33 @@ def _hash(pixels_HW: NDArray[np.uint16]) -> str:
     return hashlib.blake2b(pixels_HW.tobytes(), digest_size=16).hexdigest()
 
 
-def _twins(exams: pa.Table, ledger: list[Row]) -> list[Row]:
-    """Return a row of quarantine, not fatal, for each image that shows the pixels of another film.
+def _duplicates(exams: pa.Table, ledger: Sequence[DecodedEntry]) -> list[Quarantined]:
+    """Return a row, not fatal, for each image that has the same pixels as another film.
 
     Raises:
         SplitError: the two are in different splits.
     """
-    about = {exam["image_id"]: exam for exam in exams.drop_columns(["lesions"]).to_pylist()}
-    first: dict[str, Row] = {}
+    by_id = {exam["image_id"]: exam for exam in exams.drop_columns(["lesions"]).to_pylist()}
+    by_hash: dict[str, Row] = {}
     rows = []
     for entry in ledger:
-        for image_id, pixel_hash in entry["pixel_hashes"].items():
-            exam = about[image_id]
-            known = first.setdefault(pixel_hash, exam)
-            if known["film_id"] == exam["film_id"]:  # two series of one film
+        for image_id, pixel_hash in entry.pixel_hashes.items():
+            exam = by_id[image_id]
+            first = by_hash.setdefault(pixel_hash, exam)
+            if first["film_id"] == exam["film_id"]:  # two series of one film
                 continue
-            if known["split"] != exam["split"]:
+            if first["split"] != exam["split"]:
                 raise SplitError(
-                    f"{image_id} in {exam['split']} shows the same pixels as {known['image_id']} in {known['split']}, "
+                    f"{image_id} in {exam['split']} shows the same pixels as {first['image_id']} in {first['split']}, "
                     "a leak; leave one of them out of the source, or give both one patient"
                 )
-            reason = f"shows the same pixels as {known['image_id']}; both are used"
-            rows.append(problem(image_id, exam["path"], "decode", reason, fatal=False))
+            reason = f"shows the same pixels as {first['image_id']}; both are used"
+            rows.append(quarantine.flawed(image_id, exam["path"], reason))
     return rows
 
 
-def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]:
-    """Return the lesions of an image with their reduced outlines, and what went wrong with some."""
+def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Quarantined]]:
+    """Return the lesions of an image with their reduced outlines, and the faults of outlines."""
     lesions, faults = [], []
     for lesion in exam["lesions"]:
         mask_png = None
@@ -202,12 +236,10 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Row]]
             mask_png = outlines.encode_mask(decoded.fit.apply_mask(outline.mask))
             fault = outline.note
         except DecodeError as error:
-            fault = str(error)
+            fault = error.reason
         if fault:
-            reason = f"{lesion['lesion_id']}: {fault}"
-            faults.append(
-                problem(exam["image_id"], (lesion["mask_paths"] or [exam["path"]])[0], "mask", reason, fatal=False)
-            )
+            path = (lesion["mask_paths"] or [exam["path"]])[0]
+            faults.append(quarantine.flawed(exam["image_id"], path, f"{lesion['lesion_id']}: {fault}", "mask"))
         lesions.append({name: lesion[name] for name in ("lesion_id", "kind", "pathology")} | {"mask_png": mask_png})
     return lesions, faults
 
@@ -219,20 +251,24 @@ def _outline(lesion: Row, decoded: decode.Decoded) -> outlines.Outline:
     return outlines.load_mask(lesion["mask_paths"], height, width)
 
 
-def _image_summary(ledger: list[Row], quarantine: list[Row]) -> Row:
-    """Add up the ledger of the images by split."""
-    summary: Row = {"images": {}, "malignant": {}, "patients": {}}
-    for split in SPLITS:
-        entries = [entry for entry in ledger if entry["split"] == split]
-        summary["images"][split] = sum(entry["images"] for entry in entries)
-        summary["malignant"][split] = sum(entry["malignant"] for entry in entries)
-        summary["patients"][split] = len({patient for entry in entries for patient in entry["patients"]})
-    train = [entry for entry in ledger if entry["split"] == "train"]
-    pixels = sum(entry["pixels"] for entry in train)
-    summary["mean_grey"] = sum(entry["grey_sum"] for entry in train) / pixels * 255 / FULL if pixels else None
-    summary["histogram"] = np.sum([_histogram([]), *(entry["histogram"] for entry in ledger)], axis=0).tolist()
-    summary["quarantined"] = sum(row["fatal"] for row in quarantine)
-    missed = sorted([row["image_id"], row["stage"], row["fatal"]] for entry in ledger for row in entry["quarantine"])
-    summary["left_out"] = lake.fingerprint(missed) if missed else None
-    summary["outlines_missing"] = sum(entry["outlines_missing"] for entry in ledger)
-    return summary
+def _facts(listing: Listing, ledger: Sequence[DecodedEntry], duplicates: Sequence[Quarantined]) -> ImagesFacts:
+    """Add up the ledger."""
+    by_split = {split: [entry for entry in ledger if entry.split == split] for split in SPLITS}
+    pixels = sum(entry.pixels for entry in by_split["train"])
+    faults = [row for entry in ledger for row in entry.quarantine]
+    missed = sorted([row.image_id, row.stage, row.fatal] for row in faults)
+    return ImagesFacts(
+        images={split: sum(entry.images for entry in entries) for split, entries in by_split.items()},
+        malignant={split: sum(entry.malignant for entry in entries) for split, entries in by_split.items()},
+        patients={
+            split: len({patient for entry in entries for patient in entry.patients})
+            for split, entries in by_split.items()
+        },
+        mean_grey=sum(entry.grey_sum for entry in by_split["train"]) / pixels * 255 / FULL if pixels else None,
+        histogram=np.sum([_histogram([]), *(np.array(entry.histogram) for entry in ledger)], axis=0).tolist(),
+        quarantined=sum(row.fatal for row in (*listing.problems, *faults)),
+        outlines_missing=sum(entry.outlines_missing for entry in ledger),
+        duplicates=len(duplicates),
+        left_out=lake.fingerprint(missed) if missed else None,
+        source=listing.counts,
+    )

@@ -10,6 +10,7 @@ Source: The Cancer Imaging Archive, CBIS-DDSM (doi:10.7937/K9/TCIA.2016.7O02S9CY
 from dataclasses import dataclass
 from typing import Any
 
+from mammoflow.data.quarantine import left_out
 from mammoflow.data.releases import cbis_trees
 from mammoflow.data.releases.cbis_trees import ROOTS, Tree
 from mammoflow.data.releases.listing import (
@@ -17,7 +18,6 @@ from mammoflow.data.releases.listing import (
     SourceFiles,
     exams_table,
     lesion,
-    problem,
     read_csv,
     refuse_escape,
     scan,
@@ -102,7 +102,7 @@ def read(source: str) -> Listing:
             continue
         for row in film:  # the film's label is in doubt, so none of its series is used
             path = files.url(tree.film(row.image))
-            problems[row.image_id] = problem(row.image_id, path, "decode", fault, fatal=True)
+            problems[row.image_id] = left_out(row.image_id, path, fault)
     exams = exams_table([exam for film in good for exam in _exams_of_film(tree, film)])
     counts = {f"rows in {name}": len(some) for name, some in by_csv.items()}
     counts |= {"patients": len({row.patient for row in rows}), "images": exams.num_rows, "films": len(good)}

@@ -12,7 +12,8 @@ from typing import Any
 
 from mammoflow.data.dicom import reader
 from mammoflow.data.dicom.reader import Identity
-from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, problem, read_sheet, scan
+from mammoflow.data.quarantine import left_out
+from mammoflow.data.releases.listing import Listing, SourceFiles, exams_table, read_sheet, scan
 from mammoflow.errors import DecodeError, SourceError
 from mammoflow.lake.schema import BENIGN, MALIGNANT
 
@@ -48,7 +49,7 @@ def read(source: str) -> Listing:
     for path, patient in images.items():
         said = headers[path]
         if isinstance(said, str):
-            problems.append(problem(_image_id(path), files.url(path), "decode", said, fatal=True))
+            problems.append(left_out(_image_id(path), files.url(path), said))
         elif (patient, said.laterality) in labels:
             exams.append(_exam(files, path, patient, said, labels[patient, said.laterality]))
         else:
@@ -78,9 +79,9 @@ def _header(url: str) -> Identity | str:
     try:
         said = reader.read_identity(url)
     except DecodeError as error:
-        return str(error)
+        return error.reason
     if said.laterality is None:
-        return f"{url}: its header names no side, so it can't be matched to a diagnosis; fetch the file again"
+        return "its header names no side, so it can't be matched to a diagnosis; fetch the file again"
     return said
 
 

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from mammoflow.data.quarantine import left_out
 from mammoflow.data.releases.listing import (
     Listing,
     SourceFiles,
@@ -22,7 +23,6 @@ from mammoflow.data.releases.listing import (
     density_class,
     exams_table,
     lesion,
-    problem,
     read_csv,
     refuse_escape,
     scan,
@@ -63,7 +63,7 @@ def read(source: str) -> Listing:
         fault = _fault(row)
         if fault:
             reason = f"{fault}; mend {IMAGES}, line {row['line']}"
-            problems.append(problem(_image_id(row), files.url(row["path"]), "decode", reason, fatal=True))
+            problems.append(left_out(_image_id(row), files.url(row["path"]), reason))
         else:
             exams.append(_exam(files, row, lesions[row["path"]]))
     patients = len({exam["patient_id"] for exam in exams})

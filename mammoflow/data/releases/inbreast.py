@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from mammoflow import lake
+from mammoflow.data.quarantine import left_out
 from mammoflow.data.releases.listing import (
     PATHOLOGY,
     Listing,
@@ -19,7 +20,6 @@ from mammoflow.data.releases.listing import (
     density_class,
     exams_table,
     lesion,
-    problem,
     read_csv,
     read_sheet,
     scan,
@@ -60,13 +60,13 @@ def read(source: str) -> Listing:
         try:
             label = birads_label(row["Bi-Rads"])
         except ValueError as error:
-            problems.append(problem(number, files.url(""), "decode", f"{error}; mend the table", fatal=True))
+            problems.append(left_out(number, files.url(""), f"{error}; mend the table"))
             continue
         if label is None:
             excluded += 1
         elif number not in dicoms:
             reason = f"no DICOM file {number}_*_ANON.dcm, whose name holds the patient; fetch it"
-            problems.append(problem(number, files.url("AllDICOMs"), "decode", reason, fatal=True))
+            problems.append(left_out(number, files.url("AllDICOMs"), reason))
         else:
             exams.append(_exam(files, row, dicoms[number], label))
     patients = len({exam["patient_id"] for exam in exams})

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from mammoflow import lake
+from mammoflow.data.quarantine import Quarantined
 from mammoflow.errors import LakeError, SourceError
 from mammoflow.lake import schema, stores
 from mammoflow.lake.schema import BENIGN, MALIGNANT
@@ -30,8 +31,8 @@ class Listing:
 
     exams: pa.Table
     """schema.EXAMS, one row an image, `split` null, sorted by image_id."""
-    problems: tuple[dict[str, Any], ...]
-    """Rows of schema.QUARANTINE for metadata that can't be used."""
+    problems: tuple[Quarantined, ...]
+    """Images whose metadata can't be used."""
     counts: dict[str, int]
     """What was read: rows per metadata file, patients, images, films."""
     files: "SourceFiles"
@@ -48,11 +49,6 @@ class Release:
     """Files of which a source of this release holds one."""
     roots: tuple[str, ...] = ("",)
     """Folders of the source where they may stand."""
-
-
-def problem(image_id: str, path: str, stage: str, reason: str, *, fatal: bool) -> dict[str, Any]:
-    """Return one row of schema.QUARANTINE; `fatal` when the image is left out."""
-    return {"image_id": image_id, "path": path, "stage": stage, "reason": reason, "fatal": fatal}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mammoflow.data.dicom import reader
-from mammoflow.data.releases.listing import Listing, problem
+from mammoflow.data.quarantine import left_out
+from mammoflow.data.releases.listing import Listing
 from mammoflow.errors import DecodeError, SourceError
 
 _READERS = 16  # headers read at once: the wait is for the disk or the store
@@ -52,7 +53,7 @@ def fill(listing: Listing, salt: Callable[[], str]) -> Listing:
         keys = dict(zip((row["image_id"] for row in unknown), pool.map(key, (r["path"] for r in unknown)), strict=True))
     failed = {image_id: found for image_id, found in keys.items() if isinstance(found, DecodeError)}
     problems = [
-        problem(row["image_id"], row["path"], "decode", str(failed[row["image_id"]]), fatal=True)
+        left_out(row["image_id"], row["path"], failed[row["image_id"]].reason)
         for row in unknown
         if row["image_id"] in failed
     ]

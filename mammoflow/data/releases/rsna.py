@@ -5,12 +5,12 @@ The label is the breast's. Source: RSNA Screening Mammography Breast Cancer Dete
 
 from typing import Any
 
+from mammoflow.data.quarantine import left_out
 from mammoflow.data.releases.listing import (
     Listing,
     SourceFiles,
     density_class,
     exams_table,
-    problem,
     read_csv,
     refuse_escape,
     scan,
@@ -37,7 +37,7 @@ def read(source: str) -> Listing:
             exams.append(_exam(files, row))
         else:
             reason = f"column `cancer` is {row['cancer']!r}, but must be 0 or 1; mend {TABLE}, line {row['line']}"
-            problems.append(problem(row["image_id"], files.url(TABLE), "decode", reason, fatal=True))
+            problems.append(left_out(row["image_id"], files.url(TABLE), reason))
     patients = len({exam["patient_id"] for exam in exams})
     counts = {"rows": len(rows), "images": len(exams), "patients": patients}
     return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)

@@ -10,6 +10,7 @@ import ast
 from collections import defaultdict
 from typing import Any
 
+from mammoflow.data.quarantine import left_out
 from mammoflow.data.releases.listing import (
     PATHOLOGY,
     Listing,
@@ -19,7 +20,6 @@ from mammoflow.data.releases.listing import (
     density_class,
     exams_table,
     lesion,
-    problem,
     read_csv,
     refuse_escape,
     scan,
@@ -58,7 +58,7 @@ def read(source: str) -> Listing:
                 raise ValueError(f"split is {row['split']!r}, but must be one of {', '.join(PARTS)}")
         except ValueError as error:
             reason = f"{error}; mend {BREASTS}, line {row['line']}"
-            problems.append(problem(row["image_id"], files.url(BREASTS), "decode", reason, fatal=True))
+            problems.append(left_out(row["image_id"], files.url(BREASTS), reason))
             continue
         if label is None:
             excluded += 1

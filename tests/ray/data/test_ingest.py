@@ -14,6 +14,7 @@ from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, Ph
 from mammoflow.data import ingest, outlines
 from mammoflow.data.ingest import shards
 from mammoflow.errors import ConfigError, LakeError, SplitError
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact, Lake
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -52,7 +53,7 @@ def source(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images(source, tmp_path_factory, ray_cluster) -> tuple[Artefact, dict]:
+def images(source, tmp_path_factory, ray_cluster) -> tuple[Artefact, ImagesFacts]:
     out = Lake(str(tmp_path_factory.mktemp("lake"))).artefact("images", "test")
     return out, ingest.decode_images(config(), str(source), out, silent)
 
@@ -76,12 +77,12 @@ def test_every_image_ends_in_a_shard_or_in_quarantine_once(images, source):
     no_mask = quarantine["Mass-Training_P_00001_LEFT_CC"]
     assert (no_mask["stage"], no_mask["fatal"]) == ("mask", False)
     assert [r["image_id"] for r in rows if r["lesions"][0]["mask_png"] is None] == ["Mass-Training_P_00001_LEFT_CC"]
-    assert (summary["quarantined"], summary["outlines_missing"]) == (2, 1)
+    assert (summary.quarantined, summary.outlines_missing) == (2, 1)
     for split in ("train", "val", "test"):
         mine = [row for row in rows if row["split"] == split]
-        assert summary["images"][split] == len(mine)
-        assert summary["malignant"][split] == sum(row["label"] for row in mine)
-        assert summary["patients"][split] == len({row["patient_id"] for row in mine})
+        assert summary.images[split] == len(mine)
+        assert summary.malignant[split] == sum(row["label"] for row in mine)
+        assert summary.patients[split] == len({row["patient_id"] for row in mine})
 
 
 def test_pixels_outlines_and_mean_grey_are_those_of_the_films(images):
@@ -99,15 +100,15 @@ def test_pixels_outlines_and_mean_grey_are_those_of_the_films(images):
                 mask = outlines.decode_mask(row["lesions"][0]["mask_png"])
                 assert mask.shape == pixels.shape == (120, 80)
                 assert mask.sum() == pytest.approx(np.pi * 9**2, rel=0.05), "a disc of radius 18, reduced by two"
-    assert summary["mean_grey"] == pytest.approx(np.mean(train) * 255 / 65535)
+    assert summary.mean_grey == pytest.approx(np.mean(train) * 255 / 65535)
 
 
 def test_grey_values_of_all_films_are_counted(images):
     out, summary = images
     pixels = np.stack([p for url in lake.iter_shards(out) for _, p in shards.read_images(url)])
     expected, _ = np.histogram(pixels, bins=256, range=(0, 65536))
-    assert summary["histogram"] == expected.tolist()
-    assert sum(summary["histogram"]) == sum(summary["images"].values()) * 120 * 80
+    assert summary.histogram == expected.tolist()
+    assert sum(summary.histogram) == sum(summary.images.values()) * 120 * 80
 
 
 def test_order_follows_from_the_images_and_not_from_settings(images, source, tmp_path):
@@ -153,7 +154,7 @@ def test_other_shard_sizes_after_a_kill_double_no_row(images, source, tmp_path):
     larger = ingest.decode_images(config(compute=ComputeConfig(images_per_shard=9)), str(source), out, silent)
     assert larger == summary
     ids = lake.read_table(out.file("shards"), columns=["image_id"])["image_id"].to_pylist()
-    assert len(ids) == len({*ids}) == sum(summary["images"].values())
+    assert len(ids) == len({*ids}) == sum(summary.images.values())
 
 
 def test_patches_are_cut_from_their_images_and_counted(images, tmp_path):
@@ -174,9 +175,9 @@ def test_patches_are_cut_from_their_images_and_counted(images, tmp_path):
         assert np.array_equal(pixels, source_pixels[row["image_id"]][window])
     unverified = [row for row in rows if row["unverified"]]
     assert {row["image_id"] for row in unverified} == {"Mass-Training_P_00001_LEFT_CC"}
-    assert summary["unverified"] == len(unverified) == 4
+    assert summary.unverified == len(unverified) == 4
     total = 21 * 4 + 22 * 4  # lesions with an outline, and background of every image
-    assert sum(sum(of.values()) for of in summary["patches"].values()) == len(rows) == total
+    assert sum(sum(of.values()) for of in summary.patches.values()) == len(rows) == total
     first = rows[: len(rows) // 4]
     assert len({row["label"] for row in first}) > 1, "rows are shuffled within a shard"
     again = Lake(str(tmp_path / "again")).artefact("patches", "test")
@@ -200,9 +201,9 @@ def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_
     root = Lake(str(tmp_path / "lake"))
     decoded, cut = root.artefact("images", "own"), root.artefact("patches", "own")
     summary = ingest.decode_images(run, str(tmp_path / "own"), decoded, silent)
-    assert summary["images"] == {"train": 4, "val": 4, "test": 4}
-    assert summary["quarantined"] == summary["outlines_missing"] == 0
-    assert summary["source"] == {"rows": 12, "images": 12, "patients": 12}
+    assert summary.images == {"train": 4, "val": 4, "test": 4}
+    assert summary.quarantined == summary.outlines_missing == 0
+    assert summary.source == {"rows": 12, "images": 12, "patients": 12}
     counts = ingest.cut_patches(run, decoded, cut, silent)["patches"]
     assert counts["train"] == {
         "background": 16,
@@ -236,7 +237,7 @@ def test_a_manifest_of_one_ingest_gives_another_its_splits(images, source, tmp_p
     published.write_bytes(lake.read_bytes(images[0].file("splits.csv")))
     run = config(splits=SplitConfig(manifest=str(published)), seed=7)
     out = Lake(str(tmp_path / "lake")).artefact("images", "again")
-    assert ingest.decode_images(run, str(source), out, silent)["images"] == images[1]["images"]
+    assert ingest.decode_images(run, str(source), out, silent).images == images[1].images
     assert lake.read_bytes(out.file("splits.csv")) == published.read_bytes()
 
 
@@ -255,7 +256,7 @@ def test_the_same_pixels_under_two_ids_are_found_and_across_splits_an_error(tmp_
             ingest.decode_images(run, str(tmp_path / "own"), out, silent)
         return
     summary = ingest.decode_images(run, str(tmp_path / "own"), out, silent)
-    assert (summary["duplicates"], summary["quarantined"], summary["images"]["train"]) == (1, 0, 3)
+    assert (summary.duplicates, summary.quarantined, summary.images["train"]) == (1, 0, 3)
     (row,) = lake.read_table(out.file("quarantine.parquet")).to_pylist()
     assert "shows the same pixels as" in row["reason"]
     assert not row["fatal"]
@@ -278,8 +279,8 @@ def test_phantoms_go_all_the_way_with_every_outline_found_and_a_rerun_draws_only
     drawn, decoded, cut = root.artefact("phantoms", "p"), root.artefact("images", "p"), root.artefact("patches", "p")
     summary = ingest.draw_phantoms(run, drawn, silent)
     before = contents(drawn)
-    assert summary["patients"] == 14
-    assert summary["files"] == sum(name.endswith(".dcm") for name in before)
+    assert summary.patients == 14
+    assert summary.files == sum(name.endswith(".dcm") for name in before)
     next(Path(drawn.file("ledger")).iterdir()).unlink()
     next(Path(drawn.file("release")).glob("*.csv")).unlink()
     lines: list[str] = []
@@ -289,11 +290,11 @@ def test_phantoms_go_all_the_way_with_every_outline_found_and_a_rerun_draws_only
 
     images = ingest.decode_images(run, drawn.file("release"), decoded, silent)
     assert lake.read_table(decoded.file("quarantine.parquet")).num_rows == 0, "crops and masks are told apart"
-    assert images["outlines_missing"] == 0
+    assert images.outlines_missing == 0
     patches = ingest.cut_patches(run, decoded, cut, silent)
     lesions = sum(len(some) for some in lake.read_table(decoded.file("shards"))["lesions"].to_pylist())
-    assert sum(sum(of.values()) for of in patches["patches"].values()) == 2 * 4 * lesions
-    assert patches["unverified"] == 0
+    assert sum(sum(of.values()) for of in patches.patches.values()) == 2 * 4 * lesions
+    assert patches.unverified == 0
 
 
 def test_the_real_films_get_the_csv_s_labels_and_background_on_tissue_only(real_release, tmp_path):
@@ -306,8 +307,8 @@ def test_the_real_films_get_the_csv_s_labels_and_background_on_tissue_only(real_
     root = Lake(str(tmp_path / "lake"))
     decoded, cut = root.artefact("images", "real"), root.artefact("patches", "real")
     summary = ingest.decode_images(run, str(real_release), decoded, silent)
-    assert (summary["images"]["test"], summary["quarantined"]) == (8, 0)
-    assert summary["mean_grey"] is None
+    assert (summary.images["test"], summary.quarantined) == (8, 0)
+    assert summary.mean_grey is None
     table = lake.read_table(decoded.file("shards"))
     labels = dict(zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert {i for i, label in labels.items() if label} == {f"Mass-Test_P_00820_LEFT_{view}" for view in ("CC", "MLO")}

@@ -49,9 +49,9 @@ def test_a_layout_goes_all_the_way_with_every_outline_label_and_patch(layout, tm
     run = config(layout)
     made = graph.locate(run, Lake(str(tmp_path)))
     drawn = ingest.draw_phantoms(run, made.phantoms, silent)
-    assert drawn["patients"] == 16
+    assert drawn.patients == 16
     images = ingest.decode_images(run, made.source, made.images, silent)
-    assert (images["quarantined"], images["outlines_missing"], images["duplicates"]) == (0, 0, 0)
+    assert (images.quarantined, images.outlines_missing, images.duplicates) == (0, 0, 0)
     rows = lake.read_table(made.images.file("shards")).drop_columns(["pixels"]).to_pylist()
     labels = Counter(bool(row["label"]) for row in rows)
     assert labels == planned_films(run)
@@ -68,8 +68,8 @@ def test_a_layout_goes_all_the_way_with_every_outline_label_and_patch(layout, tm
                 expected[row["split"]][f"{lesion['pathology']}_{lesion['kind']}"] += 4
                 expected[row["split"]]["background"] += 4
     patches = ingest.cut_patches(run, made.images, made.patches, silent)
-    assert {split: Counter(of) for split, of in patches["patches"].items()} == expected
-    assert (patches["unverified"], patches["quarantined"]) == (0, 0)
+    assert {split: Counter(of) for split, of in patches.patches.items()} == expected
+    assert (patches.unverified, patches.quarantined) == (0, 0)
     normal = {row["image_id"] for row in rows if not row["lesions"]}
     cut = lake.read_table(made.patches.file("shards"), columns=["image_id"])["image_id"].to_pylist()
     assert not normal & {*cut}, "a film without lesions gives no patch"
@@ -96,7 +96,7 @@ def test_a_rerun_without_its_ledger_draws_the_same_release(tmp_path, ray_cluster
     summary = ingest.draw_phantoms(run, made.phantoms, silent)
     root = Path(made.source)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert len(before) == summary["files"] + 2
+    assert len(before) == summary.files + 2
     for gone in ("films/P_00001*", "lesions.csv"):
         next(root.glob(gone)).unlink()
     for entry in Path(made.phantoms.file("ledger")).iterdir():

@@ -126,7 +126,7 @@ def test_a_pack_too_large_for_memory_is_halved_and_what_never_fits_is_set_aside(
     found, _, tracker = search(whole, made, "tight", tmp_path)
     (lost,) = found["failed"]
     assert lost.endswith("-8x1-8x1")
-    assert "does not fit in the device's memory (CUDA out of memory); give --compute.checkpointing True" in str(
+    assert "does not fit in the device's memory (CUDA out of memory); give --compute.checkpointing" in str(
         found["failed"][lost]
     )
     assert states(found, tracker)[lost][0] == "FAILED"

@@ -1,3 +1,4 @@
+import pickle
 from io import BytesIO
 from pathlib import Path
 
@@ -118,8 +119,14 @@ def rle(film: np.ndarray) -> bytes:
 )
 def test_what_can_not_be_used_is_refused_by_name_with_a_reason(tmp_path, data, reason):
     path = put(tmp_path, "bad.dcm", data)
-    with pytest.raises(DecodeError, match=rf"bad\.dcm: .*({reason})"):
+    with pytest.raises(DecodeError, match=rf"bad\.dcm: .*({reason})") as caught:
         decode.load_image(path, SMALL)
+    with pytest.raises(DecodeError, match=reason) as of_bytes:
+        decode.decode_bytes(data, SMALL)
+    assert str(of_bytes.value) == caught.value.reason
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.path, str(error)) == (path, f"{path}: {error.reason}")
+        assert path not in error.reason, "shown once"
 
 
 def test_absent_files_colour_and_tomosynthesis_are_refused(tmp_path):
@@ -224,7 +231,7 @@ class TestLoadMask:
         [
             (disc(240, 150, 100, 60, 20), "an aspect off by 7% where 3% is allowed"),
             (disc(120, 80, 50, 30, 10), "2.0 times off where 1.5 is allowed"),
-            (np.zeros((240, 160), np.uint8), "is no mask, which holds exactly two values"),
+            (np.zeros((240, 160), np.uint8), "not a mask, which holds exactly two values"),
         ],
     )
     def test_a_mask_of_another_film_or_an_empty_one_is_refused(self, tmp_path, other, reason):

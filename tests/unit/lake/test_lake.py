@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, PatchConfig
 from mammoflow.errors import LakeError
+from mammoflow.facts.stages import EnsembleFacts, ImagesFacts
+from mammoflow.lake import schema
 
 
 def test_fingerprint_covers_science_and_nothing_else() -> None:
@@ -53,9 +56,46 @@ def test_an_artefact_is_done_only_when_finished(tmp_path: Path) -> None:
     item = lake.Lake(str(tmp_path)).artefact("images", "x", 1)
     lake.write_bytes(item.file("shards", "a"), b"")
     assert not item.done
-    item.finish({"images": 3})
+    item.finish(EnsembleFacts(rule="greedy", members=("a", "b"), val_auc=0.75))
     assert item.done
-    assert item.summary() == {"images": 3}
+    assert item.facts(EnsembleFacts).members == ("a", "b")
+
+
+def test_done_json_records_version_inputs_settings_and_times_beside_the_facts(tmp_path: Path) -> None:
+    root = lake.Lake(str(tmp_path))
+    images = root.artefact("images", "x", 1)
+    patches = root.artefact("patches", "x", images, patches=PatchConfig(per_lesion=3), seed=7)
+    patches.finish({"patches": {}, "share": float("nan")}, [images], seconds=1.5)
+    written = json.loads(lake.read_bytes(patches.file(lake.DONE)))
+    assert sorted(written) == ["facts", "finished", "inputs", "schema", "seconds", "settings"]
+    assert (written["schema"], written["inputs"], written["seconds"]) == (schema.VERSION, [images.key], 1.5)
+    assert written["facts"] == {"patches": {}, "share": None}
+    assert written["finished"].endswith("+00:00")
+    assert written["settings"]["seed"] == 7
+    assert written["settings"]["patches"]["per_lesion"] == 3
+    assert root.at(patches.key).record().settings == written["settings"]
+
+
+def test_done_json_of_version_2_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    item = lake.Lake(str(tmp_path)).artefact("ensemble", "x", 1)
+    flat = {"members": ["a"], "val_auc": 0.7, "seconds": 3.5}
+    flat |= {"schema": 2, "inputs": ["search/x-0123456789ab"], "finished": "2026-01-01T00:00:00+00:00"}
+    lake.write_json(item.file(lake.DONE), flat)
+    assert item.facts(EnsembleFacts) == EnsembleFacts(rule="", members=("a",), val_auc=0.7)
+    record = item.record()
+    assert (record.schema, record.seconds, record.settings) == (2, 3.5, {})
+    assert record.inputs == ("search/x-0123456789ab",)
+    assert record.facts == {"members": ["a"], "val_auc": 0.7}
+    with pytest.raises(LakeError, match=r"no ImagesFacts that this version .*remove its artefact"):
+        item.facts(ImagesFacts)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7", '{"schema": "new", "facts": {}}'])
+def test_a_damaged_done_json_is_an_error_with_a_remedy(tmp_path: Path, text: str) -> None:
+    item = lake.Lake(str(tmp_path)).artefact("images", "x", 1)
+    lake.write_bytes(item.file(lake.DONE), text.encode())
+    with pytest.raises(LakeError, match=r"done\.json .*remove .* with jobs/lake\.py and run its job again"):
+        item.record()
 
 
 def test_a_url_of_another_filesystem_works(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mammoflow.lake import locks
 
 HOLD = """
 import sys, time
-from mammoflow import locks
+from mammoflow.lake import locks
 with locks.hold(sys.argv[1], print):
     print("held", flush=True)
     sys.stdin.readline()

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from made_lake import FILMS, SIDE, make
-from test_report import Page
+from made_report import Page
 
 from mammoflow import console, lake
 from mammoflow.lake import Artefact, schema

@@ -1,19 +1,13 @@
 """The report in a real browser: no error, nothing missing, readable on a phone, fit for those who don't see it."""
 
-import shutil
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chromium import CHROMIUM, INSIDE
 from made_lake import make
+from made_report import inputs_of
 from playwright.sync_api import sync_playwright
-from test_report import inputs_of
 
 from mammoflow.reports import report
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-INSIDE = ("file:", "data:")
-"""What a page that opens offline may ask for."""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 

@@ -66,13 +66,13 @@ def test_phantoms_beside_films_are_marked_in_their_own_rows(made: MadeSite, tmp_
         other = made.root.artefact("images", "phantoms-drawn")
         other.finish(images.summary(), [made.root.artefact("phantoms", "made")])
         baseline = lake.list_complete(made.root, "two_step")[0]
-        inputs = baseline.record()["inputs"]
+        inputs = baseline.record().inputs
         baseline.finish(baseline.summary(), [other])
         page = Path(made.write(Path(out), 0).url).read_text()
         assert page.count("Phantom data, no clinical meaning") == 1
         baseline.finish(baseline.summary(), [made.root.at(key) for key in inputs])
     finally:
-        images.finish(images.summary(), [made.root.at(key) for key in with_phantoms["inputs"]])
+        images.finish(images.summary(), [made.root.at(key) for key in with_phantoms.inputs])
 
 
 def test_what_another_server_registered_or_this_one_deleted_counts_as_not_registered(made: MadeSite) -> None:

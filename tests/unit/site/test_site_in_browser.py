@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chromium import CHROMIUM, INSIDE
 from made_site import MadeSite, build
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_report_in_browser import CHROMIUM, INSIDE
 
 from mammoflow.ensemble import ensemble
 from mammoflow.metrics import operating_points

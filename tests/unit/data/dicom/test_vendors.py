@@ -29,4 +29,4 @@ from mammoflow.data.dicom import vendors
     ],
 )
 def test_a_text_becomes_a_name_of_the_list(said, name):
-    assert vendors.known(said) == name
+    assert vendors.recognise(said) == name

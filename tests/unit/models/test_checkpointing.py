@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_loop import (
+from small_runs import (
     IMAGES,
     SMALL,
     SMALL_VAL,

@@ -1,4 +1,4 @@
-"""Stored values of a DICOM image -> grey values, unsigned and with air dark. No files, no codecs.
+"""Turn the stored values of a DICOM image into grey values: unsigned, air dark. No files, no codecs.
 
 Shape letters: h, w rows and columns of the image [px].
 
@@ -16,16 +16,17 @@ from mammoflow.config import ImageConfig
 from mammoflow.errors import DecodeError
 
 FULL = 65535
+"""The largest 16-bit grey value."""
 
 
-def grey(path: str, tags: pydicom.Dataset, stored_hw: NDArray[Any], images: ImageConfig) -> tuple[NDArray[Any], int]:
-    """Return grey values, uint8 or uint16 with air dark and padding 0, and the largest that they may take.
+def grey(tags: pydicom.Dataset, stored_hw: NDArray[Any], images: ImageConfig) -> tuple[NDArray[Any], int]:
+    """Return grey values, uint8 or uint16 with air dark and padding 0, and the largest value they may take.
 
     Raises:
-        DecodeError: the policy `window` on a file without the window asked for, or with one that shows nothing.
+        DecodeError: the intensity policy is `window`, and the file lacks that window or it is empty.
     """
     if images.intensity == "window":
-        pixels_hw, largest = _windowed(path, tags, stored_hw, images.window)
+        pixels_hw, largest = _windowed(tags, stored_hw, images.window)
     else:
         pixels_hw, largest = _unsigned(tags, stored_hw)
     if "PixelPaddingValue" in tags and (padded_hw := _padding(tags, stored_hw)).any():
@@ -34,7 +35,7 @@ def grey(path: str, tags: pydicom.Dataset, stored_hw: NDArray[Any], images: Imag
 
 
 def padding_is_air(tags: pydicom.Dataset) -> bool:
-    """Tell whether padding, if there is any, needs no care: its value is the darkest one anyway."""
+    """Tell whether padding, if any, already has the darkest value, so that nothing need be done about it."""
     dark = tags.PhotometricInterpretation == "MONOCHROME2" and not tags.PixelRepresentation
     return "PixelPaddingValue" not in tags or (
         dark and not _inverted(tags) and tags.PixelPaddingValue == 0 and "PixelPaddingRangeLimit" not in tags
@@ -46,28 +47,27 @@ def _inverted(tags: pydicom.Dataset) -> bool:
 
 
 def _unsigned(tags: pydicom.Dataset, stored_hw: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """Return stored values from 0 to the largest that the stored bits can hold, air dark."""
+    """Return stored values shifted to 0 and up, air dark, and the largest value that the stored bits can hold."""
     bits = int(tags.BitsStored)
     largest = 2**bits - 1  # the bits above those stored are cleared
     if tags.PixelRepresentation:
         narrow = stored_hw.dtype.itemsize <= 2
         unsigned_hw = stored_hw.view(stored_hw.dtype.str.replace("i", "u")) if narrow else stored_hw.astype(np.int64)
-        stored_hw = unsigned_hw + unsigned_hw.dtype.type(
-            2 ** (bits - 1)
-        )  # a sum beyond the type's end is meant to wrap
+        # the sum wraps around on purpose: -1 becomes the value just below the middle
+        stored_hw = unsigned_hw + unsigned_hw.dtype.type(2 ** (bits - 1))
         if narrow:
             stored_hw &= stored_hw.dtype.type(largest)
     pixels_hw = stored_hw.astype(np.uint8 if bits <= 8 else np.uint16, copy=False)
     return (largest - pixels_hw if _inverted(tags) else pixels_hw), largest
 
 
-def _windowed(path: str, tags: pydicom.Dataset, stored_hw: NDArray[Any], which: int) -> tuple[NDArray[Any], int]:
-    """Return the values that a viewer would show, over the full range: modality LUT, then VOI LUT or window."""
+def _windowed(tags: pydicom.Dataset, stored_hw: NDArray[Any], which: int) -> tuple[NDArray[Any], int]:
+    """Return the values a viewer shows, scaled to the full range: modality LUT, then VOI LUT or window."""
     luts, windows = tags.get("VOILUTSequence") or (), np.atleast_1d(tags.get("WindowCenter", []))
     offered = len(luts) or len(windows)
     if which >= offered:
         raise DecodeError(
-            f"{path}: window {which} is asked for, it has {offered}; use --images.intensity full_range or percentile, "
+            f"window {which} is asked for, but it has {offered}; use --images.intensity full_range or percentile, "
             "or a smaller --images.window"
         )
     values_hw = apply_modality_lut(stored_hw, tags)
@@ -78,7 +78,7 @@ def _windowed(path: str, tags: pydicom.Dataset, stored_hw: NDArray[Any], which: 
         shown_hw = np.asarray(apply_voi_lut(values_hw, tags, index=which, prefer_lut=False), np.float64)
         lowest, highest = _window_range(tags, values_hw, which)
     if not (np.isfinite([lowest, highest]).all() and highest > lowest and np.isfinite(shown_hw).all()):
-        raise DecodeError(f"{path}: its window {which} shows no range of grey values; use another --images.intensity")
+        raise DecodeError(f"its window {which} shows no range of grey values; use another --images.intensity")
     shares_hw = np.clip((shown_hw - lowest) / (highest - lowest), 0, 1)
     if tags.PhotometricInterpretation == "MONOCHROME1":
         shares_hw = 1 - shares_hw
@@ -86,9 +86,9 @@ def _windowed(path: str, tags: pydicom.Dataset, stored_hw: NDArray[Any], which: 
 
 
 def _looked_up(lut: pydicom.Dataset, values_hw: NDArray[Any]) -> NDArray[np.float64]:
-    """Return what a VOI LUT gives, its ends for values beyond it. Source: PS3.3 C.11.2.1.1.
+    """Apply a VOI LUT; values beyond its ends get its first or last entry. Source: PS3.3 C.11.2.1.1.
 
-    pydicom's own (3.0.1) counts entries in the width of their values: of 8 bits, values 256 apart give the same.
+    pydicom 3.0.1 wraps the index at the width of the entries, so an 8-bit LUT maps values 256 apart to the same grey.
     """
     table = np.asarray(lut.LUTData, np.float64)
     entries = np.clip(np.rint(values_hw).astype(np.int64) - int(lut.LUTDescriptor[1]), 0, len(table) - 1)
@@ -96,7 +96,7 @@ def _looked_up(lut: pydicom.Dataset, values_hw: NDArray[Any]) -> NDArray[np.floa
 
 
 def _window_range(tags: pydicom.Dataset, values_hw: NDArray[Any], which: int) -> tuple[float, float]:
-    """Return the least and largest value that the window gives: what becomes of values far outside of it."""
+    """Return the smallest and largest output of the window: what values far outside it become."""
     far = float(np.abs(values_hw).max()) + 1e6
     with np.errstate(over="ignore"):
         ends = apply_voi_lut(np.array([[-far, far]]), tags, index=which)
@@ -104,7 +104,7 @@ def _window_range(tags: pydicom.Dataset, values_hw: NDArray[Any], which: int) ->
 
 
 def _padding(tags: pydicom.Dataset, stored_hw: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where a file holds no image: its padding value, or the range of them. Source: PS3.3 C.7.5.1.1.2."""
+    """Return the pixels that hold the padding value, or one of its range. Source: PS3.3 C.7.5.1.1.2."""
     value = int(tags.PixelPaddingValue)
     first, last = sorted((value, int(tags.get("PixelPaddingRangeLimit", value))))
     return np.asarray((stored_hw >= first) & (stored_hw <= last), np.bool_)

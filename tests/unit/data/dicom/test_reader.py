@@ -43,9 +43,9 @@ def test_of_several_windows_the_first_is_taken_or_the_one_named(tmp_path):
     data = dicom(RAMP, 13, WindowCenter=[3000, 1000], WindowWidth=[2000, 500])
     assert np.abs(load(tmp_path, data, intensity="window").pixels - linear(RAMP, 3000, 2000)).max() <= 1
     assert np.abs(load(tmp_path, data, intensity="window", window=1).pixels - linear(RAMP, 1000, 500)).max() <= 1
-    with pytest.raises(DecodeError, match="window 2 is asked for, it has 2"):
+    with pytest.raises(DecodeError, match="window 2 is asked for, but it has 2"):
         load(tmp_path, data, intensity="window", window=2)
-    with pytest.raises(DecodeError, match=r"window 0 is asked for, it has 0; use --images\.intensity full_range"):
+    with pytest.raises(DecodeError, match=r"window 0 is asked for, but it has 0; use --images\.intensity full_range"):
         load(tmp_path, dicom(RAMP, 13), intensity="window")
 
 
@@ -129,7 +129,7 @@ def test_a_stream_of_another_syntax_than_the_header_says_is_refused(tmp_path):
         tags.PixelData = encapsulate([b"\0\0" + next(generate_frames(tags.PixelData, number_of_frames=1))[2:]])
         out = BytesIO()
         tags.save_as(out)
-        with pytest.raises(DecodeError, match="its stream is none that is known"):
+        with pytest.raises(DecodeError, match="its stream is of no known kind"):
             load(tmp_path, out.getvalue())
 
 

@@ -161,7 +161,7 @@ def test_a_broken_inbreast_is_named(tmp_path):
         releases.read("inbreast", str(tmp_path))
     (tmp_path / "AllXML" / "2.xml").unlink()
     next(tmp_path.glob("AllDICOMs/2_*")).unlink()
-    reasons = {row["image_id"]: row["reason"] for row in releases.read("inbreast", str(tmp_path)).problems}
+    reasons = {row.image_id: row.reason for row in releases.read("inbreast", str(tmp_path)).problems}
     assert "BI-RADS is '9', but must be 1 to 6" in reasons["1"]
     assert "no DICOM file 2_*_ANON.dcm" in reasons["2"]
 
@@ -213,7 +213,7 @@ def test_cmmd_takes_side_and_view_from_the_headers(tmp_path):
     assert found == {("D1-0001", "L", "CC", 1), ("D1-0002", "R", "MLO", 0)}
     assert listing.counts["of a breast without a diagnosis, left out"] == 1
     (bad,) = listing.problems
-    assert "names no side" in bad["reason"]
+    assert "names no side" in bad.reason
 
 
 def test_rsna_labels_are_the_breasts(tmp_path):
@@ -227,7 +227,7 @@ def test_rsna_labels_are_the_breasts(tmp_path):
         ("462822612", "CC", 0, 2),
     ]
     assert rows[0]["path"] == str(tmp_path / "train_images/10006/1459541791.dcm")
-    assert "column `cancer` is 'maybe'" in listing.problems[0]["reason"]
+    assert "column `cancer` is 'maybe'" in listing.problems[0].reason
 
 
 IMAGES = "path,patient_id,laterality,view,label,split\n"
@@ -248,7 +248,7 @@ def test_own_images_may_leave_side_and_view_to_their_files(tmp_path):
     exams = releases.read("csv_folder", str(tmp_path)).exams
     assert [(row["laterality"], row["view"]) for row in exams.to_pylist()] == [(None, None), (None, "ML")]
     out = Lake(str(tmp_path / "lake")).artefact("images", "own")
-    job = {"shard": "train-x", "first": 0, "units": 2, "bytes_read": 0}
+    job = images.DecodeJob(shard="train-x", first=0, units=2, bytes_read=0)
     images._decode_shard(job, exams, ImageConfig(), out.url)
     rows = lake.read_table(shards.shard_url(out.url, "train-x")).to_pylist()
     assert [(row["laterality"], row["view"]) for row in rows] == [("R", "MLO"), ("R", "ML")]

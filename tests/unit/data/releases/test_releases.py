@@ -136,9 +136,9 @@ def test_a_row_that_can_not_be_understood_sets_its_whole_film_aside(tmp_path):
     listing = releases.read("cbis_ddsm", str(tmp_path))
     assert listing.exams["patient_id"].to_pylist() == ["P_2"]
     (row,) = listing.problems
-    assert row["fatal"]
-    assert row["image_id"] == "Mass-Training_P_1_LEFT_CC"
-    assert "'UNPROVEN'" in row["reason"]
+    assert row.fatal
+    assert row.image_id == "Mass-Training_P_1_LEFT_CC"
+    assert "'UNPROVEN'" in row.reason
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a/../../b.dcm", "C:\\film.dcm", ""])

@@ -36,8 +36,8 @@ def test_a_patient_without_a_key_is_a_salted_hash_of_the_file_s(source):
     assert patients["a1"] == patients["a2"] != patients["b"], "an id is unique within its issuer only"
     assert "4711" not in str(listing)
     assert "Doe" not in str(listing)
-    reasons = {row["image_id"]: row["reason"] for row in listing.problems}
-    assert "names no patient, without whom it can't be split; fill the column `patient_id`" in reasons["nobody"]
+    reasons = {row.image_id: row.reason for row in listing.problems}
+    assert "names no patient, so it can't be assigned to a split; fill the column `patient_id`" in reasons["nobody"]
     assert "damaged DICOM" in reasons["film"]
     assert (listing.counts["images"], listing.counts["patients"]) == (4, 3)
     salted = releases.read("csv_folder", str(source), lambda: "salt").exams["patient_id"].to_pylist()
