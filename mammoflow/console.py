@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -16,8 +16,7 @@ from mammoflow.facts.results import LeaderboardRow, Performance, SiteRow, Summar
 from mammoflow.facts.stages import ImagesFacts, PatchesFacts, SearchFacts, TrunkFacts
 from mammoflow.lake import Artefact
 from mammoflow.rendering import formats
-from mammoflow.rendering.formats import Value
-from mammoflow.rendering.tables import Column, Table, numbers, table, texts
+from mammoflow.rendering.tables import Table, numbers, table, texts
 from mammoflow.reports import quarantine, result_tables, run_tables
 from mammoflow.search import PICTURE
 
@@ -30,11 +29,13 @@ _FIRST = 20
 _FIRST_COLUMN = 36  # characters of what a row is about that stay on one line
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns with numbers stand right, others left."""
     numeric = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
-    kinds = ("number" if right else "text" for right in numeric)
-    show_table(table(title, [Column(name=name, kind=kind) for name, kind in zip(columns, kinds, strict=True)], rows))
+    made = [
+        column for name, right in zip(columns, numeric, strict=True) for column in (numbers if right else texts)(name)
+    ]
+    show_table(table(title, made, rows))
 
 
 def show_table(shown: Table) -> None:

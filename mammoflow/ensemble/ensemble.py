@@ -1,4 +1,4 @@
-"""The ensemble, frozen: members, cut-off, calibration; averages, and what models reach on a split. No Ray, MLflow, torch.
+"""The frozen ensemble: members, cut-off, calibration; averages, and what models reach. No Ray, MLflow, torch.
 
 selection.py chooses it, on validation alone; split_door.py opens the test split only to a frozen one.
 

@@ -21,12 +21,12 @@ from mammoflow.metrics.roc import FloatArray
 class Judged:
     """An ensemble's scores on a split."""
 
-    labels_N: npt.NDArray[np.int64]
-    """0 or 1."""
-    scores_N: FloatArray
-    """Means of the members' flip-averaged scores [0-1]."""
-    probabilities_N: FloatArray
-    """Calibrated scores [0-1]."""
+    labels: npt.NDArray[np.int64]
+    """0 or 1, (N,)."""
+    scores: FloatArray
+    """Means of the members' flip-averaged scores (N,) [0-1]."""
+    probabilities: FloatArray
+    """Calibrated scores (N,) [0-1]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +39,12 @@ class Metric:
 
 
 METRICS = (
-    Metric(name="partial AUC", compute=lambda judged: roc.partial_auc(judged.labels_N, judged.scores_N)),
+    Metric(name="partial AUC", compute=lambda judged: roc.partial_auc(judged.labels, judged.scores)),
     Metric(
         name="calibration error",
-        compute=lambda judged: calibration.expected_error(judged.labels_N, judged.probabilities_N),
+        compute=lambda judged: calibration.expected_error(judged.labels, judged.probabilities),
     ),
-    Metric(name="Brier score", compute=lambda judged: calibration.brier(judged.labels_N, judged.probabilities_N)),
+    Metric(name="Brier score", compute=lambda judged: calibration.brier(judged.labels, judged.probabilities)),
 )
 """Beside AUC, sensitivity and specificity. A further entry is shown everywhere, to three digits."""
 
@@ -62,7 +62,7 @@ def measure(scores: pa.Table, chosen: Ensemble) -> Performance:
     """
     means = ensembles.average(scores, chosen)
     labels_N, scores_N = ensembles.columns(means)
-    judged = Judged(labels_N=labels_N, scores_N=scores_N, probabilities_N=chosen.calibration.apply(scores_N))
+    judged = Judged(labels=labels_N, scores=scores_N, probabilities=chosen.calibration.apply(scores_N))
     return Performance(
         score=ensembles.summarise(means)[ENSEMBLE],
         at_cutoff=operating_points.at_cutoff(labels_N, scores_N, chosen.cutoff),

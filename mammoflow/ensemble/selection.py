@@ -168,7 +168,7 @@ def _auc(rows: pa.Table) -> float:
 def _best_of_kinds(_: pa.Table, candidates: Sequence[Member], __: EnsembleConfig) -> list[Member]:
     """Return the best of each kind with all-convolutional top layers, kinds in alphabetical order.
 
-    A kind is a trunk family with a family of top layers, such as Efficientnet-VGG. Kinds with heatmap or fully connected
+    A kind is a trunk family with a family of top layers, such as Resnet-VGG. Kinds with heatmap or fully connected
     layers are averaged only where there is no all-convolutional one. On the paper's two trunks that is its ensemble.
     """
     convolutional = [member for member in candidates if top_family(member.kind) in FAMILIES["all-convolutional"]]

@@ -1,4 +1,4 @@
-"""The one door to a split's pixels and scores: the test split opens to a frozen ensemble alone. No Ray, MLflow, torch."""
+"""The one door to a split's pixels and scores: the test split opens to a frozen ensemble alone. No Ray, no torch."""
 
 import pyarrow as pa
 

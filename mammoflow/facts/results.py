@@ -1,8 +1,8 @@
 """The figures of results: what models reach, as reports, `summary.json`, the leaderboard and the model card say it.
 
-A public file is one record with a `version`, which rises whenever a reader of the one before could misread it. An AUC is
-of the flip-averaged score (the paper's A-AUC) unless its name says `plain`; its interval is by patient unless its name
-says `delong`.
+A public file is one record with a `version`, which rises whenever a reader of an earlier one could misread it. An AUC
+is of the flip-averaged score (the paper's A-AUC) unless its name says `plain`; its interval is by patient unless its
+name says `delong`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A registered ensemble on another data set: as registered, recalibrated, and trained on with growing numbers of patients.
+"""A registered ensemble on another data set: as registered, recalibrated, and trained on with ever larger samples.
 
 The paper's Table 4 with intervals, and beside it what each ensemble reaches on the other's test images. Every size is a
 run of the pipeline of its own, so a rerun does what is missing; the test images are the same at every size.

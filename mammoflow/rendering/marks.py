@@ -7,6 +7,8 @@ _INPUTS_SINCE = 2  # version of the layout that records what an artefact was mad
 UNKNOWN = "whether of phantoms is not known here"
 """Mark of figures whose images are not in the lake, or don't record what they were made from."""
 
+_WITH_INPUTS = 2  # version of the lake since which an artefact records what it was made from
+
 
 def is_phantoms(images: Artefact) -> bool:
     """Tell whether mammoflow drew these images: whether the artefact was made from phantoms.
@@ -19,6 +21,6 @@ def is_phantoms(images: Artefact) -> bool:
 
 def mark_of(images: Artefact) -> str:
     """Return the mark of these images; empty for those of a release."""
-    if not images.done or images.record().schema < _INPUTS_SINCE:
+    if not images.done or images.record().schema < _WITH_INPUTS:
         return UNKNOWN
     return PHANTOM_MARK if is_phantoms(images) else ""

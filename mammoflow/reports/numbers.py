@@ -24,6 +24,7 @@ from mammoflow.metrics import calibration, levels, operating_points, resampling,
 from mammoflow.metrics.calibration import Calibration
 from mammoflow.metrics.levels import Level, Rule
 from mammoflow.metrics.resampling import Resampling
+from mammoflow.rendering import marks
 from mammoflow.reports import paper_tables
 from mammoflow.reports.inputs import ReportInputs
 
@@ -52,7 +53,7 @@ def numbers(inputs: ReportInputs) -> Report:
         recipe=config.name,
         dataset=config.dataset,
         protocol=config.splits.protocol,
-        phantoms=bool(inputs.mark),
+        phantoms=marks.is_phantoms(inputs.images),
         registered=inputs.registered,
         data=DataCounts(
             images=images.images,

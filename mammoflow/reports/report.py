@@ -46,7 +46,7 @@ def context(inputs: ReportInputs, report: Report) -> dict[str, Any]:
     config = inputs.config
     origin = (
         f"phantoms drawn by mammoflow in the layout {config.dataset}"
-        if inputs.mark
+        if report.phantoms
         else f"{config.dataset} from {config.source}"
     )
     on = (
@@ -67,7 +67,7 @@ def context(inputs: ReportInputs, report: Report) -> dict[str, Any]:
         "reliability": _reliability(report.calibration, inputs.mark),
         "references": report.references,
         "patch_text": _patch_text(inputs) if inputs.trunks else "",
-        "paper_note": _paper_note(inputs),
+        "paper_note": _paper_note(report),
         "registered_text": f"Registered as models:/{inputs.registered.name}/{inputs.registered.version}.",
         "quarantine_text": quarantine.text(refused, _SHOWN),
         **pictures.pictures(inputs, report),
@@ -152,15 +152,15 @@ def _patch_text(inputs: ReportInputs) -> str:
     patches = inputs.config.patches
     around = "one centred on each lesion" if patches.set == "S1" else f"{patches.per_lesion} around each lesion"
     return (
-        f"Set {patches.set}: {patches.side} px squares, {around}, and as many of background tissue of the same film, "
-        "which hold no pixel of any lesion."
+        f"Set {patches.set}: {patches.side} px squares, {around}, and an equal number of background tissue of the same "
+        "film, which hold no pixel of any lesion."
     )
 
 
-def _paper_note(inputs: ReportInputs) -> str:
-    if inputs.mark:
+def _paper_note(report: Report) -> str:
+    if report.phantoms:
         return "The paper's figures are of CBIS-DDSM films, ours of phantoms: a reference, not a comparison."
-    if inputs.config.dataset != "cbis_ddsm" or inputs.config.splits.protocol != "paper":
+    if (report.dataset, report.protocol) != ("cbis_ddsm", "paper"):
         return (
             "The paper's figures are of its own split of CBIS-DDSM's training release: another benchmark than this one."
         )

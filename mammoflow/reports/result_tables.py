@@ -286,7 +286,7 @@ def ensemble(val: ListedAuc, val_point: tuple[float, float], test: Performance, 
 
 def paper() -> Table:
     """Return the paper's own tables 2 and 3."""
-    rows = [
+    rows: list[tuple[Value, ...]] = [
         (
             str(row.table),
             row.backbone,
@@ -305,7 +305,7 @@ def paper() -> Table:
 def paper_transfer() -> Table:
     """Return the paper's own Table 4."""
     kinds = [*paper_tables.TRANSFER[0][2]]
-    rows = [
+    rows: list[tuple[Value, ...]] = [
         (patients, images, *(formats.short(aucs[kind]) for kind in kinds))
         for patients, images, aucs in paper_tables.TRANSFER
     ]

@@ -6,12 +6,13 @@ from mammoflow.facts.stages import ImagesFacts, PatchAccuracy, PatchesFacts, Tru
 from mammoflow.lake import Artefact
 from mammoflow.lake.schema import SPLITS
 from mammoflow.rendering import formats
+from mammoflow.rendering.formats import Value
 from mammoflow.rendering.tables import Row, Table, names, numbers, table, texts
 
 
 def data(images: ImagesFacts, patches: PatchesFacts) -> Table:
     """Return films, malignant films, patients and patches of each split."""
-    counts = [
+    counts: list[tuple[str, int, int, int, int]] = [
         (
             split,
             images.images.get(split, 0),
@@ -21,10 +22,10 @@ def data(images: ImagesFacts, patches: PatchesFacts) -> Table:
         )
         for split in SPLITS
     ]
-    totals = [sum(values) for values in zip(*(row[1:] for row in counts), strict=True)]
+    films, malignant, patients, cut = (sum(values) for values in zip(*(row[1:] for row in counts), strict=True))
     rows = [
         Row(cells=(name, films, malignant, formats.share(malignant, films), patients, cut), strong=name == "all")
-        for name, films, malignant, patients, cut in [*counts, ("all", *totals)]
+        for name, films, malignant, patients, cut in [*counts, ("all", films, malignant, patients, cut)]
     ]
     columns = [*texts("split"), *numbers("films", "malignant", "share", "patients", "patches")]
     return table("Films, patients and patches of each split", columns, rows)
@@ -59,7 +60,7 @@ def patch_accuracy(test: Mapping[str, PatchAccuracy], trunks: Mapping[str, Artef
 
 def confusion(backbone: str, figures: PatchAccuracy, classes: Sequence[str]) -> Table:
     """Return which names a patch classifier gives to the test patches of each class."""
-    rows = [
+    rows: list[tuple[Value, ...]] = [
         (words(name), *(formats.share(count, sum(counts)) for count in counts), sum(counts))
         for name, counts in zip(classes, figures.confusion, strict=True)
     ]
@@ -69,7 +70,7 @@ def confusion(backbone: str, figures: PatchAccuracy, classes: Sequence[str]) -> 
 
 def trunks(found: Mapping[str, TrunkFacts]) -> Table:
     """Return each patch classifier's validation accuracy."""
-    rows = [
+    rows: list[tuple[Value, ...]] = [
         (name, "untrained" if facts.best_epoch is None else facts.val_accuracy, facts.best_epoch, facts.run_id)
         for name, facts in found.items()
     ]

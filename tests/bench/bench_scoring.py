@@ -37,6 +37,7 @@ from mammoflow.cluster import session
 from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.data import decode
 from mammoflow.ensemble.ensemble import Ensemble, Member
+from mammoflow.facts.results import Interval
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
 from mammoflow.models.top_kinds import parse
@@ -67,7 +68,12 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
         folders[name] = str(root / name)
         lake.write_folder(folders[name], model_files.to_files(model.eval()))
         members.append(Member(name=name, kind="a-b", backbone=backbone, top_layers=top, val_auc=0.8))
-    figures = {"val_auc": 0.8, "val_ci95": (0.7, 0.9), "val_sensitivity": 0.8, "val_specificity": 0.7}
+    figures = {
+        "val_auc": 0.8,
+        "val_by_patient": Interval(low=0.7, high=0.9),
+        "val_sensitivity": 0.8,
+        "val_specificity": 0.7,
+    }
     frozen = Ensemble(members=tuple(members), cutoff=0.5, val_images=200, **figures)
     sized = replace(made, config=replace(made.config, images=images))
     uri = f"sqlite:///{root}/mlflow/mlflow.db"

@@ -12,6 +12,7 @@ from registering import members, register
 from small_dicom import breast
 
 from mammoflow.ensemble.ensemble import Ensemble
+from mammoflow.facts.results import Interval
 from mammoflow.registry import promotion
 from mammoflow.registry.registry import Registry
 
@@ -25,7 +26,12 @@ def lake(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
     made = make(folder)
     root = Path(made.search.url.split("/search/")[0])
-    figures = {"val_auc": 0.8, "val_ci95": (0.7, 0.9), "val_sensitivity": 0.8, "val_specificity": 0.7}
+    figures = {
+        "val_auc": 0.8,
+        "val_by_patient": Interval(low=0.7, high=0.9),
+        "val_sensitivity": 0.8,
+        "val_specificity": 0.7,
+    }
     frozen = Ensemble(members=members(made), cutoff=0.5, val_images=200, **figures)
     uri = f"sqlite:///{root}/mlflow/mlflow.db"
     register(made, uri, frozen, "mammoflow")

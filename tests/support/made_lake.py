@@ -11,6 +11,7 @@ import pyarrow as pa
 from mammoflow import lake
 from mammoflow.config import ComputeConfig, Config, ImageConfig, PatchConfig, TrunkConfig
 from mammoflow.data import outlines
+from mammoflow.facts.stages import RankingRow, SearchFacts
 from mammoflow.lake import Artefact, Lake, schema
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
@@ -34,13 +35,11 @@ class MadeLake:
 
     @property
     def folders(self) -> dict[str, str]:
-        return {
-            row["name"]: self.search.file("candidates", row["name"], "best") for row in self.ranking if row["survived"]
-        }
+        return {row.name: self.search.file("candidates", row.name, "best") for row in self.ranking if row.survived}
 
     @property
-    def ranking(self) -> list:
-        return self.search.summary()["ranking"]
+    def ranking(self) -> tuple[RankingRow, ...]:
+        return self.search.facts(SearchFacts).ranking
 
 
 def make(root: Path) -> MadeLake:
@@ -113,7 +112,7 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
     pixels = np.stack([row["pixels"] for row in films])
     summary["histogram"] = np.histogram(pixels, bins=256, range=(0, 65536))[0].tolist()
     summary |= {"outlines_missing": 0, "duplicates": 0, "left_out": None, "source": {}}
-    images.finish(summary)
+    images.finish(summary, [images.lake.artefact("phantoms", "made")])
     return films
 
 

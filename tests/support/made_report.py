@@ -9,8 +9,26 @@ from made_lake import BACKBONE
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble, selection, two_step
+from mammoflow.facts.results import (
+    Auc,
+    CandidateFigures,
+    Interval,
+    MatrixCell,
+    Measure,
+    OperatingPoint,
+    PatchRow,
+    Performance,
+    Proportion,
+    Reproduction,
+    RocCurve,
+    Score,
+    SiteRow,
+    Transfer,
+    TransferRow,
+)
+from mammoflow.facts.stages import PatchAccuracy, RegisteredFacts
 from mammoflow.lake.schema import SCORES
-from mammoflow.reports import report
+from mammoflow.reports import paper_tables, report
 from mammoflow.reports.inputs import Baseline
 
 
@@ -54,7 +72,7 @@ def scores(made, split, seed):
 
 
 def facts(made):
-    """What is known of the test films beside their scores."""
+    """Facts about the test films beside their scores."""
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "density", "vendor"]).to_pylist()
     rows = [{**film, "kinds": ["mass"] if n % 2 else []} for n, film in enumerate(films) if film.pop("split") == "test"]
     fields = [
@@ -78,37 +96,66 @@ def baseline(made):
     return Baseline(backbone=BACKBONE, choice=choice, test=table("test", 9))
 
 
-FIGURES = {"auc": 0.8125, "ci95": [0.7, 0.9], "images": 60}
-SITE = {"calibrated": "as registered", "sensitivity": 0.9, "specificity": 0.5, "error": 0.1, "brier": 0.2, "images": 60}
-TRANSFER = {
-    "model": "models:/mammoflow/3",
-    "site": [{**SITE, "kind": "isotonic"}],
-    "rows": [{"patients": n, "images": 4 * n, "members": {"one": FIGURES}, "ensemble": FIGURES} for n in (0, 20)],
-    "curves": {name: {"false_positive": [0, 0.2, 1], "true_positive": [0, 0.9, 1]} for name in ("one", "ensemble")},
-    "matrix": [{"model": "begun from", "data": "this site", **FIGURES}],
-}
+INTERVAL = Interval(low=0.7, high=0.9)
+AUC = Auc(value=0.8125, by_patient=INTERVAL, delong=Interval(low=0.6, high=0.95))
+SCORE = Score(images=60, malignant=20, plain=AUC, flips=AUC)
+SHARE = Proportion(value=0.5, interval=INTERVAL, hits=10, of=20)
+REACHED = Performance(
+    score=SCORE,
+    at_cutoff=OperatingPoint(cutoff=0.5, sensitivity=SHARE, specificity=SHARE),
+    calibration="isotonic",
+    measures=(Measure(name="Brier score", value=0.2),),
+)
+TRANSFER = Transfer(
+    model="models:/mammoflow/3",
+    site=(SiteRow(cutoff_of="as registered", reached=REACHED),),
+    rows=tuple(
+        TransferRow(patients=n, images=4 * n, malignant=n, members={"one": SCORE}, ensemble=SCORE) for n in (0, 20)
+    ),
+    curves=tuple(
+        RocCurve(name=name, false_positive=(0, 0.2, 1), true_positive=(0, 0.9, 1)) for name in ("one", "ensemble")
+    ),
+    matrix=(MatrixCell(model="begun from", data="this site", score=SCORE),),
+)
+
+
+def reproduction(made):
+    """The paper's tables of patch classifiers, made of this run's own candidates."""
+    (first, *_) = made.ranking
+    row = paper_tables.PATCH_ROWS[1]
+    accuracy = PatchAccuracy(accuracy=0.9, balanced_accuracy=0.8, confusion=[[1]], patches=1)
+    return Reproduction(
+        search=made.search.fingerprint,
+        patch_classifiers=(
+            PatchRow(
+                backbone=row.backbone, weights=row.weights, patch_set="S1", test=accuracy, best_epoch=None, paper=row
+            ),
+        ),
+        patch_set="S1",
+        other_set=(CandidateFigures(ranked=first, test=SCORE, paper=None),),
+    )
 
 
 def inputs_of(made):
     val = scores(made, "val", 1)
     by_rule = selection.choose_each(val, made.ranking, EnsembleConfig())
-    accuracy = {"accuracy": 0.5, "balanced_accuracy": 0.4, "confusion": np.eye(5, dtype=int).tolist(), "patches": 5}
+    accuracy = PatchAccuracy(accuracy=0.5, balanced_accuracy=0.4, confusion=np.eye(5, dtype=int).tolist(), patches=5)
     return report.ReportInputs(
         config=made.config,
         images=made.images,
         patches=made.patches,
         trunks={BACKBONE: made.trunk},
         search=made.search,
-        val_scores=val,
         test_scores=scores(made, "test", 2),
         ensemble=by_rule["best_of_kinds"],
         ensembles=by_rule,
         singles=selection.choose_singles(val, made.ranking, EnsembleConfig()),
         folders=made.folders,
-        facts=facts(made),
+        image_facts=facts(made),
         baseline=baseline(made),
         transfer=TRANSFER,
-        registered={"name": "mammoflow", "version": "3"},
+        reproduction=reproduction(made),
+        registered=RegisteredFacts(tracking_uri="sqlite:///mlflow.db", name="mammoflow", version="3"),
         patch_accuracy={BACKBONE: accuracy},
         seconds={"images": 12.0, "search": 100.5},
     )

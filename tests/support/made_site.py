@@ -11,6 +11,7 @@ from registering import register
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble, selection
+from mammoflow.facts.stages import EnsembleFacts, TwoStepFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.registry.registry import Registry
 from mammoflow.site import runs, writing
@@ -43,7 +44,6 @@ def build(folder: Path) -> MadeSite:
     """Write the lake, register one of its runs, write the site."""
     made, root = make(folder), Lake(str(folder / "lake"))
     uri = f"sqlite:///{root.root}/mlflow/mlflow.db"
-    made.images.finish(made.images.summary(), [root.artefact("phantoms", "made")])
     made.search.finish(made.search.summary(), [made.images, made.trunk])
     _evaluated(root, made, "made", uri)
     _evaluated(root, made, "later <i>", None)
@@ -51,7 +51,8 @@ def build(folder: Path) -> MadeSite:
     two_step = root.artefact("two_step", "made", held.backbone)
     for split in ("val", "test"):
         lake.write_table(two_step.file(f"{split}.parquet"), held.test)
-    two_step.finish({"backbone": BACKBONE}, [made.images, made.trunk])
+    ensemble.write_choices(two_step.file("choice.json"), {held.choice.rule: held.choice})
+    two_step.finish(TwoStepFacts(backbone=BACKBONE, val_auc=held.choice.val_auc), [made.images, made.trunk])
     said: list[str] = []
     out = str(folder / "site")
     return MadeSite(
@@ -66,10 +67,8 @@ def _evaluated(root: Lake, made: MadeLake, name: str, uri: str | None) -> Artefa
     frozen = by_rule["greedy" if uri else "best_of_kinds"]
     chosen = root.artefact("ensemble", name, made.search, name)
     lake.write_table(chosen.file("val.parquet"), val)
-    held = {rule: ensemble.to_dict(each) for rule, each in by_rule.items()}
-    lake.write_json(chosen.file("ensembles.json"), held)
-    rule = {"rule": frozen.rule} if uri else {}  # earlier versions did not write it down
-    chosen.finish({**rule, "members": list(frozen.names), "val_auc": frozen.val_auc}, [made.search])
+    ensemble.write_choices(chosen.file("ensembles.json"), by_rule)
+    chosen.finish(EnsembleFacts(rule=frozen.rule, members=frozen.names, val_auc=frozen.val_auc), [made.search])
     evaluation = root.artefact("evaluation", name, chosen)
     lake.write_table(evaluation.file("test.parquet"), test)
     evaluation.finish({}, [chosen])
@@ -79,5 +78,5 @@ def _evaluated(root: Lake, made: MadeLake, name: str, uri: str | None) -> Artefa
         registered.finish({"tracking_uri": uri, "name": "mammoflow", "version": version}, [chosen])
         other = replace(frozen, val_auc=0.5)  # a version whose run is not in this lake
         elsewhere = f"models:/mammoflow/{register(made, uri, other, 'mammoflow', val)}"
-        Registry(uri).version(elsewhere).tag({"test_auc": "0.6100", "test_ci95": "0.5000 to 0.7000"})
+        Registry(uri).version(elsewhere).tag({"test_auc": "0.6100", "test_auc_by_patient": "0.5000 to 0.7000"})
     return evaluation

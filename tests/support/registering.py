@@ -17,7 +17,7 @@ from mammoflow.registry.registry import Registry
 def members(made: MadeLake) -> tuple[Member, ...]:
     """Return the survivors of the made search."""
     fields = ("name", "kind", "backbone", "top_layers", "val_auc")
-    return tuple(Member(**{key: row[key] for key in fields}) for row in made.ranking if row["survived"])
+    return tuple(Member(**{key: getattr(row, key) for key in fields}) for row in made.ranking if row.survived)
 
 
 def rows(model: str, labels: Sequence[int], scores: Sequence[float], women: Sequence[str] | None = None) -> pa.Table:
@@ -48,8 +48,9 @@ def register(
 ) -> str:
     """Register the ensemble as a run of the pipeline would, and return its version."""
     scores = drawn(frozen) if val_scores is None else val_scores
-    card = model_card.facts(made.config, made.images, code=tracking.code_tags(), started_from=None)
-    card["validation"] = model_card.validation(scores, frozen, "youden")
+    judged = model_card.validation(scores, frozen, "youden")
+    code = tracking.code_tags()
+    card = model_card.write(made.config, made.images, code=code, started_from=None, validation=judged, artefacts={})
     average = ensemble.average(scores, frozen)
     images = made.config.images
     seen = profile.fit(np.array([[0.3] * len(profile.FIGURES), [0.7] * len(profile.FIGURES)]), [None, None])

@@ -14,6 +14,7 @@ from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, EnsembleConfig, ImageConfig, ImageTrainingConfig, StageConfig
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, LakeError, SpecError, TrackingError
+from mammoflow.facts.results import Interval
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
 from mammoflow.pipeline import build, graph, stages
@@ -33,7 +34,13 @@ def made(tmp_path_factory):
 def store(made) -> Lake:
     """A lake whose registry holds two members as version 1, the champion."""
     folder = made.search.url.split("/search/")[0]
-    figures = {"val_images": 10, "val_auc": 0.8, "val_ci95": (0.7, 0.9), "val_sensitivity": 0.8, "val_specificity": 0.7}
+    figures = {
+        "val_images": 10,
+        "val_auc": 0.8,
+        "val_by_patient": Interval(low=0.7, high=0.9),
+        "val_sensitivity": 0.8,
+        "val_specificity": 0.7,
+    }
     frozen = Ensemble(members=members(made), cutoff=0.5, **figures)
     uri = f"sqlite:///{folder}/mlflow/mlflow.db"
     register(made, uri, frozen, NAME)

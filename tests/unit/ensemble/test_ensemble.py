@@ -1,23 +1,35 @@
 """Choosing and freezing the ensemble: on validation, and on nothing else."""
 
-import json
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mammoflow import lake
 from mammoflow.config import EnsembleConfig
-from mammoflow.ensemble import ensemble, selection
+from mammoflow.ensemble import ensemble, performance, selection
 from mammoflow.errors import ConfigError, LakeError, SplitError
 from mammoflow.lake.schema import SCORES
-from mammoflow.metrics import roc
+from mammoflow.metrics import resampling, roc
+from mammoflow.metrics.resampling import Resampling
+
+
+class Known(NamedTuple):
+    """A candidate that was scored."""
+
+    name: str
+    kind: str
+    backbone: str
+    top_layers: str
+
 
 RANKING = [
-    {"name": "resnet18-64x1-32x1", "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": "64x1,32x1"},
-    {"name": "resnet18-32x1-16x1", "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": "32x1,16x1"},
-    {"name": "vgg11-64x1-32x1", "kind": "VGG-VGG", "backbone": "vgg11", "top_layers": "64x1,32x1"},
+    Known("resnet18-64x1-32x1", "Resnet-VGG", "resnet18", "64x1,32x1"),
+    Known("resnet18-32x1-16x1", "Resnet-VGG", "resnet18", "32x1,16x1"),
+    Known("vgg11-64x1-32x1", "VGG-VGG", "vgg11", "64x1,32x1"),
 ]
-NAMES = [row["name"] for row in RANKING]
+NAMES = [row.name for row in RANKING]
 
 
 def scores_table(model, split, scores_tta, labels, scores=None):
@@ -51,8 +63,9 @@ def test_the_best_of_each_kind_is_averaged_and_cut_by_youden():
     assert set(rows["model"].to_pylist()) == {"ensemble"}
     assert chosen.cutoff == pytest.approx(0.375)
     assert (chosen.val_auc, chosen.val_sensitivity, chosen.val_specificity) == (1.0, 1.0, 1.0)
-    point = ensemble.performance(val_scores("test"), chosen)
-    assert point.cutoff == chosen.cutoff
+    reached = performance.measure(val_scores("test"), chosen)
+    assert reached.at_cutoff.cutoff == chosen.cutoff
+    assert [measure.name for measure in reached.measures] == [metric.name for metric in performance.METRICS]
 
 
 @pytest.mark.parametrize("other", ["test", "train"])
@@ -70,11 +83,14 @@ def test_the_choice_does_not_depend_on_the_order_of_rows():
     )
 
 
-def test_json_keeps_every_digit():
+def test_json_keeps_every_digit(tmp_path):
     chosen = selection.choose(val_scores(), RANKING, EnsembleConfig())
-    assert ensemble.from_dict(json.loads(json.dumps(ensemble.to_dict(chosen)))) == chosen
-    with pytest.raises(LakeError, match="no ensemble of this version"):
-        ensemble.from_dict({"members": []})
+    url = str(tmp_path / "ensembles.json")
+    ensemble.write_choices(url, {"best_of_kinds": chosen})
+    assert ensemble.read_choices(url) == {"best_of_kinds": chosen}
+    lake.write_json(url, {"best_of_kinds": {"members": []}})  # as earlier versions wrote it
+    with pytest.raises(LakeError, match=r"ensembles\.json holds no Choices that this version"):
+        ensemble.read_choices(url)
 
 
 def test_scores_that_do_not_fit_together_are_refused():
@@ -88,20 +104,30 @@ def test_scores_that_do_not_fit_together_are_refused():
 def test_summarise_gives_plain_and_averaged_figures():
     table = scores_table(NAMES[0], "test", [0.1, 0.2, 0.6, 0.5, 0.7, 0.8], LABELS, [0.1, 0.2, 0.3, 0.5, 0.7, 0.8])
     figures = ensemble.summarise(table)[NAMES[0]]
-    assert (figures["images"], figures["malignant"]) == (6, 3)
-    assert figures["auc"] == 1.0
-    assert figures["auc_tta"] == pytest.approx(8 / 9)
-    assert figures["ci95_tta"] == list(roc.auc_interval(LABELS, [0.1, 0.2, 0.6, 0.5, 0.7, 0.8]))
+    assert (figures.images, figures.malignant) == (6, 3)
+    assert figures.plain.value == 1.0
+    assert figures.flips.value == pytest.approx(8 / 9)
+    flips = [0.1, 0.2, 0.6, 0.5, 0.7, 0.8]
+    assert figures.flips.delong == roc.auc_interval(LABELS, flips)
+    patients = table["patient_id"].to_pylist()
+    assert figures.flips.by_patient == resampling.interval(Resampling(LABELS, patients).aucs(flips))
     with pytest.raises(SplitError, match="one split at a time"):
         ensemble.summarise(pa.concat_tables([table, val_scores()]))
 
 
 def test_heatmap_rows_are_averaged_only_where_nothing_else_is_there():
-    heatmap = {"name": "resnet18-max", "kind": "Resnet-Instances", "backbone": "resnet18", "top_layers": "max"}
+    heatmap = Known("resnet18-max", "Resnet-Instances", "resnet18", "max")
     best = scores_table("resnet18-max", "val", [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], LABELS)
     chosen = selection.choose(pa.concat_tables([val_scores(), best]), [*RANKING, heatmap], EnsembleConfig())
     assert chosen.names == (NAMES[0], NAMES[2])
     assert selection.choose(best, [heatmap], EnsembleConfig()).names == ("resnet18-max",)
+
+
+def test_another_trunk_joins_the_paper_s_kinds():
+    other = Known("efficientnet-64x1-32x1", "Efficientnet-VGG", "timm/efficientnet_b0", "64x1,32x1")
+    scores = scores_table(other.name, "val", [0.3, 0.1, 0.2, 0.4, 0.8, 0.9], LABELS)
+    chosen = selection.choose(pa.concat_tables([val_scores(), scores]), [*RANKING, other], EnsembleConfig())
+    assert [member.kind for member in chosen.members] == ["Efficientnet-VGG", "Resnet-VGG", "VGG-VGG"]
 
 
 def test_greedy_takes_what_raises_the_mean_again_and_again():
@@ -113,7 +139,7 @@ def test_greedy_takes_what_raises_the_mean_again_and_again():
     values = [logits[0], 0.7 * logits[1], rng.normal(0, 1, 200)]
     scores = {name: list(1 / (1 + np.exp(-logit))) for name, logit in zip(names, values, strict=True)}
     table = pa.concat_tables([scores_table(name, "val", scores[name], labels) for name in names])
-    ranking = [{"name": name, "kind": "Resnet-VGG", "backbone": "resnet18", "top_layers": name} for name in names]
+    ranking = [Known(name, "Resnet-VGG", "resnet18", name) for name in names]
     by_rule = selection.choose_each(table, ranking, EnsembleConfig())
     greedy, kinds = by_rule["greedy"], by_rule["best_of_kinds"]
     assert kinds.names == ("best",)
@@ -139,7 +165,7 @@ def test_greedy_by_hand():
     table = pa.concat_tables(
         [scores_table("A", "val", [0.1, 0.5, 0.4, 0.9], labels), scores_table("B", "val", [0.5, 0.1, 0.9, 0.4], labels)]
     )
-    ranking = [{"name": name, "kind": "max", "backbone": "resnet18", "top_layers": name} for name in "AB"]
+    ranking = [Known(name, "max", "resnet18", name) for name in "AB"]
     chosen = selection.choose(table, ranking, EnsembleConfig(rule="greedy"))
     assert [(member.name, member.times) for member in chosen.members] == [("A", 1), ("B", 1)]
     assert chosen.val_auc == 1

@@ -56,18 +56,18 @@ def asking(made, **settings):
 
 def test_only_finished_ones_on_the_same_data_are_let_in(made, store, runs, capsys):
     found = pool.find(asking(made, pool="all"), store, made.images, made.search)
-    assert [row["run_id"] for row in found] == [runs["better"], runs["good"]]
+    assert [row.run_id for row in found] == [runs["better"], runs["good"]]
     first = found[0]
-    assert first["name"] == f"better-{runs['better'][:8]}"
-    assert (first["kind"], first["top_layers"]) == ("VGG-VGG", "8x1,8x1 lr*2")
-    assert lake.exists(f"{first['folder']}/model.json")
+    assert first.name == f"better-{runs['better'][:8]}"
+    assert (first.kind, first.top_layers) == ("VGG-VGG", "8x1,8x1 lr*2")
+    assert lake.exists(f"{first.folder}/model.json")
     assert f"no weights any more: runs {runs['gone']}" in capsys.readouterr().out
 
 
 def test_none_is_asked_for_unless_wanted(made, store, runs):
     assert pool.find(asking(made), store, made.images, made.search) == []
     (only,) = pool.find(asking(made, pool="all", pool_size=1), store, made.images, made.search)
-    assert only["run_id"] == runs["better"]
+    assert only.run_id == runs["better"]
     unfinished = store.artefact("search", "unfinished")
     assert pool.find(asking(made, pool="all"), store, made.images, unfinished) == []
     with pytest.raises(ConfigError, match="pool_size"):

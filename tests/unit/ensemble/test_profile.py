@@ -1,13 +1,11 @@
 """What training images look like: images of their kind pass, others are named with value and range."""
 
-import json
-
 import numpy as np
 import pytest
 from small_dicom import breast
 
 from mammoflow.ensemble import profile
-from mammoflow.errors import LakeError
+from mammoflow.facts import codec
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,5 @@ def test_vendors_are_held_against_those_of_training(seen):
     assert profile.warnings(nobody, film, "Siemens") == []
 
 
-def test_it_is_kept_as_plain_values(seen):
-    assert profile.from_dict(json.loads(json.dumps(profile.to_dict(seen)))) == seen
-    with pytest.raises(LakeError, match="register anew"):
-        profile.from_dict({"low": [0.1]})
+def test_json_keeps_every_digit(seen):
+    assert codec.from_json(codec.to_json(seen), profile.Profile, "a file") == seen

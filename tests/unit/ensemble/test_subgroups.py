@@ -11,7 +11,7 @@ from mammoflow.metrics import roc
 
 
 def case():
-    """Eight films of eight women: four malignant, scores .1 to .8."""
+    """Eight films of eight patients: four malignant, scores .1 to .8."""
     labels, scores = [0, 0, 1, 0, 1, 0, 1, 1], [n / 10 for n in range(1, 9)]
     table = rows("ensemble", labels, scores, [f"P_{n}" for n in range(8)])
     views = pa.array(["CC", "MLO"] * 3 + ["CC", None])
@@ -39,15 +39,16 @@ def test_every_image_is_where_it_belongs():
     ]
     assert [group.images for group in found.values()] == [4, 3, 1, 4, 3, 1, 2, 4, 2, 1, 8]
     cc = found["view", "CC"]
-    assert (cc.malignant, cc.auc) == (3, roc.auc(labels[[0, 2, 4, 6]], scores[[0, 2, 4, 6]]))
+    assert (cc.malignant, cc.auc.value) == (3, roc.auc(labels[[0, 2, 4, 6]], scores[[0, 2, 4, 6]]))
     assert (cc.sensitivity.hits, cc.sensitivity.of) == (2, 3)  # .3 is below the cut-off
     assert (cc.specificity.hits, cc.specificity.of) == (1, 1)
-    assert cc.ci95 is None  # one woman without cancer
+    assert cc.auc.by_patient is None  # one patient without cancer
     whole = found["vendor", "Hologic"]
-    assert whole.auc == roc.auc(labels, scores)
-    assert whole.ci95[0] < whole.auc < whole.ci95[1]
+    assert whole.auc.value == roc.auc(labels, scores)
+    assert whole.auc.delong == roc.auc_interval(labels, scores)
+    assert whole.auc.by_patient.low < whole.auc.value < whole.auc.by_patient.high
     other, none = found["lesion", "other"], found["lesion", "none"]
-    assert (other.auc, other.ci95, other.specificity) == (None, None, None)
+    assert (other.auc, other.specificity) == (None, None)
     assert (none.auc, none.sensitivity) == (None, None)
     assert (none.specificity.hits, none.specificity.of) == (0, 2)
 

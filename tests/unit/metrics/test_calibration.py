@@ -1,13 +1,11 @@
 """Calibration: known maps are found again, order is kept, the choice is made on held-back women."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mammoflow.errors import LakeError
+from mammoflow.facts import codec
 from mammoflow.metrics import calibration, roc
 from mammoflow.metrics.calibration import KINDS, Calibration
 
@@ -62,8 +60,7 @@ def test_order_is_kept_and_probabilities_are_never_certain(seed, kind, images):
     if found.kind == "isotonic":
         assert values.min() > 0
         assert values.max() < 1
-    again = calibration.from_dict(json.loads(json.dumps(calibration.to_dict(found))))
-    assert again == found
+    assert codec.from_json(codec.to_json(found), Calibration, "a file") == found
 
 
 def test_separable_classes_give_a_finite_map():
@@ -93,8 +90,3 @@ def test_bins_are_even_and_hold_ties_together():
     (only,) = calibration.bins([0, 1, 1], [0.4, 0.4, 0.4])
     assert (only.images, only.predicted, only.observed) == (3, pytest.approx(0.4), pytest.approx(2 / 3))
     assert calibration.expected_error([0, 1, 1], [0.4, 0.4, 0.4]) == pytest.approx(2 / 3 - 0.4)
-
-
-def test_what_another_version_wrote_is_refused():
-    with pytest.raises(LakeError, match="register anew"):
-        calibration.from_dict({"kind": "none"})

@@ -40,7 +40,8 @@ def test_delong_equals_the_slow_formula(case):
     area, variance = slow_delong(wins(labels, scores))
     assert roc.auc(labels, scores) == pytest.approx(area)
     assert roc.auc_variance(labels, scores) == pytest.approx(variance, abs=1e-12)
-    low, high = roc.auc_interval(labels, scores)
+    interval = roc.auc_interval(labels, scores)
+    low, high = interval.low, interval.high
     assert 0 <= low <= area + 1e-12
     assert area - 1e-12 <= high <= 1
     assert low < high
@@ -62,13 +63,15 @@ def test_paired_difference_equals_the_slow_formula(case, random):
     value, variance = slow_delong(wins(labels, first) - wins(labels, second))
     found = roc.auc_difference(labels, first, second)
     assert found.value == pytest.approx(value, abs=1e-12)
-    assert found.low <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.high
+    assert found.interval.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.interval.high
     if variance > 1e-9:
-        assert found.low == pytest.approx(max(-1, value - 1.959964 * variance**0.5), abs=1e-6)
+        assert found.interval.low == pytest.approx(max(-1, value - 1.959964 * variance**0.5), abs=1e-6)
         assert found.p == pytest.approx(2 * NormalDist().cdf(-abs(value) / variance**0.5), abs=1e-9)
     back = roc.auc_difference(labels, second, first)
-    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert (back.value, back.interval.low, back.interval.high) == pytest.approx(
+        (-found.value, -found.interval.high, -found.interval.low)
+    )
 
 
 OVARIAN = """
@@ -79,6 +82,10 @@ OVARIAN = """
 2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
 """
 """The patients of DeLong's own paper without missing values: albumin, total protein, K-G score, survival (0: no)."""
+
+
+def ends(interval):
+    return interval.low, interval.high
 
 
 def test_delong_equals_published_values():
@@ -92,23 +99,23 @@ def test_delong_equals_published_values():
     }
     for values, expected in published.values():
         found = (roc.auc(labels, values), roc.auc_variance(labels, values) ** 0.5)
-        assert (*found, *roc.auc_interval(labels, values)) == pytest.approx(expected, abs=6e-5)
+        assert (*found, *ends(roc.auc_interval(labels, values))) == pytest.approx(expected, abs=6e-5)
     for values, expected in (
         (-albumin, (0.0108, -0.1761, 0.1976, 0.9102)),
         (-protein, (-0.0780, -0.2830, 0.1271, 0.4561)),
     ):
         found = roc.auc_difference(labels, values, score)
-        assert (found.value, found.low, found.high, found.p) == pytest.approx(expected, abs=6e-5)
+        assert (found.value, found.interval.low, found.interval.high, found.p) == pytest.approx(expected, abs=6e-5)
 
 
 def test_a_difference_without_variance_claims_no_certainty():
     labels = [0] * 30 + [1] * 10
     same = roc.auc_difference(labels, np.arange(40), np.arange(40) * 2.0)
-    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (same.value, same.interval.low, same.interval.high, same.p) == (0, 0, 0, 1)
     apart = roc.auc_difference(labels, np.arange(40), np.zeros(40))  # perfect against blind
     assert apart.value == pytest.approx(0.5)
-    assert apart.low < 0.5 < apart.high < 1
-    assert np.isnan(apart.p)
+    assert apart.interval.low < 0.5 < apart.interval.high < 1
+    assert apart.p is None
 
 
 def test_partial_auc_is_of_high_specificity():
@@ -125,16 +132,16 @@ def test_interval_covers_the_true_area():
     covered = 0
     for _ in range(400):
         labels = np.repeat([0, 1], [60, 40])
-        low, high = roc.auc_interval(labels, rng.normal(labels.astype(float), 1))
-        covered += low <= true <= high
+        interval = roc.auc_interval(labels, rng.normal(labels.astype(float), 1))
+        covered += interval.low <= true <= interval.high
     assert 0.91 <= covered / 400 <= 0.98
 
 
 def test_perfect_separation_is_not_certainty():
-    low, high = roc.auc_interval([0] * 30 + [1] * 10, np.arange(40))
-    assert high == pytest.approx(1)
-    assert low == pytest.approx(10 / (10 + roc.Z95**2))
-    assert roc.auc_interval([0, 0, 1], [0.1, 0.2, 0.3])[0] < 0.3
+    interval = roc.auc_interval([0] * 30 + [1] * 10, np.arange(40))
+    assert interval.high == pytest.approx(1)
+    assert interval.low == pytest.approx(10 / (10 + roc.Z95**2))
+    assert roc.auc_interval([0, 0, 1], [0.1, 0.2, 0.3]).low < 0.3
 
 
 @given(scored_images())
@@ -173,7 +180,9 @@ def test_at_cutoff_counts_and_wilson_agrees_with_scipy():
     assert (point.sensitivity.hits, point.sensitivity.of) == (2, 3)
     assert (point.specificity.hits, point.specificity.of) == (3, 4)
     expected = binomtest(2, 3).proportion_ci(method="wilson")
-    assert (point.sensitivity.low, point.sensitivity.high) == pytest.approx((expected.low, expected.high))
+    assert (point.sensitivity.interval.low, point.sensitivity.interval.high) == pytest.approx(
+        (expected.low, expected.high)
+    )
 
 
 @pytest.mark.parametrize(

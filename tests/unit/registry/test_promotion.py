@@ -7,6 +7,7 @@ from registering import drawn, members, register
 
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import TrackingError
+from mammoflow.facts.results import Interval
 from mammoflow.registry import promotion
 from mammoflow.registry.registry import Registry
 
@@ -20,7 +21,12 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def frozen(made):
-    figures = {"val_auc": 0.8, "val_ci95": (0.7, 0.9), "val_sensitivity": 0.8, "val_specificity": 0.7}
+    figures = {
+        "val_auc": 0.8,
+        "val_by_patient": Interval(low=0.7, high=0.9),
+        "val_sensitivity": 0.8,
+        "val_specificity": 0.7,
+    }
     return Ensemble(members=members(made)[:1], cutoff=0.5, val_images=200, **figures)
 
 
@@ -42,17 +48,17 @@ def test_a_version_must_not_be_worse_on_the_same_women(made, frozen, uri):
         promotion.promote(Registry(uri), NAME)
     assert champion(uri) == "1"
     found = promotion.compare(Registry(uri), NAME, "1", "2")
-    assert found.low < found.value < found.high < 0
+    assert found.interval.low < found.value < found.interval.high < 0
     assert f"{found.value:+.4f}" in str(refused.value)
     # Better on paper, but on these few women nobody can say that it is not worse.
     register(made, uri, frozen, NAME, drawn(frozen, lift=1.35, seed=7))
-    assert promotion.compare(Registry(uri), NAME, "1", "3").low < promotion.LEAST_DIFFERENCE
+    assert promotion.compare(Registry(uri), NAME, "1", "3").interval.low < promotion.LEAST_DIFFERENCE
     with pytest.raises(TrackingError, match="validate on more images"):
         promotion.promote(Registry(uri), NAME)
     register(made, uri, frozen, NAME, drawn(frozen, lift=1.6))
     move = promotion.promote(Registry(uri), NAME)
     assert (move.version, move.replaced, move.forced) == ("4", "1", False)
-    assert move.difference.low > promotion.LEAST_DIFFERENCE
+    assert move.difference.interval.low > promotion.LEAST_DIFFERENCE
     assert champion(uri) == "4"
 
 
@@ -73,7 +79,7 @@ def test_every_move_is_kept_and_can_be_undone(made, frozen, uri):
     assert promotion.promote(Registry(uri), NAME, "3") == moves[2]  # run again: nothing moves, nothing is written twice
     assert promotion.history(Registry(uri), NAME) == moves[::-1]
     assert moves[2].forced
-    assert moves[2].difference.high < 0  # forced, and what was known is kept
+    assert moves[2].difference.interval.high < 0  # forced, and what was known is kept
     back = promotion.rollback(Registry(uri), NAME)
     assert (back.kind, back.version, back.replaced) == ("rollback", "2", "3")
     assert promotion.rollback(Registry(uri), NAME).version == "1"

@@ -27,6 +27,7 @@ from mammoflow import lake
 from mammoflow.config import ImageConfig
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
+from mammoflow.facts.results import Interval
 from mammoflow.models import classifiers, model_files
 from mammoflow.registry import promotion, registered_model
 from mammoflow.registry.registry import Registry
@@ -62,7 +63,7 @@ def frozen(made):
         cutoff=0.5,
         val_images=10,
         val_auc=0.8,
-        val_ci95=(0.7, 0.9),
+        val_by_patient=Interval(low=0.7, high=0.9),
         val_sensitivity=0.8,
         val_specificity=0.7,
     )
@@ -232,8 +233,8 @@ def test_describe_needs_no_weights(made, frozen, registry):
     about = Registry(registry).version(f"models:/{NAME}@champion").describe()
     assert (about.name, about.version, about.uri) == (NAME, "1", f"models:/{NAME}/1")
     assert about.ensemble == frozen
-    assert about.card["phantoms"]
-    assert about.card["data"]["images"] == made.images.fingerprint
+    assert about.card.phantoms
+    assert about.card.data.images == made.images.fingerprint
     assert "champion" in about.aliases
 
 
