@@ -83,6 +83,7 @@ def test_cases_are_sorted_by_what_the_ensemble_makes_of_them(inputs):
             assert said[0] == pytest.approx(extreme(own[inside]), abs=6e-4)
 
 
+@pytest.mark.slow
 def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
     bare = replace(inputs, baseline=None, transfer=None)
     text = Page(Path(report.write(bare, str(tmp_path / "report.html"))).read_text(encoding="utf-8")).text
@@ -90,6 +91,7 @@ def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
     assert numbers.compared(bare)[0]["over_baseline"] is None
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_from_others_says_so_and_shows_no_patch_classifiers(inputs, tmp_path):
     config = replace(inputs.config, start="models:/elsewhere/2")
     begun = replace(inputs, config=config, trunks={}, patch_accuracy={}, baseline=None)
@@ -98,6 +100,7 @@ def test_a_run_that_went_on_from_others_says_so_and_shows_no_patch_classifiers(i
     assert "Where the patch classifiers look" not in text
 
 
+@pytest.mark.slow
 def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_path):
     made = make(tmp_path)
     lake.write_json(made.trunk.file("history.json"), [])
@@ -113,6 +116,7 @@ def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_pa
     assert sum("training patches of class" in image["alt"] for image in page.images) == 3
 
 
+@pytest.mark.slow
 def test_real_data_carries_no_phantom_mark(inputs, tmp_path):
     real = replace(inputs, config=replace(inputs.config, source="/data/CBIS-DDSM"))
     text = Path(report.write(real, str(tmp_path / "report.html"))).read_text(encoding="utf-8")
