@@ -98,6 +98,7 @@ def test_what_is_no_trunk_is_refused(name: str, reason: str) -> None:
         backbones.find(f"timm:{name}")
 
 
+@pytest.mark.slow
 def test_timm_is_imported_only_where_it_is_asked_for() -> None:
     code = "import sys, mammoflow.models.weights; sys.exit('timm' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -39,6 +39,7 @@ def champion(uri):
     return Registry(uri).champion(NAME)
 
 
+@pytest.mark.slow
 def test_a_version_must_not_be_worse_on_the_same_women(made, frozen, uri):
     first = drawn(frozen, lift=1.5)
     register(made, uri, frozen, NAME, first)
@@ -72,6 +73,7 @@ def test_other_images_can_not_be_compared(made, frozen, uri):
     assert (move.version, move.forced, move.difference) == ("2", True, None)
 
 
+@pytest.mark.slow
 def test_every_move_is_kept_and_can_be_undone(made, frozen, uri):
     for lift in (1.0, 1.2, 0.5):
         register(made, uri, frozen, NAME, drawn(frozen, lift=lift))

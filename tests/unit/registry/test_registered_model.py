@@ -95,6 +95,7 @@ def offline(made, frozen, pixels):
     return np.stack([classifiers.flip_averaged(model, torch.from_numpy(pixels))[1] for model in models], axis=1)
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_the_offline_scores(made, frozen, films, registry, tmp_path):
     paths, pixels = films
     expected = offline(made, frozen, pixels)
@@ -125,6 +126,7 @@ def test_the_card_says_where_it_comes_from_and_what_it_is_for(frozen, registry):
     assert "{" not in card
 
 
+@pytest.mark.slow
 def test_the_server_of_mlflow_answers_with_an_image(made, frozen, films, registry, tmp_path):
     """As `mlflow models serve` runs it: a film goes in over HTTP, the offline scores come back."""
     paths, pixels = films

@@ -62,6 +62,7 @@ def test_patches_are_learnt(backbone: str) -> None:
     assert first.images_per_s > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: str) -> None:
     trained = patch_run(patch_config(("all", 1e-3, 4)))
