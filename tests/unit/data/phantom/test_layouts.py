@@ -55,6 +55,16 @@ def table(tables: dict[str, bytes], name: str, delimiter: str = ",") -> list[dic
     return list(csv.DictReader(io.StringIO(tables[name].decode(), newline=""), delimiter=delimiter))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_says_how_many_films_its_patients_have(layout):
+    films = [len(patient.films) for patient in release.plan(PhantomConfig(layout=layout, patients=400), SEED)]
+    assert LAYOUTS[layout].films_per_patient == pytest.approx(np.mean(films), rel=0.05)
+
+
+def test_every_published_release_says_how_many_films_it_has():
+    assert [name for name, kind in releases.RELEASES.items() if kind.films is None] == ["csv_folder"]
+
+
 def test_every_layout_has_a_reader_of_its_name_which_recognises_it(drawn):
     assert LAYOUTS.keys() <= releases.RELEASES.keys()
     for layout in LAYOUT_NAMES:
