@@ -82,7 +82,7 @@ def _build_mined(a: Artefacts) -> Built:
             asdict(mining.mine(a.config, trunk, a.images, a.trunks[trunk.backbone], a.mined[trunk.backbone])),
         )
         for trunk in a.config.trunks
-        if trunk.mined and not a.mined[trunk.backbone].done
+        if trunk.hard_examples and not a.mined[trunk.backbone].done
     ]
 
 

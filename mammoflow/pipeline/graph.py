@@ -170,9 +170,9 @@ def _trunks(
         return root.artefact(stage, name, on, trunk.backbone, _weights(trunk), trunk.training, config.seed)
 
     trunks = {trunk.backbone: trained("trunks", trunk, patches) for trunk in config.trunks}
-    again = {trunk.backbone: trunk for trunk in config.trunks if trunk.mined}
+    again = {trunk.backbone: trunk for trunk in config.trunks if trunk.hard_examples}
     mined = {
-        name: root.artefact("mined", backbones.slug(name), images, trunks[name], trunk.mined)
+        name: root.artefact("mined", backbones.slug(name), images, trunks[name], trunk.hard_examples)
         for name, trunk in again.items()
     }
     return trunks, mined, {name: trained("retrained", trunk, mined[name]) for name, trunk in again.items()}

@@ -134,7 +134,7 @@ def test_a_scan_names_the_place_that_it_scored(backbone: str) -> None:
 def test_a_second_round_trains_on_as_many_patches_and_is_not_mined_twice(tmp_path, ray_cluster) -> None:
     made = make(tmp_path)
     store = Lake(str(tmp_path / "lake"))
-    trunk = replace(made.config.trunks[0], mined=0.5, training=recipes.smoke().trunks[0].training)
+    trunk = replace(made.config.trunks[0], hard_examples=0.5, training=recipes.smoke().trunks[0].training)
     config = replace(made.config, patches=replace(made.config.patches, per_lesion=4), trunks=(trunk,))
     out = store.artefact("mined", "made", 0.5)
     figures = mining.mine(config, trunk, made.images, made.trunk, out)
@@ -155,8 +155,8 @@ def test_a_second_round_trains_on_as_many_patches_and_is_not_mined_twice(tmp_pat
 
 
 def test_what_cannot_be_mined_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"mined is 1.5, but must be between 0 and 1"):
-        TrunkConfig(mined=1.5)
+    with pytest.raises(ConfigError, match=r"hard_examples is 1.5, but must be between 0 and 1"):
+        TrunkConfig(hard_examples=1.5)
     config = recipes.ALL["cbis-s1-resnet50"]()
-    with pytest.raises(ConfigError, match=r"patches.set is 'S1', but must be S10 where patches are mined"):
-        replace(config, trunks=(replace(config.trunks[0], mined=0.5),))
+    with pytest.raises(ConfigError, match=r"patches.set is 'S1', but must be S10 for hard-example mining"):
+        replace(config, trunks=(replace(config.trunks[0], hard_examples=0.5),))
