@@ -96,7 +96,7 @@ def demo() -> Config:
         stages=(StageConfig(trained="all", lr=1e-3, epochs=6), StageConfig(trained="all", lr=1e-4, epochs=2)),
         batch=16,
         augment=gentle,
-        settle=30,
+        recalibrate=30,
     )
     return Config(
         name="demo",
@@ -125,7 +125,7 @@ def demo() -> Config:
             ),
             batch=4,
             augment=gentle,
-            settle=30,
+            recalibrate=30,
         ),
         two_step=TwoStepConfig(min_split=56),  # the paper's share of its training images
     )

@@ -120,8 +120,8 @@ class TwoStepConfig:
 class ComputeConfig:
     """What a run may use; none of it enters fingerprints.
 
-    Results change by rounding alone, but for BatchNorm: each worker's sees its own share of a step, or with `parts` one
-    part of it.
+    Results are identical up to rounding, except for BatchNorm, which sees each worker's share of a step, or one
+    micro-batch of it.
     """
 
     workers: int = how(1)
@@ -133,7 +133,7 @@ class ComputeConfig:
     compile: bool = how(False)
     """Run trunks as torch.compile makes them: some minutes to begin with, then faster on most GPUs."""
     sync_batch_norm: bool = how(False)
-    """BatchNorm over the shares (or parts) of all workers, as one worker would see them; GPUs only."""
+    """BatchNorm over the shares (or micro-batches) of all workers, as one worker would see them; GPUs only."""
     gpu: bool = how(False)
     """Ask for one GPU per training worker."""
     cpus_per_worker: int = how(1)
@@ -255,13 +255,13 @@ class Config:
             f"one of the trunks {own}",
             "or leave it out",
         )
-        mined = any(trunk.mined for trunk in self.trunks)
+        mining = any(trunk.hard_examples for trunk in self.trunks)
         require(
-            not mined or self.patches.set == "S10",
+            not mining or self.patches.set == "S10",
             "patches.set",
             self.patches.set,
-            "S10 where patches are mined",
-            "S1 takes the centred patch alone; set `mined` to 0",
+            "S10 for hard-example mining",
+            "S1 takes the centred patch alone; set `hard_examples` to 0",
         )
         names = [trunk.backbone for trunk in self.trunks]
         require(len({*names}) == len(names), "trunks", names, "different backbones", "remove the second one")

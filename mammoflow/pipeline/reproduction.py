@@ -113,7 +113,7 @@ def _phantom_transfer(main: Config, scale: str) -> Config:
     BatchNorm keeps its statistics: those of batches of four films cost more on validation than training brought.
     """
     first, second = main.image_training.stages
-    stages = (replace(first, epochs=0), replace(second, epochs=_EPOCHS[scale], batch_norm="kept"))
+    stages = (replace(first, epochs=0), replace(second, epochs=_EPOCHS[scale], batch_norm="frozen"))
     return replace(
         main,
         name=f"{main.name}-transfer",

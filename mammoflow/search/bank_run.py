@@ -120,8 +120,8 @@ class BankRun:
             TrainingError: a loss is not finite.
         """
         self._layers.train()
-        if self._stage.batch_norm == "kept":
-            batch_norm.keep(self._layers)
+        if self._stage.batch_norm == "frozen":
+            batch_norm.freeze(self._layers)
         epoch = self._before + self.epoch
         lr = {name: loop.learning_rate(stage, self.epoch) for name, stage in self._stages.items()}
         for optimiser, rate in zip(self._optimisers, lr.values(), strict=True):
@@ -130,8 +130,10 @@ class BankRun:
         feed = Feed(batches.epoch(epoch), self._workers.world_size)
         for batch in feed:
             self._step(batch, losses)
-        if self._config.settle:
-            batch_norm.settle(self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.settle))
+        if self._config.recalibrate:
+            batch_norm.recalibrate(
+                self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.recalibrate)
+            )
         self.epoch += 1
         images_per_s, data_wait = feed.speed()
         return {
@@ -165,13 +167,13 @@ class BankRun:
     def _step(self, batch: Batch, losses: EpochLosses) -> None:
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
-        found = loop.in_parts(self._net, batch, self._config.parts, self._add_gradient)
+        micro_losses = loop.accumulate(self._net, batch, self._config.micro_batches, self._add_gradient)
         for optimiser in self._optimisers:
             optimiser.step()
-        losses.add(torch.cat(found, dim=1), batch.weights, batch.ids)
+        losses.add(torch.cat(micro_losses, dim=1), batch.weights, batch.ids)
 
     def _add_gradient(self, batch: Batch) -> Tensor:
-        """Add the gradient of a step's part; returns the losses (K, N)."""
+        """Add the gradient of a micro-batch; returns the losses (K, N)."""
         weights_N = (batch.weights * self._class_weights[batch.labels]).to(self._device)
         logits_KN2, extra_KN = self._forward(batch)
         losses_KN = _cross_entropies(loop.at_least_float32(logits_KN2), batch.labels.to(self._device))

@@ -120,7 +120,7 @@ def shape_of(config: Config) -> Shape:
     return Shape(
         height=config.images.height,
         width=config.images.width,
-        rows=math.ceil(math.ceil(training.batch / config.compute.workers) / training.parts),
+        rows=math.ceil(math.ceil(training.batch / config.compute.workers) / training.micro_batches),
         precision=training.precision,
         checkpointing=config.compute.checkpointing,
         judged=math.ceil(training.batch / config.compute.workers),
@@ -197,7 +197,10 @@ def check_fits(config: Config, candidate: Candidate, memory: int) -> None:
     """
     needed = [pack_memory(config, [candidate]), stage2_memory(config, candidate)]
     if max(needed) > memory:
-        stage, remedy = 1 + needed.index(max(needed)), "more --image-training.parts, a smaller batch, smaller images"
+        stage, remedy = (
+            1 + needed.index(max(needed)),
+            "more --image-training.micro-batches, a smaller batch, smaller images",
+        )
         plain = stage == 2 and not config.compute.checkpointing
         raise PreflightError(
             f"{candidate.name} takes about {max(needed) / _GIB:.1f} GiB in stage {stage}, a worker here has "

@@ -165,7 +165,7 @@ class Shape:
     checkpointing: bool = False
     """Of the trunk, in stage 2."""
     judged: int = 0
-    """Images that are validated at a time, where these are more: a step's batch is not cut into parts there."""
+    """Images that are validated at a time, where these are more: validation doesn't cut a batch into micro-batches."""
     host: bool = False
     """The device is the host: best weights and checkpoints lie in the same memory."""
     averaged: bool = False

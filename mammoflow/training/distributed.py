@@ -184,7 +184,7 @@ def _train(
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
             f"{job.name} does not fit in the device's memory ({str(error).partition('.')[0]}); give "
-            "--compute.checkpointing, more parts, smaller images, or a larger GPU"
+            "--compute.checkpointing, more micro-batches, smaller images, or a larger GPU"
         ) from error
 
 

@@ -171,40 +171,40 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def parts(batch: Batch, number: int) -> list[Batch]:
-    """Cut a worker's share of a step into so many parts, of nearly equal size and of the same step."""
-    rows = [part for part in np.array_split(np.arange(len(batch.labels)), number) if len(part)]
+def micro_batches(batch: Batch, number: int) -> list[Batch]:
+    """Cut a worker's share of a step into at most `number` micro-batches of nearly equal size."""
+    pieces = [rows for rows in np.array_split(np.arange(len(batch.labels)), number) if len(rows)]
     return [
         replace(
             batch,
-            pixels=batch.pixels[part[0] : part[-1] + 1],
-            labels=batch.labels[part[0] : part[-1] + 1],
-            weights=batch.weights[part[0] : part[-1] + 1],
-            ids=batch.ids[part[0] : part[-1] + 1],
+            pixels=batch.pixels[rows[0] : rows[-1] + 1],
+            labels=batch.labels[rows[0] : rows[-1] + 1],
+            weights=batch.weights[rows[0] : rows[-1] + 1],
+            ids=batch.ids[rows[0] : rows[-1] + 1],
         )
-        for part in rows
+        for rows in pieces
     ]
 
 
-def in_parts(net: nn.Module, batch: Batch, number: int, add_gradient: Callable[[Batch], Tensor]) -> list[Tensor]:
-    """Add up a step's gradient part by part; workers' gradients are averaged after the last one.
+def accumulate(net: nn.Module, batch: Batch, number: int, add_gradient: Callable[[Batch], Tensor]) -> list[Tensor]:
+    """Accumulate a step's gradient over micro-batches; workers' gradients are averaged after the last one.
 
     Args:
         net: what is trained, as `Workers.wrap` returned it.
         batch: the worker's share of the step.
-        number: of parts.
-        add_gradient: runs forwards and backwards on a part, and returns its losses.
+        number: of micro-batches.
+        add_gradient: runs forwards and backwards on a micro-batch, and returns its losses.
 
     Returns:
-        The losses of each part.
+        The losses of each micro-batch.
     """
-    found = []
-    own = parts(batch, number)
-    for place, part in enumerate(own, start=1):
-        more = place < len(own)
+    losses = []
+    pieces = micro_batches(batch, number)
+    for place, piece in enumerate(pieces, start=1):
+        more = place < len(pieces)
         with net.no_sync() if more and isinstance(net, DistributedDataParallel) else nullcontext():
-            found.append(add_gradient(part))
-    return found
+            losses.append(add_gradient(piece))
+    return losses
 
 
 def balance_step(labels_N: Tensor, step_labels: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ STEP = 16
 def mine(
     config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, out: Artefact, say: Say = print
 ) -> MinedFacts:
-    """Cut the training patches anew, `trunk.mined` of them where the classifier is most wrong.
+    """Cut the training patches again, the share `trunk.hard_examples` of them where the classifier is most wrong.
 
     Args:
         config: the patch set and the seed, whose random patches stay where none is exchanged.
@@ -53,7 +53,7 @@ def mine(
         seed=config.seed,
         out=out.url,
         folder=first.file("best"),
-        share=trunk.mined,
+        share=trunk.hard_examples,
         precision=trunk.training.precision,
         gpu=config.compute.gpu,
     )

@@ -68,14 +68,16 @@ class PatchRun:
         lr = loop.learning_rate(self._config.stages[number], self.epoch - _first_of(self._config.stages, number))
         loop.set_learning_rate(optimiser, lr)
         self._model.train()
-        if self._config.stages[number].batch_norm == "kept":
-            batch_norm.keep(self._model)
+        if self._config.stages[number].batch_norm == "frozen":
+            batch_norm.freeze(self._model)
         losses = EpochLosses([self._model.spec.backbone], self.epoch + 1)
         feed = Feed(batches.epoch(self.epoch), self._workers.world_size)
         for batch in feed:
             self._step(optimiser, batch, losses)
-        if self._config.settle:
-            batch_norm.settle(self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.settle))
+        if self._config.recalibrate:
+            batch_norm.recalibrate(
+                self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.recalibrate)
+            )
         self.epoch += 1
         images_per_s, data_wait = feed.speed()
         return {
@@ -112,12 +114,12 @@ class PatchRun:
 
     def _step(self, optimiser: torch.optim.Adam, batch: Batch, losses: EpochLosses) -> None:
         optimiser.zero_grad(set_to_none=True)
-        found = loop.in_parts(self._net, batch, self._config.parts, self._add_gradient)
+        micro_losses = loop.accumulate(self._net, batch, self._config.micro_batches, self._add_gradient)
         optimiser.step()
-        losses.add(torch.cat(found)[None], batch.weights, batch.ids)
+        losses.add(torch.cat(micro_losses)[None], batch.weights, batch.ids)
 
     def _add_gradient(self, batch: Batch) -> Tensor:
-        """Add the gradient of a step's part; returns the losses (N,)."""
+        """Add the gradient of a micro-batch; returns the losses (N,)."""
         device = self._device
         logits = self._forward(batch)
         labels, weights = batch.labels.to(device), batch.weights.to(device)

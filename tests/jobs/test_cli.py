@@ -124,7 +124,7 @@ def test_help_of_a_command_shows_its_manual_and_what_it_uses(
     ("name", "used", "unused"),
     [
         ("ingest", "--compute.images-per-shard", ("--compute.gpu", "--search.drawn", "--trunks.0.backbone")),
-        ("train-patch", "--trunks.0.mined", ("--search.drawn", "--image-training.batch", "--compute.pack")),
+        ("train-patch", "--trunks.0.hard-examples", ("--search.drawn", "--image-training.batch", "--compute.pack")),
         ("tune", "--search.drawn", ("--ensemble.rule", "--two-step.trees")),
         ("train-image", "--max-hours", ("--search.drawn", "--search.space.blocks")),
         ("score", "--compute.gpu", ("--compute.compile", "--compute.workers", "--dry-run")),

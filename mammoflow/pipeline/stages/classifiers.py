@@ -54,10 +54,10 @@ def _build_trunks(a: "Artefacts") -> Built:
 def _locate_mined(a: "Artefacts") -> Mapping[str, Artefact]:
     return {
         trunk.backbone: a.lake.artefact(
-            "mined", a.trunks[trunk.backbone].name, a.images, a.trunks[trunk.backbone], mined=trunk.mined
+            "mined", a.trunks[trunk.backbone].name, a.images, a.trunks[trunk.backbone], mined=trunk.hard_examples
         )
         for trunk in a.config.trunks
-        if trunk.mined
+        if trunk.hard_examples
     }
 
 
@@ -66,7 +66,7 @@ def _build_mined(a: "Artefacts") -> Built:
 
     for trunk in a.config.trunks:
         name = trunk.backbone
-        if trunk.mined and not a.mined[name].done:
+        if trunk.hard_examples and not a.mined[name].done:
             yield a.mined[name], mining.mine(a.config, trunk, a.images, a.trunks[name], a.mined[name])
 
 
@@ -74,7 +74,7 @@ def _locate_retrained(a: "Artefacts") -> Mapping[str, Artefact]:
     return {
         trunk.backbone: _trained(a, "retrained", trunk, a.mined[trunk.backbone])
         for trunk in a.config.trunks
-        if trunk.mined
+        if trunk.hard_examples
     }
 
 

@@ -13,7 +13,7 @@ from mammoflow.training import mining, trunks
 def test_a_second_round_trains_on_as_many_patches_and_is_not_mined_twice(tmp_path, ray_cluster) -> None:
     made = make(tmp_path)
     store = Lake(str(tmp_path / "lake"))
-    trunk = replace(made.config.trunks[0], mined=0.5, training=recipes.smoke().trunks[0].training)
+    trunk = replace(made.config.trunks[0], hard_examples=0.5, training=recipes.smoke().trunks[0].training)
     config = replace(made.config, patches=replace(made.config.patches, per_lesion=4), trunks=(trunk,))
     out = store.artefact("mined", "made", 0.5)
     figures = mining.mine(config, trunk, made.images, made.trunk, out)

@@ -1,4 +1,4 @@
-"""What takes less memory changes no number: activations computed anew, batches in parts."""
+"""What takes less memory changes no number: activations computed anew, micro-batches."""
 
 import shutil
 from dataclasses import replace
@@ -83,18 +83,20 @@ def test_gradients_of_parts_add_up_to_the_steps() -> None:
     """Layers without BatchNorm in training, which sees one part only: FC layers on a frozen trunk, and a patch's FC."""
     whole, cut = (
         bank_run(
-            replace(image_config(batch=8), parts=parts),
+            replace(image_config(batch=8), micro_batches=number),
             whole_images.candidates(patch_model(), ["fc-pool2-8-4", "sparse"], IMAGES, seed=0),
             WHOLE_LABELS,
         )
-        for parts in (1, 3)
+        for number in (1, 3)
     )
     for one, other in zip(go(whole, WHOLES, WHOLES_VAL, 2), go(cut, WHOLES, WHOLES_VAL, 2), strict=True):
         for figure in ("loss", "val_loss", "val_auc"):
             assert list(one[figure].values()) == pytest.approx(list(other[figure].values()), rel=1e-4)
 
-    def patches(parts: int) -> PatchRun:
-        return PatchRun(replace(patch_config(("last", 1e-3, 2)), parts=parts), patch_model(), CPU, Workers(), seed=2)
+    def patches(number: int) -> PatchRun:
+        return PatchRun(
+            replace(patch_config(("last", 1e-3, 2)), micro_batches=number), patch_model(), CPU, Workers(), seed=2
+        )
 
     for one, other in zip(go(patches(1), SMALL, SMALL_VAL, 2), go(patches(4), SMALL, SMALL_VAL, 2), strict=True):
         for name, row in one.items():
@@ -102,12 +104,12 @@ def test_gradients_of_parts_add_up_to_the_steps() -> None:
             assert row.val_loss == pytest.approx(other[name].val_loss, rel=1e-5)
 
 
-def test_batches_have_no_more_parts_than_rows() -> None:
+def test_batches_have_no_more_micro_batches_than_rows() -> None:
     batch = next(SMALL.epoch(0))
-    assert [len(part.ids) for part in loop.parts(batch, 3)] == [6, 5, 5]
-    assert [name for part in loop.parts(batch, 3) for name in part.ids] == batch.ids
-    with pytest.raises(ConfigError, match="parts is 3, but must be 1 to the batch, 2"):
-        ImageTrainingConfig(parts=3)
+    assert [len(part.ids) for part in loop.micro_batches(batch, 3)] == [6, 5, 5]
+    assert [name for part in loop.micro_batches(batch, 3) for name in part.ids] == batch.ids
+    with pytest.raises(ConfigError, match="micro_batches is 3, but must be 1 to the batch, 2"):
+        ImageTrainingConfig(micro_batches=3)
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def test_batchnorm_averages_slowly_and_settles() -> None:
     norms = [layer for layer in trunk.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {backbones.BN_MOMENTUM}
     batch = images()
-    batch_norm.settle(trunk, trunk, iter([batch, batch]))
+    batch_norm.recalibrate(trunk, trunk, iter([batch, batch]))
     trained = trunk(batch)
     norm = norms[0]
     seen = nn.functional.conv2d((batch - 50) / trunk.scale, trunk.layers.conv1[0].weight, stride=2, padding=1)

@@ -68,7 +68,7 @@ def test_the_artefacts_of_a_config_are_those_that_it_has(tmp_path: Path) -> None
     plain = graph.locate(recipes.smoke(), Lake(str(tmp_path)))
     assert [stage for stage in STAGES if not plain.of(stage)] == ["mined", "retrained", "external", "recalibrated"]
     (trunk,) = recipes.smoke().trunks
-    mined = graph.locate(replace(recipes.smoke(), trunks=(replace(trunk, mined=0.5),)), Lake(str(tmp_path)))
+    mined = graph.locate(replace(recipes.smoke(), trunks=(replace(trunk, hard_examples=0.5),)), Lake(str(tmp_path)))
     assert mined.classifiers[trunk.backbone] == mined.retrained[trunk.backbone]
     assert mined.trunks == plain.trunks
     assert mined.search != plain.search

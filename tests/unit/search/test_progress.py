@@ -39,7 +39,9 @@ def drawn(progress: SearchProgress, width: int = 120) -> list[str]:
     return shown.getvalue().splitlines()
 
 
-def figures(epoch: int, aucs: dict[str, float], seconds: float = 60.0) -> dict[str, EpochFigures]:
+def figures(
+    epoch: int, aucs: dict[str, float], seconds: float = 60.0, images_per_s: float = 12.4
+) -> dict[str, EpochFigures]:
     return {
         name: EpochFigures(
             epoch=epoch,
@@ -47,7 +49,7 @@ def figures(epoch: int, aucs: dict[str, float], seconds: float = 60.0) -> dict[s
             stage=1,
             lr=1e-3,
             loss=0.5,
-            images_per_s=12.4,
+            images_per_s=images_per_s,
             data_wait=0.0,
             val_auc=auc,
             seconds=seconds,
@@ -240,7 +242,7 @@ def test_slow_trainings_have_a_speed_too(speed: float, said: str) -> None:
     progress, text, _ = made(terminal=False)
     progress.add([(NAMES[0], "kind")])
     progress.begin(1, 10, {"pack": NAMES[:1]})
-    progress.epoch("pack", figures(1, {NAMES[0]: 0.5}) | {"images_per_s": speed})
+    progress.epoch("pack", figures(1, {NAMES[0]: 0.5}, images_per_s=speed))
     assert f", {said}," in text.getvalue()
 
 
