@@ -45,10 +45,10 @@ def check_room(asked: Mapping[str, float], workers: int = 1) -> None:
     most = room(asked)
     if most >= workers:
         return
-    each = ", ".join(f"{number:g} {name}" for name, number in asked.items())
+    needs = ", ".join(f"{number:g} {name}" for name, number in asked.items())
     kinds = "; ".join(sorted({str(kind) for kind in (*_there(), *_to_come())}))
     raise PreflightError(
-        f"{workers} worker(s) of {each} are asked for, this cluster has room for {most}: its nodes have {kinds}. "
+        f"{workers} worker(s) of {needs} are asked for, this cluster has room for {most}: its nodes have {kinds}. "
         "Lower compute.workers, compute.cpus_per_worker or compute.gpu, or add nodes; "
         f"for a cluster that starts nodes on demand, list them in ${TO_COME} (docs/ray-cluster.md)"
     )

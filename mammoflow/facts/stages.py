@@ -11,24 +11,24 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomsFacts:
-    """What the stage `phantoms` drew."""
+    """Facts of the stage `phantoms`."""
 
     patients: int
     files: int
     bytes: int
-    """Size of all files together."""
+    """Total size of the files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesFacts:
-    """What the stage `images` decoded."""
+    """Facts of the stage `images`."""
 
     images: Counts
     """Decoded images."""
     malignant: Counts
-    """Malignant ones among them."""
+    """Malignant images."""
     patients: Counts
-    """Patients whose images they are."""
+    """Patients with images."""
     mean_grey: float | None
     """Mean grey value of the training images [0-255]; None without any."""
     histogram: list[int] = field(default_factory=list)
@@ -47,39 +47,39 @@ class ImagesFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchesFacts:
-    """What the stage `patches` cut."""
+    """Facts of the stage `patches`."""
 
     patches: dict[str, Counts]
     """Split -> class -> patches."""
     below_min: int
-    """Patches that reach less of their lesion than asked, the best there was."""
+    """Patches below the least overlap or tissue, where no position reached it."""
     unverified: int
-    """Background patches that may show a lesion without an outline; not trained on."""
+    """Background patches that may show a lesion without an outline; not used for training."""
     quarantined: int
-    """Images that gave no patch."""
+    """Images without patches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkFacts:
-    """What training a patch classifier came to: the stages `trunks` and `retrained`."""
+    """Facts of a trained patch classifier: the stages `trunks` and `retrained`."""
 
     val_accuracy: float | None
-    """Validation accuracy of the best epoch [0-1]; None where no epoch was asked for: the trunk is as initialised."""
+    """Validation accuracy of the best epoch [0-1]; None for a trunk that is only initialised."""
     best_epoch: int | None
-    """From 1; None likewise."""
+    """From 1; None for a trunk that is only initialised."""
     epochs: int
     """Epochs trained."""
     run_id: str
-    """Of its MLflow run."""
+    """Id of its MLflow run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinedFacts:
-    """What the stage `mined` cut: training patches, a share of them where the classifier is most wrong."""
+    """Facts of the stage `mined`: training patches, a share of them hard examples."""
 
     patches: int
     mined: int
-    """Patches among them that were exchanged for hard ones."""
+    """Patches that were replaced by hard examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class RankingRow:
     kind: str
     """Trunk family - top family, e.g. Resnet-VGG."""
     changes: str
-    """How its training differs from the config's, as written; empty where it does not."""
+    """Changes to the config's training, as written; empty if none."""
     lr: float
     """Stage-1 learning rate."""
     weight_decay: float
@@ -119,40 +119,40 @@ class RankingRow:
     run_id: str
     """Of its MLflow run."""
     survived: bool
-    """It went through both stages and may be scored."""
+    """It completed both stages and may be scored."""
 
     @property
     def written(self) -> str:
-        """Return the top layers and what was changed in their training, as a candidate is written."""
+        """Return the top layers and the changes to their training, as a candidate is written."""
         return f"{self.top_layers} {self.changes}".strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFacts:
-    """What the stage `search` found."""
+    """Facts of the stage `search`."""
 
     run_id: str
     """Of the parent's MLflow run."""
     ranking: tuple[RankingRow, ...]
     """Best validation AUC first."""
     failed: dict[str, str]
-    """Candidate -> why it could not go on."""
+    """Candidate -> reason."""
     out_of_time: tuple[str, ...]
     """Candidates that `search.max_hours` stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStepFacts:
-    """What the stage `two_step` fitted."""
+    """Facts of the stage `two_step`."""
 
     backbone: str
-    """Whose patch classifier's heatmaps it reads."""
+    """Trunk whose patch classifier gives the heatmaps."""
     val_auc: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleFacts:
-    """What the stage `ensemble` chose."""
+    """Facts of the stage `ensemble`."""
 
     rule: str = ""
     """Empty where an earlier version did not record it."""
@@ -163,7 +163,7 @@ class EnsembleFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredFacts:
-    """Where the stages `registered` and `recalibrated` put their model."""
+    """Facts of the stages `registered` and `recalibrated`: where their model is."""
 
     tracking_uri: str
     """Without its password."""
@@ -173,7 +173,7 @@ class RegisteredFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalFacts:
-    """What the stage `external` scored with."""
+    """Facts of the stage `external`."""
 
     model: str
     """URI of the registered version."""
@@ -194,7 +194,7 @@ class PatchAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationFacts:
-    """What the stage `evaluation` found beside the test scores."""
+    """Facts of the stage `evaluation`, besides the test scores."""
 
     patch_accuracy: dict[str, PatchAccuracy]
     """Backbone -> its patch classifier on test."""
@@ -202,6 +202,6 @@ class EvaluationFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFacts:
-    """Where the stage `report` wrote."""
+    """Facts of the stage `report`."""
 
     url: str

@@ -18,6 +18,9 @@ from mlflow import MlflowClient
 from ray_head import ROOT, Cluster
 from small_dicom import release
 
+from mammoflow.lake import Lake, list_complete
+from mammoflow.pipeline.stages import STAGES
+
 
 @pytest.fixture(scope="module")
 def lake(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -127,6 +130,16 @@ def test_the_demo_on_that_lake_writes_its_report_and_summary(lake: Path) -> None
     assert "Leaderboard" in site.stdout
     assert "champion" in (lake / "site" / "index.html").read_text()
     assert len([*lake.glob("site/*/cases/*.jpg")]) == 4
+
+
+@pytest.mark.usefixtures("said")
+def test_each_stage_leaves_the_facts_of_its_kind(lake: Path) -> None:
+    complete = {stage: list_complete(Lake(str(lake)), stage.name) for stage in STAGES.values()}
+    assert {"images", "trunks", "search", "ensemble"} <= {stage.name for stage, items in complete.items() if items}
+    for stage, items in complete.items():
+        for item in items:
+            assert isinstance(item.facts(stage.facts), stage.facts)
+            assert item.record().seconds is not None
 
 
 @pytest.mark.usefixtures("said")
