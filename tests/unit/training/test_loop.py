@@ -338,6 +338,7 @@ def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
         bank(names).restore({**kept, **ahead.state()})
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(train_as_one_of_two, (str(tmp_path),), nprocs=2)
     (one, first), (other, second) = (read_worker(tmp_path / rank) for rank in "01")
