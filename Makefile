@@ -1,10 +1,11 @@
 # Two commands to know: `make demo` runs the main job on phantoms, `make test` runs the tests. Both set up what they need.
+# While you work: `make test-fast`, the unit tests that need no Ray.
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: venv demo reproduce test lint fix bench system soak audit clean
+.PHONY: venv demo reproduce test test-fast lint fix bench system soak audit clean
 
 venv: $(READY)
 
@@ -19,9 +20,16 @@ demo: $(READY)
 reproduce: $(READY)
 	$(BIN)/python jobs/reproduce.py --dataset phantoms
 
+# One thread a process: two processes of two threads each would fight over two cores.
+UNITS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/unit
+
 test: $(READY)
-	$(BIN)/python -m pytest --durations=15 --ignore=tests/jobs/test_jobs.py
+	$(UNITS) --durations=15
+	$(BIN)/python -m pytest --durations=15 tests/ray tests/jobs --ignore=tests/jobs/test_jobs.py
 	$(BIN)/python -m pytest --durations=15 tests/jobs/test_jobs.py  # alone: two Ray clusters share agent ports
+
+test-fast: $(READY)
+	$(UNITS) -m 'not slow and not soak and not system' --hypothesis-profile fast
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """Recipes: functions that return a whole `Config`. Imports only config and the language of top layers.
 
-The command line shows each with every number, and overrides any of them. `smoke` and `demo` draw phantoms;
-the others hold the numbers of Shen et al. 2019 and want `--source`.
+The command line shows and overrides their settings. `smoke` and `demo` draw phantoms; the others have the settings of
+Shen et al. 2019 and need `--source`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,11 +57,11 @@ FC_TOP_LAYERS = ("fc-pool5-64-32", "fc-pool2-512-256", "fc-pool1-2048-1024")
 """Tables 2 and 3, S10: heatmap, max pooling and FC layers with a shortcut."""
 
 INSTANCE_TOP_LAYERS = ("max", "sparse", "attention-64")
-"""Multi-instance heads on the heatmap, in no table: to compare with the works that the paper names."""
+"""Multi-instance heads on the heatmap, for comparison with works that the paper cites; not in its tables."""
 
 
 def smoke() -> Config:
-    """Phantoms, the whole path in seconds of training: shows that everything works, learns next to nothing."""
+    """Phantoms, seconds of training: shows that the whole path works, learns next to nothing."""
     patch_training = PatchTrainingConfig(stages=(StageConfig(trained="all", lr=1e-3, epochs=1),), precision="fp32")
     return Config(
         name="smoke",
@@ -90,15 +90,13 @@ def smoke() -> Config:
 
 
 def demo() -> Config:
-    """Phantoms, small images and two small trunks: the method's four kinds of classifier in minutes on two cores."""
-    gentle = AugmentConfig(
-        shear=0.1, zoom=0.1, channel_shift=5.0
-    )  # the paper's ranges want more epochs than a demo has
+    """Phantoms, small images, two small trunks: the four kinds of classifier in minutes on two cores."""
+    gentle = AugmentConfig(shear=0.1, zoom=0.1, channel_shift=5.0)  # the paper's ranges need more epochs
     patch_training = PatchTrainingConfig(
         stages=(StageConfig(trained="all", lr=1e-3, epochs=6), StageConfig(trained="all", lr=1e-4, epochs=2)),
         batch=16,
         augment=gentle,
-        settle=30,
+        recalibrate=30,
     )
     return Config(
         name="demo",
@@ -127,7 +125,7 @@ def demo() -> Config:
             ),
             batch=4,
             augment=gentle,
-            settle=30,
+            recalibrate=30,
         ),
         two_step=TwoStepConfig(min_split=56),  # the paper's share of its training images
     )
@@ -141,7 +139,7 @@ def _cbis(
     weights: str | None = "imagenet",
     search: SearchConfig | None = None,
 ) -> Config:
-    """Return the paper's settings for CBIS-DDSM: the top layers of each backbone, on patch classifiers of one set.
+    """Return the paper's settings for CBIS-DDSM, with these top layers per backbone and this patch set.
 
     From random weights all layers are trained at 1e-3, for as many epochs as the three stages have.
     """
@@ -165,22 +163,22 @@ def _cbis(
 
 
 def cbis_s10_resnet50() -> Config:
-    """CBIS-DDSM, S10, Resnet50 from ImageNet weights, the all-convolutional rows of Table 2. Wants --source."""
+    """CBIS-DDSM, S10, Resnet50 from ImageNet weights, the all-convolutional rows of Table 2. Needs --source."""
     return _cbis("cbis-s10-resnet50", {"resnet50": RESNET50_TOP_LAYERS})
 
 
 def cbis_s10_vgg16() -> Config:
-    """CBIS-DDSM, S10, VGG16 from ImageNet weights, the all-convolutional rows of Table 3. Wants --source."""
+    """CBIS-DDSM, S10, VGG16 from ImageNet weights, the all-convolutional rows of Table 3. Needs --source."""
     return _cbis("cbis-s10-vgg16", {"vgg16": VGG16_TOP_LAYERS})
 
 
 def cbis_s10() -> Config:
-    """CBIS-DDSM, S10, both trunks: the four kinds of classifier, and the ensemble of them. Wants --source."""
+    """CBIS-DDSM, S10, both trunks: the four kinds of classifier and their ensemble. Needs --source."""
     return _cbis("cbis-s10", {"resnet50": RESNET50_TOP_LAYERS, "vgg16": VGG16_TOP_LAYERS})
 
 
 def cbis_s10_tables() -> Config:
-    """CBIS-DDSM, S10, both trunks: every S10 row of tables 2 and 3, heatmaps and FC layers too. Wants --source."""
+    """CBIS-DDSM, S10, both trunks: every S10 row of tables 2 and 3. Needs --source."""
     return _cbis(
         "cbis-s10-tables",
         {
@@ -191,23 +189,23 @@ def cbis_s10_tables() -> Config:
 
 
 def cbis_s10_free() -> Config:
-    """CBIS-DDSM, S10, both trunks: 32 top layers drawn on each, halved at 5, 10 and 20 epochs. Wants --source."""
+    """CBIS-DDSM, S10, both trunks: 32 random top layers each, halved at epochs 5, 10 and 20. Needs --source."""
     search = SearchConfig(drawn=32, rungs=(5, 10, 20))
     return _cbis("cbis-s10-free", {"resnet50": (), "vgg16": ()}, search=search)
 
 
 def cbis_s1_resnet50() -> Config:
-    """CBIS-DDSM, S1, Resnet50 from ImageNet weights: of Table 1, and the first row of Table 2. Wants --source."""
+    """CBIS-DDSM, S1, Resnet50 from ImageNet weights: a row of Table 1, the first of Table 2. Needs --source."""
     return _cbis("cbis-s1-resnet50", {"resnet50": RESNET50_TOP_LAYERS[:1]}, patch_set="S1")
 
 
 def cbis_s1_resnet50_random() -> Config:
-    """CBIS-DDSM, S1, Resnet50 from random weights: the first row of Table 1. Wants --source."""
+    """CBIS-DDSM, S1, Resnet50 from random weights: the first row of Table 1. Needs --source."""
     return _cbis("cbis-s1-resnet50-random", {"resnet50": RESNET50_TOP_LAYERS[:1]}, patch_set="S1", weights=None)
 
 
 def cbis_s10_resnet50_random() -> Config:
-    """CBIS-DDSM, S10, Resnet50 from random weights: of Table 1. Wants --source."""
+    """CBIS-DDSM, S10, Resnet50 from random weights: a row of Table 1. Needs --source."""
     return _cbis("cbis-s10-resnet50-random", {"resnet50": RESNET50_TOP_LAYERS}, weights=None)
 
 
@@ -225,7 +223,7 @@ _CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 
 def inbreast() -> Config:
-    """INbreast, fine-tuned from the champion's members with 20 to 72 patients: Table 4. Wants --source.
+    """INbreast, fine-tuned from the champion's members with 20 to 72 patients: Table 4. Needs --source.
 
     The paper chose epochs by the films that it reports; here a fifth of the training patients serves for that.
     """

@@ -1,7 +1,7 @@
-"""Runs, curves and states in MLflow. With registered_model, the only module that imports mlflow; no Ray.
+"""Runs, curves and states in MLflow. Besides the registry the only module that imports mlflow; no Ray.
 
-One process of a job writes: the driver, which hears every epoch of every run. Calls are batched: one a run and
-epoch. Nothing global is set: every call goes through a client with an explicit URI.
+Only a job's driver writes; it receives every epoch of every run. Calls are batched: one for each run and epoch. Nothing
+global is set: every call goes through a client with an explicit URI.
 """
 
 import logging
@@ -51,17 +51,17 @@ def uri(lake: Lake) -> str:
 
 
 def public(tracking_uri: str) -> str:
-    """Return an address without the user and password that it may hold, to be printed or kept."""
+    """Return an address without user and password, to be printed or stored."""
     scheme, separator, rest = tracking_uri.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def check_reachable(tracking_uri: str) -> None:
-    """Ask a tracking server for its health, or a database for its experiments, for a few seconds at most.
+    """Check a tracking server's health, or that a database answers, within a few seconds.
 
     Raises:
-        TrackingError: no answer, a database without its driver, or no kind of address that can be used.
+        TrackingError: there is no answer, the database's driver is missing, or the address is of an unknown kind.
     """
     kind = tracking_uri.partition(":")[0].partition("+")[0]
     if kind not in _KINDS:
@@ -84,7 +84,7 @@ def check_reachable(tracking_uri: str) -> None:
 
 
 def _check_database(tracking_uri: str, kind: str) -> None:
-    """Knock at a database's port first: its driver would wait for minutes."""
+    """Try a database's port first: its driver would wait for minutes."""
     try:
         address = urllib.parse.urlsplit(tracking_uri)
         with socket.create_connection(
@@ -102,7 +102,7 @@ def _check_database(tracking_uri: str, kind: str) -> None:
 
 @contextmanager
 def _answering(tracking_uri: str) -> Iterator[None]:
-    """Turn a refusal of the server into an error that names it."""
+    """Turn an error of the server into one that names it."""
     try:
         yield
     except MlflowException as error:
@@ -112,10 +112,10 @@ def _answering(tracking_uri: str) -> Iterator[None]:
 
 
 def check_registry(tracking_uri: str) -> None:
-    """Check that there is a registry to read: a job that only reads makes no database.
+    """Check that a registry exists: a job that only reads creates no database.
 
     Raises:
-        TrackingError: no answer, or the lake holds no database.
+        TrackingError: there is no answer, or the lake holds no database.
     """
     check_reachable(tracking_uri)
     if tracking_uri.startswith("sqlite:///") and not Path(tracking_uri.removeprefix("sqlite:///")).is_file():
@@ -126,32 +126,32 @@ def check_registry(tracking_uri: str) -> None:
 
 
 SEARCHES = "top-layers"
-"""MLflow experiment of searches: one parent run each, one child a candidate."""
+"""MLflow experiment of searches: a parent run each, and a child for each candidate."""
 
 WEIGHTS_TAG = "weights"
-"""Tag of a run: the file in the lake where its best weights are, once it is over."""
+"""Tag of a finished run: the file in the lake with its best weights."""
 
 STATE_TAG = "state"
-"""Tag of a candidate's run: finished, pruned at which epoch, or failed and why."""
+"""Tag of a candidate's run: finished; pruned, with the epoch; or failed, with the reason."""
 
 FINISHED = "finished"
 """State of a candidate that went through both stages."""
 
 BEST_METRIC = "best_val_auc"
-"""Metric of a candidate's run that is over: its best validation AUC."""
+"""Metric of a candidate's finished run: its best validation AUC."""
 
 _LONGEST_TAG = 5000
 
-_MOST = 1000  # runs that a search returns
+_MOST = 1000  # runs that a query returns
 
 _RUN = "runs:/"
 
 
 def weights_of(lake: Lake, weights: str | None) -> str | None:
-    """Return the file of weights that an MLflow run `runs:/<id>` left in its lake; any other name as it is.
+    """Return the file of weights of an MLflow run `runs:/<id>`. Any other name is returned unchanged.
 
     Raises:
-        TrackingError: no answer, or no run of that id that has weights.
+        TrackingError: there is no answer, no such run, or the run has no weights.
     """
     if weights is None or not weights.startswith(_RUN):
         return weights
@@ -176,25 +176,25 @@ def _equal(params: Mapping[str, str]) -> list[str]:
 
 
 PLACE_TAG = "place"
-"""Tag of a run: the artefact that it writes, by its URL."""
+"""Tag of a run: the URL of the artefact that it writes."""
 
 
 @cache
 def code_tags() -> dict[str, str]:
-    """Return which code runs: mammoflow's version, a hash of its source, and the commit where it lies in a checkout."""
+    """Identify the running code: mammoflow's version, a hash of its source, and the commit if it is a checkout."""
     package = Path(mammoflow.__file__).parent
     sources = [(str(path.relative_to(package)), path.read_text()) for path in sorted(package.rglob("*.py"))]
     tags = {"mammoflow": mammoflow.__version__, "source": fingerprint(sources)}
     with suppress(
         git.InvalidGitRepositoryError, git.NoSuchPathError, ValueError
-    ):  # installed; ValueError: no commit yet
+    ):  # not a checkout; ValueError: no commit yet
         tags["mlflow.source.git.commit"] = git.Repo(package.parent).head.commit.hexsha
     return tags
 
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
-    """Writes runs of one experiment."""
+    """Writes the runs of one experiment."""
 
     tracking_uri: str
     experiment_id: str
@@ -207,10 +207,10 @@ class Tracker:
 
     @classmethod
     def connect(cls, tracking_uri: str, experiment: str) -> "Tracker":
-        """Connect, and create the experiment where it is new; its artifacts lie beside a local database.
+        """Connect, and create the experiment if it is new. A local database has its artifacts beside it.
 
         Raises:
-            TrackingError: the server can't be reached or refuses.
+            TrackingError: the server can't be reached or returns an error.
         """
         check_reachable(tracking_uri)
         location = None
@@ -218,16 +218,18 @@ class Tracker:
             folder = Path(tracking_uri.removeprefix("sqlite:///")).parent
             folder.mkdir(parents=True, exist_ok=True)
             location = str(folder / "artifacts")
-        for name in ("mlflow.store.db.utils", "alembic"):  # they tell of every table they make
+        for name in ("mlflow.store.db.utils", "alembic"):  # they log every table that they create
             logging.getLogger(name).setLevel(logging.WARNING)
         with _answering(tracking_uri):
             client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-            found = client.get_experiment_by_name(experiment)
-            made = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
-        return cls(tracking_uri, made, client)
+            existing = client.get_experiment_by_name(experiment)
+            experiment_id = (
+                existing.experiment_id if existing else client.create_experiment(experiment, artifact_location=location)
+            )
+        return cls(tracking_uri, experiment_id, client)
 
     def start(self, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Open a run, as a child of `parent` where given, and return its id."""
+        """Start a run, as a child of `parent` if given, and return its id."""
         nested = {"mlflow.parentRunId": parent} if parent else {}
         nested |= code_tags()
         with _answering(self.tracking_uri):
@@ -237,79 +239,78 @@ class Tracker:
         return run_id
 
     def close_others(self, place: str, ours: Collection[str]) -> None:
-        """End as KILLED what earlier starts of the same work left open.
+        """End as KILLED the runs that earlier attempts at the same artefact left open.
 
         Args:
-            place: what their runs carry as PLACE_TAG; whoever calls holds the lock of that artefact, so that nobody
-                else can be at work there.
-            ours: runs that go on.
+            place: their PLACE_TAG. The caller holds the lock of that artefact, so nobody else writes to these runs.
+            ours: ids of runs that continue.
         """
         with _answering(self.tracking_uri):
-            wanted = f"attributes.status = 'RUNNING' and tags.{PLACE_TAG} = '{place}'"
-            for run in self.client.search_runs([self.experiment_id], wanted):
+            query = f"attributes.status = 'RUNNING' and tags.{PLACE_TAG} = '{place}'"
+            for run in self.client.search_runs([self.experiment_id], query):
                 if run.info.run_id not in ours:
                     self.end(str(run.info.run_id), "KILLED")
 
     def reopen(
         self, record: str, name: str, *, parent: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]
     ) -> str:
-        """Go on with the run whose id the file `record` holds, or start one and write its id there."""
+        """Resume the run whose id the file `record` holds, or start one and write its id there."""
         if exists(record):
-            known = str(read_json(record)["run_id"])
+            run_id = str(read_json(record)["run_id"])
             try:
-                self.client.update_run(known, status="RUNNING")
+                self.client.update_run(run_id, status="RUNNING")
             except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # another server than last time
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):  # a server other than last time's
                     raise TrackingError(f"the tracking server {public(self.tracking_uri)} refuses: {error}") from error
             else:
-                return known
+                return run_id
         run_id = self.start(name, parent=parent, params=params, tags=tags)
         write_json(record, {"run_id": run_id})
         return run_id
 
     def log(self, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
-        """Write the finite numbers of one epoch in one call."""
+        """Log the finite metrics of one epoch in one call."""
         now = int(time.time() * 1000)
         rows = [Metric(key, float(value), now, step) for key, value in metrics.items() if math.isfinite(value)]
         with _answering(self.tracking_uri):
             self.client.log_batch(run_id, metrics=rows)
 
     def steps(self, run_id: str, metric: str) -> set[int]:
-        """Return the steps at which a run has a metric."""
+        """Return the steps at which a metric was logged."""
         with _answering(self.tracking_uri):
             return {int(point.step) for point in self.client.get_metric_history(run_id, metric)}
 
     def finished(self, params: Mapping[str, str], *, apart_from: str, most: int) -> list[dict[str, str]]:
-        """Return params and tags, and the id under `run_id`, of candidates that went through both stages.
+        """Return params, tags and `run_id` of candidates that completed both stages, best validation AUC first.
 
         Args:
             params: values that their runs have.
-            apart_from: the artefact, as in PLACE_TAG, whose own candidates are left out.
-            most: how many at most, best validation AUC first.
+            apart_from: URL of the artefact whose own candidates are excluded (PLACE_TAG).
+            most: maximum number of candidates.
         """
-        wanted = [f"tags.{STATE_TAG} = '{FINISHED}'", f"tags.{PLACE_TAG} != '{apart_from}'"]
-        return self._search([*_equal(params), *wanted], f"metrics.{BEST_METRIC} DESC", most)
+        tags = [f"tags.{STATE_TAG} = '{FINISHED}'", f"tags.{PLACE_TAG} != '{apart_from}'"]
+        return self._search([*_equal(params), *tags], f"metrics.{BEST_METRIC} DESC", most)
 
     def search(self, params: Mapping[str, str], *, status: str) -> list[dict[str, str]]:
-        """Return params and tags, and the id as `run_id`, of runs with these params and this status, newest first."""
+        """Return params, tags and `run_id` of runs with these params and this status, newest first."""
         return self._search([*_equal(params), f"attributes.status = '{status}'"], "attributes.start_time DESC", _MOST)
 
-    def _search(self, wanted: list[str], order: str, most: int) -> list[dict[str, str]]:
+    def _search(self, conditions: list[str], order: str, most: int) -> list[dict[str, str]]:
         with _answering(self.tracking_uri):
             runs = self.client.search_runs(
-                [self.experiment_id], " and ".join(wanted), order_by=[order], max_results=most
+                [self.experiment_id], " and ".join(conditions), order_by=[order], max_results=most
             )
         return [{**run.data.params, **run.data.tags, "run_id": str(run.info.run_id)} for run in runs]
 
     def attach(self, run_id: str, name: str, data: bytes) -> None:
-        """Keep a file with a run, which may be closed."""
+        """Attach a file to a run, open or closed."""
         with _answering(self.tracking_uri), tempfile.TemporaryDirectory() as folder:
             file = Path(folder, name)
             file.write_bytes(data)
             self.client.log_artifact(run_id, str(file))
 
     def mark(self, run_id: str, state: str, status: str = "FINISHED") -> None:
-        """Close a run, and say in a word or two how it ended."""
+        """Close a run, and record how it ended."""
         with _answering(self.tracking_uri):
             self.client.set_tag(run_id, STATE_TAG, state[:_LONGEST_TAG])
             self.client.set_terminated(run_id, status=status)
@@ -321,15 +322,16 @@ class Tracker:
 
     @contextmanager
     def closing(self, run_ids: Collection[str]) -> Iterator[None]:
-        """End all runs that the collection holds by then with the block: FINISHED, FAILED on an error, KILLED on a
-        signal.
+        """Close the runs that the collection then holds, at the end of the block.
+
+        They are FINISHED, FAILED on an error, or KILLED on a signal.
         """
         try:
             yield
         except Exception:
             self._end_broken(run_ids, "FAILED")
             raise
-        except BaseException:  # KeyboardInterrupt, Terminated, SystemExit: the user's doing
+        except BaseException:  # KeyboardInterrupt, Terminated, SystemExit: the user's decision
             self._end_broken(run_ids, "KILLED")
             raise
         self._end_open(run_ids, "FINISHED")
@@ -341,7 +343,7 @@ class Tracker:
                     self.end(run_id, status)
 
     def _end_broken(self, run_ids: Collection[str], status: str) -> None:
-        """End the runs on the way out of an error, which a server that is gone too must not hide."""
+        """Close the runs after an error, which a server that does not answer must not hide."""
         try:
             self._end_open(run_ids, status)
         except TrackingError as error:

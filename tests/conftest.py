@@ -1,4 +1,7 @@
-"""What every test shares: one private Ray cluster a session, and where fixtures and real films stand."""
+"""What all tests share: private homes, one Ray cluster per session, real films and metadata.
+
+Under pytest-xdist each worker process is a session of its own, with its own home.
+"""
 
 import csv
 import os
@@ -8,9 +11,15 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from hypothesis import HealthCheck, settings
 from ray_head import Cluster, ray_head
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
+
+# No deadlines: on a busy machine an example may take a second. Tests that set their own number of examples keep it.
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("whole"), max_examples=20)
+settings.load_profile("whole")  # `--hypothesis-profile fast` comes later and wins
 
 
 @pytest.fixture(scope="session", autouse=True)

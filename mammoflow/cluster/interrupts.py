@@ -1,6 +1,6 @@
 """How a job ends early: SIGTERM, Ctrl-C, a deadline. No Ray.
 
-Ray and Python lose some exceptions that a signal raises; what is here notices and raises them again.
+Ray and Python swallow some exceptions that a signal raises; this module notices and raises them again.
 """
 
 import os
@@ -11,21 +11,21 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; raised in the main thread so that open runs are closed on the way out.
+    """SIGTERM arrived. Raised in the main thread, so that open runs are closed on the way out.
 
-    Ray's waiting calls let a KeyboardInterrupt out, as a plain one; any other exception they turn into a SystemError.
+    Ray's waiting calls pass on a KeyboardInterrupt, and turn any other exception into a SystemError.
     """
 
 
 _terminated = threading.Event()
-"""SIGTERM arrived, whatever became of its exception."""
+"""SIGTERM arrived, even if its exception was lost."""
 
 _late = threading.Event()
-"""The job sent it to itself at its deadline."""
+"""The job sent SIGTERM to itself at its deadline."""
 
 
 def listen() -> None:
-    """Have SIGTERM raise `Terminated` in this process, and forget an earlier one."""
+    """Make SIGTERM raise `Terminated` in this process, and forget an earlier one."""
     _terminated.clear()
     _late.clear()
     on_sigterm()
@@ -33,14 +33,14 @@ def listen() -> None:
 
 
 def reason() -> tuple[str, int]:
-    """Return what ended the job, and the exit code for it; any later SIGTERM is ignored."""
-    found = ("its deadline", 4) if _late.is_set() else ("SIGTERM", 143) if _terminated.is_set() else ("Ctrl-C", 130)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would only disturb the way out
-    return found
+    """Return what ended the job, and its exit code. Later SIGTERMs are ignored."""
+    cause = ("its deadline", 4) if _late.is_set() else ("SIGTERM", 143) if _terminated.is_set() else ("Ctrl-C", 130)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would only disturb the cleanup
+    return cause
 
 
 def end_at(hours: float | None) -> None:
-    """Have this process end as by SIGTERM once so many hours are over."""
+    """End this process as by SIGTERM after a number of hours; None means never."""
     if hours is not None:
         timer = threading.Timer(hours * 3600, _be_late)
         timer.daemon = True
@@ -53,12 +53,12 @@ def _be_late() -> None:
 
 
 def on_sigterm() -> None:
-    """Take SIGTERM back from Ray, which takes it over when a driver connects."""
+    """Reinstall the handler, which Ray replaces when a driver connects."""
     signal.signal(signal.SIGTERM, _raise_terminated)
 
 
 def check_terminated() -> None:
-    """Raise anew where SIGTERM came but its exception was lost, as in a callback that catches everything.
+    """Raise again if SIGTERM came but its exception was lost, as in a callback that catches everything.
 
     Raises:
         Terminated: SIGTERM has arrived.
@@ -73,7 +73,7 @@ def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _signal_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Send a signal once more whose exception was lost: in a finalizer or a weakref's callback Python drops it."""
+    """Send a signal again whose exception Python dropped, in a finalizer or a weakref's callback."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
         again = threading.Timer(0.02, os.kill, (os.getpid(), number))

@@ -1,4 +1,4 @@
-"""What nodes the cluster joined has and may start, and whether there is ever room for what a job asks. Imports Ray."""
+"""The nodes that the cluster has and may start, and whether a job can ever fit on them. Imports Ray."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from mammoflow.config import ComputeConfig
 from mammoflow.errors import PreflightError
 
 TO_COME = "MAMMOFLOW_NODES"
-"""Variable that says which nodes a cluster starts where they are wanted, for Ray's autoscaler tells no driver. JSON
-such as {"gpu": {"nodes": 8, "CPU": 8, "GPU": 1}}: at most so many, with these resources each."""
+"""Environment variable for the nodes that a cluster starts on demand, which Ray's autoscaler does not tell its drivers.
+JSON such as {"gpu": {"nodes": 8, "CPU": 8, "GPU": 1}}: the maximum number of nodes, and the resources of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,50 +23,50 @@ class Nodes:
     resources: Mapping[str, float]
 
     def __str__(self) -> str:
-        """Say what each of them has."""
+        """Return the resources of each."""
         return ", ".join(f"{self.resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
 
 
 def of_worker(compute: ComputeConfig) -> dict[str, float]:
-    """Return what one worker takes of the cluster, as Ray counts it."""
+    """Return the resources of one worker, by Ray's names."""
     return {"CPU": compute.cpus_per_worker, **({"GPU": 1} if compute.gpu else {})}
 
 
 def check_room(asked: Mapping[str, float], workers: int = 1) -> None:
-    """Refuse to wait for what the cluster joined has not, and never will.
+    """Check that workers fit on the cluster, now or once it has grown, rather than wait for ever.
 
     Args:
-        asked: of each worker, as Ray counts it.
-        workers: that run at the same time, on one node or on many.
+        asked: resources of each worker, by Ray's names.
+        workers: number that run at the same time, on one node or on many.
 
     Raises:
-        PreflightError: names what is missing.
+        PreflightError: names the resources that are missing.
     """
     most = room(asked)
     if most >= workers:
         return
-    wanted = ", ".join(f"{number:g} {name}" for name, number in asked.items())
-    found = "; ".join(sorted({str(kind) for kind in (*_there(), *_to_come())}))
+    each = ", ".join(f"{number:g} {name}" for name, number in asked.items())
+    kinds = "; ".join(sorted({str(kind) for kind in (*_there(), *_to_come())}))
     raise PreflightError(
-        f"{workers} worker(s) of {wanted} are asked for, this cluster has room for {most}: its nodes have {found}. "
-        "Give less of compute.workers, compute.cpus_per_worker or compute.gpu, or add nodes; "
-        f"where it starts nodes by itself, say which in ${TO_COME} (docs/ray-cluster.md)"
+        f"{workers} worker(s) of {each} are asked for, this cluster has room for {most}: its nodes have {kinds}. "
+        "Lower compute.workers, compute.cpus_per_worker or compute.gpu, or add nodes; "
+        f"for a cluster that starts nodes on demand, list them in ${TO_COME} (docs/ray-cluster.md)"
     )
 
 
 def room(asked: Mapping[str, float]) -> int:
-    """Return how many workers with these needs fit on the cluster joined, as it is or once it has grown."""
+    """Return how many workers with these resources fit on the cluster, now or once it has grown."""
     return max(_room(_there(), asked), _room(_to_come(), asked))
 
 
 def several() -> bool:
-    """Tell whether tasks run, or may come to run, on other machines than this one."""
+    """Tell whether tasks run, now or once the cluster has grown, on more than one machine."""
     machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     return len(machines) > 1 or bool(_to_come())
 
 
 def alive() -> list[Mapping[str, float]]:
-    """Return the resources of each node that is there."""
+    """Return the resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -75,17 +75,17 @@ def _there() -> list[Nodes]:
 
 
 def _to_come() -> list[Nodes]:
-    """Return the kinds of nodes that the cluster starts where they are wanted; none where nobody says so."""
-    said = os.environ.get(TO_COME)
-    if not said:
+    """Return the kinds of nodes that the cluster starts on demand, by $MAMMOFLOW_NODES."""
+    text = os.environ.get(TO_COME)
+    if not text:
         return []
     try:
-        kinds = [dict(kind) for kind in json.loads(said).values()]
+        kinds = [dict(kind) for kind in json.loads(text).values()]
         return [Nodes(int(kind.pop("nodes")), {name: float(kind[name]) for name in kind}) for kind in kinds]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         example = '{"gpu": {"nodes": 8, "CPU": 8, "GPU": 1}}'
         raise PreflightError(
-            f"${TO_COME} is {said!r}, which can't be read ({error!r}); write it as {example}"
+            f"${TO_COME} is {text!r}, which can't be read ({error!r}); write it as {example}"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Joining a Ray cluster, and what a job checks in its first seconds. Imports Ray, nothing that trains or decodes.
+"""Joining a Ray cluster, and the checks of a job's first seconds. Imports Ray, nothing that trains or decodes.
 
-A job joins the cluster that submitted it or that $RAY_ADDRESS names; elsewhere it starts a private one here.
+A job joins the cluster that submitted it or that $RAY_ADDRESS names. Without one it starts a private cluster here.
 """
 
 import logging
@@ -16,19 +16,19 @@ from ray._private import ray_constants
 
 from mammoflow import tracking
 from mammoflow.cluster import interrupts, nodes
-from mammoflow.config import Config
+from mammoflow.config import ComputeConfig
 from mammoflow.errors import PreflightError
 from mammoflow.lake import Lake, stores
 
 _LEAST_FREE_GIB = 2.0
 _QUIET = {
-    # Ray's own progress tables would drown the lines that a person reads.
+    # Ray's own progress tables would drown the lines meant for people.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Tune's handler turns Ctrl-C into a normal return; the job must hear of it.
+    # Tune's handler turns Ctrl-C into a normal return, and the job would go on.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # With several workers a training run is many processes that mostly wait for each other; Ray would warn of them.
+    # With several workers a training run is many processes that mostly wait for each other; Ray would warn about them.
     "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -36,14 +36,14 @@ _QUIET = {
 
 
 def start(num_cpus: int | None = None) -> None:
-    """Join the cluster, or start one on this machine; does nothing where the process has joined already."""
+    """Join the cluster, or start one on this machine. Does nothing if the process has joined already."""
     if ray.is_initialized():
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    joining = _joining()
-    if not joining:  # Ray's servers then listen to this machine alone, as on macOS and Windows; its own switch for that
-        ray_constants.ENABLE_RAY_CLUSTER = False  # was read when ray was imported
+    joining = os.environ.get("RAY_ADDRESS", "local") != "local"
+    if not joining:  # Ray's servers then listen on the loopback interface only, as they do on macOS and Windows
+        ray_constants.ENABLE_RAY_CLUSTER = False  # Ray read its environment variable on import
         os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray.init(
         address=None if joining else "local",
@@ -54,24 +54,25 @@ def start(num_cpus: int | None = None) -> None:
         runtime_env={"env_vars": _QUIET},
     )
     interrupts.on_sigterm()
-    ray.data.DataContext.get_current().enable_progress_bars = False  # its variable was read when ray.data was imported
-    # Ray Data logs each step of each stage; the stages print lines of their own, the whole log is in Ray's folder.
+    ray.data.DataContext.get_current().enable_progress_bars = False  # its variable was read on import
+    # Ray Data logs each step of each stage. The stages print their own lines, and Ray's folder has the whole log.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def preflight(config: Config, lake: Lake, *, models: bool) -> None:
-    """Join the cluster and check, before any work, that the job can do there what the config asks.
+def preflight(compute: ComputeConfig, lake: Lake, source: str | None, *, models: bool) -> None:
+    """Join the cluster and check, before any work, that the job can run there as configured.
 
     Args:
-        config: of the run.
+        compute: the resources that the job asks for.
         lake: where it writes.
-        models: whether models are to be trained or run; else nothing needs a GPU or a training worker's CPUs.
+        source: folder or URL of the release, if any.
+        models: the job trains or runs models; otherwise it needs neither a GPU nor a training worker's CPUs.
 
     Raises:
         LakeError: the lake can't be written.
         TrackingError: the tracking server does not answer.
-        PreflightError: a package of another version than mammoflow needs, too little disk, GPUs asked for where there
-            are none, or a folder that other nodes don't see.
+        PreflightError: a package's version is wrong, the disk is nearly full, the cluster lacks the CPUs or GPUs, or
+            other nodes can't see a folder.
     """
     check_versions()
     tracking.check_reachable(tracking.uri(lake))
@@ -82,33 +83,28 @@ def preflight(config: Config, lake: Lake, *, models: bool) -> None:
             raise PreflightError(
                 f"{free:.1f} GiB free at {lake.root}, at least {_LEAST_FREE_GIB} are needed; free some, or give --lake"
             )
-    join(config, lake, models=models)
+    join(compute, lake, source, models=models)
 
 
-def join(config: Config, lake: Lake, *, models: bool = True) -> None:
-    """Join the cluster and check that it has what the config asks for; writes nothing.
+def join(compute: ComputeConfig, lake: Lake, source: str | None, *, models: bool = True) -> None:
+    """Join the cluster and check that it has the resources that `compute` asks for. Writes nothing.
 
     Raises:
         PreflightError: as in `preflight`, but for packages and disk.
     """
     start()
-    compute = config.compute
     if models:
         nodes.check_room(nodes.of_worker(compute), compute.least_workers or compute.workers)
     else:
         nodes.check_room({"CPU": 1})
-    check_nodes(tracking.uri(lake), lake.root, config.source)
-
-
-def _joining() -> bool:
-    return os.environ.get("RAY_ADDRESS", "local") != "local"
+    check_nodes(tracking.uri(lake), lake.root, source)
 
 
 def check_versions() -> None:
-    """Refuse packages that are older than mammoflow was made for, by its own requirements where it is installed.
+    """Check the installed packages against mammoflow's own requirements.
 
     Raises:
-        PreflightError: names the package, its version and the one needed.
+        PreflightError: names the package, its version and the required one.
     """
     try:
         needed = [Requirement(text) for text in metadata.requires("mammoflow") or []]
@@ -117,20 +113,20 @@ def check_versions() -> None:
     for package in needed:
         if package.marker and not package.marker.evaluate({"extra": ""}):
             continue
-        found = metadata.version(package.name)
-        if not package.specifier.contains(found, prereleases=True):
+        installed = metadata.version(package.name)
+        if not package.specifier.contains(installed, prereleases=True):
             raise PreflightError(
-                f"{package.name} is {found}, but must be {package.specifier}; "
-                "install mammoflow anew with its constraints.txt on every node"
+                f"{package.name} is {installed}, but must be {package.specifier}; "
+                "reinstall mammoflow with its constraints.txt on every node"
             )
 
 
 def check_nodes(tracking_uri: str, *paths: str | None) -> None:
-    """Say what the cluster is, and refuse what only this machine sees where tasks run, or may come to run, on others.
+    """Print the cluster's size, and check that all its machines see these paths and the tracking server.
 
     Args:
-        tracking_uri: where runs and models are kept.
-        paths: folders and URLs that tasks read or write; None is left out.
+        tracking_uri: where runs and models are stored.
+        paths: folders and URLs that tasks read or write; None is ignored.
 
     Raises:
         PreflightError: a local path or database, on a cluster of several machines.

@@ -1,4 +1,4 @@
-"""mammoflow's own metrics for Prometheus, beside Ray's: through ray.util.metrics. Imports Ray, nothing of mammoflow.
+"""mammoflow's own metrics for Prometheus, beside Ray's: through ray.util.metrics. Imports Ray and facts alone.
 
 The process that drives a job counts what its tasks and trials tell it anyway, so nothing is counted twice where Ray
 runs a task again, and workers need no metrics of their own. Ray's agent of the node exports them as
@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from ray.util.metrics import Counter, Gauge
 
+from mammoflow.facts.training import EpochFigures
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What is measured."""
+    """One metric."""
 
     kind: Literal["counter", "gauge"]
     text: str
@@ -38,11 +40,11 @@ METRICS = {
     "validation_accuracy": Metric("gauge", "Validation accuracy of patch classifiers [0-1]", ("run",)),
     "candidates": Metric("gauge", "Candidates of the search by state", ("state",)),
 }
-"""By name; units in brackets."""
+"""Name -> metric; units in brackets."""
 
 
 def count(name: str, value: float, **tags: str) -> None:
-    """Add to a counter; nothing where nothing was done."""
+    """Add to a counter."""
     if value:
         _made(name).inc(value, tags)
 
@@ -52,25 +54,25 @@ def note(name: str, value: float, **tags: str) -> None:
     _made(name).set(value, tags)
 
 
-def of_epoch(run: str, figures: Mapping[str, Any]) -> None:
-    """Take the figures of a training run's epoch, as a run reports them."""
-    note("epoch", figures["epoch"], run=run)
-    note("training_images_per_second", figures["images_per_s"], run=run)
-    note("data_wait_share", figures["data_wait"], run=run)
-    if "val_accuracy" in figures:
-        note("validation_accuracy", figures["val_accuracy"], run=run)
-    if isinstance(figures.get("val_auc"), Mapping):
-        for candidate, auc in figures["val_auc"].items():
-            note("validation_auc", auc, candidate=candidate)
+def of_epoch(run: str, figures: Mapping[str, EpochFigures]) -> None:
+    """Take an epoch of a training run: a row for each of its models."""
+    for model, row in figures.items():
+        note("epoch", row.epoch, run=run)
+        note("training_images_per_second", row.images_per_s, run=run)
+        note("data_wait_share", row.data_wait, run=run)
+        if row.val_accuracy is not None:
+            note("validation_accuracy", row.val_accuracy, run=run)
+        if row.val_auc is not None:
+            note("validation_auc", row.val_auc, candidate=model)
 
 
 def over(run: str) -> None:
-    """Say that a training run trains no more."""
+    """Reset the speed of a training run that ended."""
     note("training_images_per_second", 0, run=run)
 
 
 def states(counts: Mapping[str, int]) -> None:
-    """Set how many candidates of a search are in which state."""
+    """Set the number of a search's candidates in each state."""
     for state, number in counts.items():
         note("candidates", number, state=state)
 

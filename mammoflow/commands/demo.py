@@ -14,6 +14,7 @@ from mammoflow.facts import codec
 from mammoflow.facts.stages import RegisteredFacts
 from mammoflow.pipeline import build, outcome
 from mammoflow.registry import promotion
+from mammoflow.registry.registry import Registry
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     config = cli.parse(__doc__, hidden=("transfer", *settings.PLAN))
     artefacts = build.ensure("report", config)
     model = artefacts.registered.facts(RegisteredFacts)
-    promotion.promote(tracking.uri(artefacts.lake), model.name, model.version, force=True)
+    promotion.promote(Registry(tracking.uri(artefacts.lake)), model.name, model.version, force=True)
     summary = outcome.summarise(artefacts)
     lake.write_bytes(lake.join(artefacts.lake.root, "summary.json"), codec.to_json(summary))
     console.show_data(artefacts.images, artefacts.patches)

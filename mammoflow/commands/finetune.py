@@ -22,8 +22,8 @@ def main() -> None:
     config = cli.parse(__doc__, hidden=("trunks", "two_step"))
     if config.start is None:
         raise ConfigError(
-            f"recipe {config.name!r} begins from nothing; name whole-image classifiers with --start "
-            "(models:/mammoflow@champion), or take a recipe such as inbreast-72"
+            "start is None, but fine-tuning needs whole-image classifiers; name whole-image classifiers with --start, "
+            "such as models:/mammoflow@champion, or use the recipe inbreast"
         )
     if config.compute.dry_run:
         build.preview(config)

@@ -14,6 +14,7 @@ Next     mammoflow train-patch; where the source has only a test part, mammoflow
 
 from mammoflow import cli, console
 from mammoflow.commands import settings
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.pipeline import build, outcome
 from mammoflow.reports import contact_sheet
 
@@ -40,8 +41,8 @@ def main() -> None:
     console.show_data(artefacts.images, artefacts.patches)
     console.show_quarantine([artefacts.images, artefacts.patches], config.source)
     print(f"contact sheet: {artefacts.patches.file(contact_sheet.FILE)}")
-    print(f"qc page:       {outcome.write_qc(artefacts)}")  # anew: other data sets may have come beside this one
-    if artefacts.images.summary()["images"]["train"]:
+    print(f"qc page:       {outcome.write_qc(artefacts)}")  # again: it compares with the lake's other data sets
+    if artefacts.images.facts(ImagesFacts).images["train"]:
         console.show_next("finetune" if config.start else "train-patch", config)
     else:
         console.show_scoring(config.ensemble.model_name, config.lake)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from mammoflow import cli, console, lake, tracking
 from mammoflow.errors import ConfigError
 from mammoflow.registry import promotion
+from mammoflow.registry.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +44,18 @@ def main() -> None:
     options = cli.options(__doc__, Options)
     uri = tracking.uri(lake.Lake(lake.resolve_root(options.lake)))
     tracking.check_registry(uri)
+    registry = Registry(uri)
     if options.rollback and (options.version or options.force):
         raise ConfigError(
             "--rollback returns to the version that the champion replaced; leave --version and --force out"
         )
     if options.history:
-        console.show_moves(options.name, promotion.history(uri, options.name))
+        console.show_moves(options.name, promotion.history(registry, options.name))
         return
     if options.rollback:
-        move = promotion.rollback(uri, options.name)
+        move = promotion.rollback(registry, options.name)
     else:
-        move = promotion.promote(uri, options.name, options.version, force=options.force)
+        move = promotion.promote(registry, options.name, options.version, force=options.force)
     console.show_moves(options.name, [move])
     print(f"models:/{options.name}@champion is version {move.version} at {tracking.public(uri)}")
     console.show_scoring(options.name, options.lake)

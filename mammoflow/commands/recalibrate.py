@@ -9,6 +9,7 @@ Next     mammoflow promote
 
 from mammoflow import cli, console
 from mammoflow.commands import settings
+from mammoflow.facts.stages import RegisteredFacts
 from mammoflow.pipeline import build, outcome
 
 
@@ -18,6 +19,6 @@ def main() -> None:
     artefacts = build.ensure("recalibrated", config)
     console.show_site(str(artefacts.config.start), outcome.transferred(artefacts))
     (made,) = artefacts.of("recalibrated")
-    model = made.summary()
-    print(f"registered models:/{model['name']}/{model['version']} (alias candidate) at {model['tracking_uri']}")
+    model = made.facts(RegisteredFacts)
+    print(f"registered models:/{model.name}/{model.version} (alias candidate) at {model.tracking_uri}")
     console.show_promotion(config)

@@ -12,7 +12,7 @@ from mammoflow.pipeline import build, outcome
 
 
 def main() -> None:
-    """Write the report anew, whether or not the lake holds one, and print its path."""
+    """Write the report, also over an existing one, and print its path."""
     config = cli.parse(__doc__, hidden=("transfer", "compute"))
     artefacts = build.find(("registered", "evaluation"), config)
     print(f"report: {outcome.write_report(artefacts)}")

@@ -17,6 +17,7 @@ from mammoflow.config import ComputeConfig
 from mammoflow.errors import ConfigError
 from mammoflow.pipeline import reproduction
 from mammoflow.pipeline.reproduction import Plan
+from mammoflow.rendering.formats import Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def _show(plan: Plan, options: Options) -> None:
     rate = options.tflops or (0.2 if options.dataset == "phantoms" else 50.0)
     steps = plan.estimates()
     hours, more = ([getattr(step, name) / rate / 3.6e15 for step in steps] for name in ("flops", "more_flops"))
-    cells = [
+    cells: list[list[Value]] = [
         [step.what, step.recipe, step.films, step.patches, f"{least:.2f}", f"{extra:.1f}"]
         for step, least, extra in zip(steps, hours, more, strict=True)
     ]

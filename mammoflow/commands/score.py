@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from mammoflow import cli, console, lake, tracking
 from mammoflow.cluster import nodes, session
 from mammoflow.errors import QuarantineError
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.scoring import score, score_files
 from mammoflow.scoring.score import Request, ScoringCompute
 from mammoflow.scoring.score_files import Heatmaps, Outputs
@@ -50,10 +50,10 @@ def main() -> None:
     root = lake.Lake(lake.resolve_root(options.lake))
     uri = tracking.uri(root)
     tracking.check_registry(uri)
-    model = registered_model.describe(uri, options.model)
-    found = score_files.find(options.images)
+    model = Registry(uri).version(options.model).describe()
+    files = score_files.find(options.images)
     lake.check_writable(lake.join(options.out, "probe"))
-    print(f"{model.uri} at {tracking.public(uri)}: {len(found)} images in {options.images}", flush=True)
+    print(f"{model.uri} at {tracking.public(uri)}: {len(files)} images in {options.images}", flush=True)
     session.check_versions()
     session.start()
     nodes.check_room({"GPU": 1} if options.compute.gpu else {"CPU": 1})
@@ -68,10 +68,10 @@ def main() -> None:
         compute=options.compute,
         actors=options.actors,
     )
-    scored = score.score(request, found)
+    scored = score.score(request, files)
     console.show_scored(scored, options.images)
     failed = sum(bool(error) for error in scored.images["error"].to_pylist())
-    print(f"{scored.images.num_rows - failed} images scored, {failed} could not be; {options.out}")
+    print(f"{scored.images.num_rows - failed} images scored, {failed} failed; {options.out}")
     if failed > options.compute.max_bad * scored.images.num_rows:
         raise QuarantineError(
             f"{failed} of {scored.images.num_rows} images could not be scored, at most {options.compute.max_bad:.1%} "

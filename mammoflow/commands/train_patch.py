@@ -32,8 +32,8 @@ def main() -> None:
     )
     if config.start:
         raise ConfigError(
-            f"start is {config.start!r}: training goes on from whole-image classifiers, there is no patch "
-            "classifier to train; run `mammoflow finetune`"
+            f"start is {config.start!r}, but patch classifiers are trained without it; leave --start out, or run "
+            "`mammoflow finetune` to fine-tune its whole-image classifiers"
         )
     artefacts = build.ensure("retrained", config)
     console.show_trunks({name: item.facts(TrunkFacts) for name, item in artefacts.classifiers.items()})

@@ -12,6 +12,7 @@ Next     mammoflow select
 """
 
 from mammoflow import cli, console
+from mammoflow.facts.stages import SearchFacts
 from mammoflow.pipeline import build
 
 
@@ -22,7 +23,6 @@ def main() -> None:
         build.preview(config)
         return
     artefacts = build.ensure("search", config)
-    summary = artefacts.search.summary()
     console.show_ranking(artefacts.search)
-    print(f"MLflow parent run: {summary['run_id']}")
+    print(f"MLflow parent run: {artefacts.search.facts(SearchFacts).run_id}")
     console.show_next("select", config)

@@ -3,8 +3,12 @@
 The parts stand in data.py, training.py and search.py; all are taken from here.
 
 A recipe (recipes.py) is a function that returns a `Config`; the command line (cli.py) shows and overrides
-every field. What comes out of a run is decided by *science* fields, which enter the fingerprints of
-artefacts (lake.py); fields marked with `how()` (worker counts, paths) only decide how fast or where.
+every field. The results of a run depend on *science* fields only, which enter the fingerprints of artefacts
+(lake.fingerprint); fields marked with `how()` (worker counts, paths) only decide how fast or where.
+
+Fingerprints name artefacts in everyone's lake, so they must last. Declare a new science field with `added(default)`,
+and a renamed one with `renamed(default, was="old_name")`: existing artefacts keep their names. Without that, or where a
+field moves or goes, all artefacts that depend on it are built again; a test lists the names that fingerprints contain.
 
 Units stand in each field's docstring. Sizes are height x width, rows x columns [px].
 """
@@ -16,7 +20,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from mammoflow.config.data import CLASSES, ImageConfig, PatchConfig, PhantomConfig, SplitConfig
-from mammoflow.config.fields import how, require
+from mammoflow.config.fields import added, how, renamed, require
 from mammoflow.config.search import SearchConfig, SpaceConfig
 from mammoflow.config.training import AugmentConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig, TrunkConfig
 
@@ -37,7 +41,9 @@ __all__ = [
     "StageConfig",
     "TrunkConfig",
     "TwoStepConfig",
+    "added",
     "how",
+    "renamed",
     "require",
 ]
 
@@ -114,8 +120,8 @@ class TwoStepConfig:
 class ComputeConfig:
     """What a run may use; none of it enters fingerprints.
 
-    Results change by rounding alone, but for BatchNorm: each worker's sees its own share of a step, or with `parts` one
-    part of it.
+    Results are identical up to rounding, except for BatchNorm, which sees each worker's share of a step, or one
+    micro-batch of it.
     """
 
     workers: int = how(1)
@@ -127,7 +133,7 @@ class ComputeConfig:
     compile: bool = how(False)
     """Run trunks as torch.compile makes them: some minutes to begin with, then faster on most GPUs."""
     sync_batch_norm: bool = how(False)
-    """BatchNorm over the shares (or parts) of all workers, as one worker would see them; GPUs only."""
+    """BatchNorm over the shares (or micro-batches) of all workers, as one worker would see them; GPUs only."""
     gpu: bool = how(False)
     """Ask for one GPU per training worker."""
     cpus_per_worker: int = how(1)
@@ -249,13 +255,13 @@ class Config:
             f"one of the trunks {own}",
             "or leave it out",
         )
-        mined = any(trunk.mined for trunk in self.trunks)
+        mining = any(trunk.hard_examples for trunk in self.trunks)
         require(
-            not mined or self.patches.set == "S10",
+            not mining or self.patches.set == "S10",
             "patches.set",
             self.patches.set,
-            "S10 where patches are mined",
-            "S1 takes the centred patch alone; set `mined` to 0",
+            "S10 for hard-example mining",
+            "S1 takes the centred patch alone; set `hard_examples` to 0",
         )
         names = [trunk.backbone for trunk in self.trunks]
         require(len({*names}) == len(names), "trunks", names, "different backbones", "remove the second one")

@@ -30,12 +30,12 @@ class StageConfig:
     """Share of the features before the last FC that is dropped [0-1). The paper is silent; published nets had .5."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the stage's epochs: `lr`, or from `lr` down a half cosine."""
-    batch_norm: Literal["batch", "kept"] = "batch"
-    """What trained BatchNorm layers normalise by: each batch's own statistics, as in the paper's code, or `kept`, those
-    that the model comes with: for one that was trained before, where a few images a batch are too few to tell."""
+    batch_norm: Literal["batch", "frozen"] = "batch"
+    """Statistics that trained BatchNorm layers normalise by: each batch's own, as in the paper's code, or the `frozen`
+    ones of the model that training starts from, where batches of a few images are too small for their own."""
 
     def __post_init__(self) -> None:
-        """Refuse a stage that can't run."""
+        """Check the numbers."""
         require(self.lr > 0, "lr", self.lr, "above 0", "the paper's are 1e-3 to 1e-5")
         require(self.epochs >= 0, "epochs", self.epochs, "0 or more", "0 skips the stage")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more", "0 turns it off")
@@ -44,7 +44,7 @@ class StageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """Random changes of training images, drawn anew each epoch. Source: paper, methods."""
+    """Random changes of training images, drawn afresh each epoch. Source: paper, methods."""
 
     flips: bool = True
     """Horizontal and vertical flips, each with probability .5."""
@@ -66,7 +66,35 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PatchTrainingConfig:
+class StepConfig:
+    """How a step of training is taken, of patches and of whole images alike."""
+
+    batch: int = 32
+    """Patches per optimiser step, over all workers."""
+    balanced: bool = True
+    """Weigh each patch by 1 / (fraction of its class in the batch), each image by the inverse frequency of its class in
+    the training split."""
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentations of the training split."""
+    micro_batches: int = 1
+    """Micro-batches that a step's batch is cut into. One is in memory at a time, and gradients are accumulated over the
+    step, but BatchNorm sees one micro-batch only."""
+    recalibrate: int = 0
+    """Training batches over which BatchNorm's statistics are recomputed before each validation. 0 uses the running
+    averages, which lag behind weights that still change fast."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward pass; weights and optimiser stay fp32."""
+
+    def __post_init__(self) -> None:
+        """Check the step."""
+        require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's are 32 patches and 2 images")
+        require(self.recalibrate >= 0, "recalibrate", self.recalibrate, "0 or more", "0 uses the running averages")
+        limit = f"1 to the batch, {self.batch}"
+        require(1 <= self.micro_batches <= self.batch, "micro_batches", self.micro_batches, limit, "1 cuts nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchTrainingConfig(StepConfig):
     """Training of the patch classifier. Source: paper, methods (3-stage schedule)."""
 
     stages: tuple[StageConfig, ...] = (
@@ -75,27 +103,11 @@ class PatchTrainingConfig:
         StageConfig(trained="all", lr=1e-5, epochs=37),
     )
     """Stages in order; a randomly initialised classifier has one, all layers at 1e-3."""
-    batch: int = 32
-    """Patches per optimiser step, over all workers."""
-    balanced: bool = True
-    """Weigh each sample by 1 / (fraction of its class in the batch)."""
-    augment: AugmentConfig = AugmentConfig()
-    """Augmentations of training patches."""
-    parts: int = 1
-    """Parts that a step's batch is cut into, one of them in memory at a time; their gradients add up to the step's, but
-    BatchNorm sees one part only."""
-    settle: int = 0
-    """Training batches over which BatchNorm's statistics are taken anew before each validation; 0 keeps the averages
-    that training leaves, which lag behind weights that still move fast."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Arithmetic of the forward pass; weights and optimiser stay fp32."""
 
     def __post_init__(self) -> None:
         """Refuse an empty schedule."""
+        StepConfig.__post_init__(self)  # super() can't be used: slots=True makes a second class
         require(len(self.stages) >= 1, "stages", self.stages, "one or more", "see recipes.py for the paper's")
-        require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 32")
-        require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
-        require(1 <= self.parts <= self.batch, "parts", self.parts, f"1 to the batch, {self.batch}", "1 cuts nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,20 +123,20 @@ class TrunkConfig:
     or None for random initialisation."""
     training: PatchTrainingConfig = PatchTrainingConfig()
     """How it is trained."""
-    mined: float = 0.0
-    """Share of each lesion's training patches, and of background's, that a second round of training takes where the
-    first round's classifier is most wrong [0-1]; their number stays. 0 trains once."""
+    hard_examples: float = 0.0
+    """Hard-example mining: share of each lesion's training patches, and of background's, that a second round of
+    training takes where the first round's classifier is most wrong [0-1]; their number stays. 0 trains once."""
     top_layers: tuple[str, ...] = ("256x1,128x1",)
     """Whole-image candidates on this trunk: blocks, VGG `NxK` or ResNet `[L-M-N]xK`, joined by commas, and what else
-    models/top_spec.py reads; after them, where training is to differ, `lr*2`, `decay*0.1` or `dropout=0.5`."""
+    models/top_kinds.py reads; after them, where training is to differ, `lr*2`, `decay*0.1` or `dropout=0.5`."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
-        require(0 <= self.mined <= 1, "mined", self.mined, "between 0 and 1", "it is a share")
+        """Check `hard_examples`."""
+        require(0 <= self.hard_examples <= 1, "hard_examples", self.hard_examples, "between 0 and 1", "it is a share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageTrainingConfig:
+class ImageTrainingConfig(StepConfig):
     """Training of whole-image classifiers. Source: paper, methods (2-stage schedule)."""
 
     stages: tuple[StageConfig, ...] = (
@@ -133,28 +145,17 @@ class ImageTrainingConfig:
     )
     """Exactly two stages: new top layers on the frozen trunk, then everything."""
     resume: int = 0
-    """Most epochs that stage 2 goes on for where a model has not converged; the paper's is 200."""
+    """Most extra epochs of stage 2 where a model has not converged; the paper's is 200."""
     unconverged: int = 10
-    """A model has not converged where its best epoch is among the last so many of the schedule."""
+    """A model has not converged if its best epoch is among this many last epochs of the schedule."""
     patience: int = 20
-    """It then goes on until so many epochs bring no gain."""
+    """Early-stopping patience of the extra epochs [epochs]."""
     batch: int = 2
     """Images per optimiser step, over all workers."""
-    balanced: bool = True
-    """Weigh each image by the inverse frequency of its class in the training split."""
-    augment: AugmentConfig = AugmentConfig()
-    """Augmentations of training images."""
-    parts: int = 1
-    """Parts that a step's batch is cut into, one of them in memory at a time; their gradients add up to the step's, but
-    BatchNorm sees one part only."""
-    settle: int = 0
-    """Training batches over which BatchNorm's statistics are taken anew before each validation; 0 keeps the averages
-    that training leaves, which lag behind weights that still move fast."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Arithmetic of the forward pass; weights and optimiser stay fp32."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that is not the method's."""
+        StepConfig.__post_init__(self)
         require(
             len(self.stages) == 2 and self.stages[0].trained == "last" and self.stages[1].trained == "all",
             "image_training.stages",
@@ -162,10 +163,7 @@ class ImageTrainingConfig:
             "`last` then `all`",
             "set a stage's epochs to 0 to skip it",
         )
-        require(self.batch >= 1, "batch", self.batch, "at least 1", "the paper's is 2")
         require(self.resume >= 0, "resume", self.resume, "0 or more", "0 ends with the schedule")
         for name in ("unconverged", "patience"):
             value = getattr(self, name)
             require(value >= 1, name, value, "at least 1", "see the defaults")
-        require(self.settle >= 0, "settle", self.settle, "0 or more", "0 turns it off")
-        require(1 <= self.parts <= self.batch, "parts", self.parts, f"1 to the batch, {self.batch}", "1 cuts nothing")

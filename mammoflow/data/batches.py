@@ -1,7 +1,7 @@
-"""Parquet shards -> shuffled batches of tensors for one training worker, decoded ahead of use. No Ray.
+"""Read Parquet shards as shuffled batches of tensors for one training worker, prefetched. No Ray.
 
 Pixels stay uint16 until they are on the device. A split that fits into `cache_bytes` is read once and shuffled as a
-whole; a larger one is read row group by row group, in an order shuffled by row group and then within windows.
+whole. A larger one is read by row group; row groups are shuffled, and then rows within windows of row groups.
 
 Shape letters: N rows of a batch, H W rows and columns [px], S steps of an epoch, R rows of the split.
 """
@@ -24,8 +24,8 @@ from mammoflow.errors import LakeError, TrainingError
 from mammoflow.lake import Artefact, stores
 
 CACHE_BYTES = 4 * 2**30
-_WINDOW = 1 / 4  # share of the cache that rows are shuffled within, where the split doesn't fit
-_AHEAD = 3  # batches decoded ahead
+_WINDOW = 1 / 4  # share of the cache used as the shuffle window of a split that does not fit
+_AHEAD = 3  # batches to prefetch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,61 +37,63 @@ class Batch:
     labels: Tensor
     """int64 (N,)."""
     weights: Tensor
-    """float32 (N,): 1, or 0 for a row that only fills up the step."""
+    """float32 (N,): 1, or 0 for padding."""
     ids: list[str]
     """N ids."""
     step_labels: Tensor
-    """int64: labels of the whole step over all workers, without filling."""
+    """int64: labels of the whole step over all workers, without padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPlan:
-    """Which rows one worker reads in which step."""
+    """The rows that one worker reads in each step."""
 
     rows: NDArray[np.int64]
     """(S, N) row numbers."""
     real: NDArray[np.bool_]
-    """(S, N) False for rows that only fill up."""
+    """(S, N) False for padding."""
     step_rows: list[NDArray[np.int64]]
-    """S arrays: the rows of each step over all workers, every row of the split once."""
+    """S arrays: the rows of each step over all workers; every row of the split occurs once."""
 
 
 def plan_epoch(slices: Sequence[Sequence[NDArray[np.int64]]], share: int, rank: int) -> EpochPlan:
-    """Bring every worker's slices to the same size and number.
+    """Pad a worker's slices so that all workers have the same number of steps and rows per step.
+
+    Padding repeats the first rows of the worker's epoch (or of another's, if it has none). It has no weight in the
+    loss, but BatchNorm in training mode sees it.
 
     Args:
-        slices: for each worker, for each step, the rows it reads; together every row once.
-        share: N, rows of a worker in a step.
-        rank: whose plan it is.
-
-    Short slices are filled up with the first rows of the worker's epoch (or anyone's, where it has none), which count
-    nothing in the loss; BatchNorm in training mode does see them.
+        slices: per worker and step, the rows to read; every row occurs once over all.
+        share: N, rows per worker and step.
+        rank: the worker.
     """
-    steps = max(len(own) for own in slices)
-    own = [*slices[rank], *[np.empty(0, dtype=np.int64)] * (steps - len(slices[rank]))]
-    filling = np.resize(np.concatenate([*own, *(rows for other in slices for rows in other)]), share)
-    real = np.array([np.arange(share) < len(rows) for rows in own])
+    steps = max(len(of_worker) for of_worker in slices)
+    mine = [*slices[rank], *[np.empty(0, dtype=np.int64)] * (steps - len(slices[rank]))]
+    padding = np.resize(np.concatenate([*mine, *(rows for of_worker in slices for rows in of_worker)]), share)
+    real = np.array([np.arange(share) < len(rows) for rows in mine])
     return EpochPlan(
-        rows=np.array([np.concatenate([rows, filling[: share - len(rows)]]) for rows in own]),
+        rows=np.array([np.concatenate([rows, padding[: share - len(rows)]]) for rows in mine]),
         real=real,
-        step_rows=[np.concatenate([other[n] for other in slices if n < len(other)]) for n in range(steps)],
+        step_rows=[
+            np.concatenate([of_worker[step] for of_worker in slices if step < len(of_worker)]) for step in range(steps)
+        ],
     )
 
 
 def slice_order(order: NDArray[np.int64], batch: int, world_size: int) -> list[list[NDArray[np.int64]]]:
-    """Give each worker its slice of each step of one order of all rows, so that N workers see what one would see."""
+    """Split each step of one order of all rows over the workers, so that N workers together see what one would."""
     share = -(-batch // world_size)
     steps = cut(order, batch)
     return [[step[rank * share : (rank + 1) * share] for step in steps] for rank in range(world_size)]
 
 
 def cut(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Cut an order into pieces of `size`, the last perhaps shorter."""
+    """Cut an order into pieces of `size`; the last may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 class ShardBatches:
-    """Batches of one split, a new order each epoch; every row once over all workers."""
+    """Batches of one split, in a new order each epoch; all workers together read every row once."""
 
     def __init__(
         self,
@@ -105,21 +107,21 @@ class ShardBatches:
         world_size: int = 1,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        """Read ids and labels of all shards; pixels are read when batches are.
+        """Read ids and labels of all shards; pixels are read with the batches.
 
         Args:
             shards: Parquet files of one split (paths or URLs), in a fixed order.
             id_column: `image_id` or `patch_id`.
-            batch: rows of one step over all workers.
-            seed: decides the order, with the epoch.
-            shuffle: False keeps the order of the shards, as validation does.
+            batch: rows per step over all workers.
+            seed: seeds the order, together with the epoch.
+            shuffle: False keeps the order of the shards, e.g. for validation.
             rank: this worker.
-            world_size: how many workers read the split together.
-            cache_bytes: pixels kept in memory by this worker [bytes].
+            world_size: workers that read the split together.
+            cache_bytes: pixels that this worker keeps in memory [bytes].
 
         Raises:
-            TrainingError: the shards hold no row to use.
-            ConfigError: fewer rows in a step than workers.
+            TrainingError: the shards hold no usable row.
+            ConfigError: a step has fewer rows than there are workers.
             LakeError: a shard can't be read.
         """
         require(
@@ -128,9 +130,7 @@ class ShardBatches:
         self._groups = [group for url in shards for group in _row_groups(url, id_column)]
         self._group_of = np.repeat(np.arange(len(self._groups)), [len(group.rows) for group in self._groups])
         if not len(self._group_of):
-            raise TrainingError(
-                f"the {len(shards)} shards given hold no row to train on; was their stage run on this lake?"
-            )
+            raise TrainingError(f"the {len(shards)} shards hold no row to train on; was their stage run on this lake?")
         self._row_in_group = np.concatenate([group.rows for group in self._groups])
         self.labels: NDArray[np.int64] = np.concatenate([group.labels for group in self._groups])
         self.ids: list[str] = [name for group in self._groups for name in group.ids]
@@ -144,36 +144,36 @@ class ShardBatches:
     def of_split(
         cls, artefact: Artefact, split: str, id_column: str, batch: int, seed: int, *, rank: int, world_size: int
     ) -> "ShardBatches":
-        """Return the batches of an artefact's split, shuffled where it is the training split; see the constructor."""
+        """Return the batches of an artefact's split, shuffled if it is the training split; see the constructor."""
         shards = list(lake.iter_shards(artefact, split))
         shuffle = split == "train"
         return cls(shards, id_column, batch, seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
     @property
     def rows(self) -> int:
-        """Return how many rows the split has, over all workers."""
+        """Return the number of rows of the split, over all workers."""
         return len(self.ids)
 
     @property
     def steps(self) -> int:
-        """Return how many steps an epoch has."""
+        """Return the number of steps per epoch."""
         return len(self._plan(0).rows)
 
     def class_counts(self, classes: int) -> NDArray[np.int64]:
-        """Return how many rows each class has: (classes,).
+        """Return the number of rows per class: (classes,).
 
         Raises:
-            TrainingError: a label lies outside of the classes.
+            TrainingError: a label is out of range.
         """
         if self.labels.min() < 0 or self.labels.max() >= classes:
             raise TrainingError(
                 f"labels reach from {self.labels.min()} to {self.labels.max()}, but there are {classes} classes; "
-                "was the split made with another class list?"
+                "was the split made with a different class list?"
             )
         return np.bincount(self.labels, minlength=classes)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch; they are decoded ahead by a thread that ends with the iterator."""
+        """Yield the batches of an epoch, prefetched by a thread that ends with the iterator."""
         plan = self._plan(epoch)
         uses = np.bincount(self._group_of[plan.rows].ravel(), minlength=len(self._groups))
         ahead: deque[Future[Batch]] = deque()
@@ -197,7 +197,7 @@ class ShardBatches:
         return plan_epoch([cut(stream, share) for stream in self._group_streams(rng)], share, self._rank)
 
     def _group_streams(self, rng: np.random.Generator | None) -> list[NDArray[np.int64]]:
-        """Deal row groups out to workers, so that each is read once; rows mix within windows of them."""
+        """Deal row groups out to workers and shuffle rows within windows of row groups; each group is read once."""
         order = np.arange(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         starts = np.cumsum([0, *(len(group.rows) for group in self._groups)])
         per_window = max(1, int(_WINDOW * self._cache_bytes / max(group.nbytes for group in self._groups)))
@@ -212,7 +212,7 @@ class ShardBatches:
         return streams
 
     def _load(self, plan: EpochPlan, step: int, uses: NDArray[np.int64]) -> Batch:
-        """Put one batch together; a row group is dropped after its last use, unless all are kept."""
+        """Assemble one batch; unless the split is cached, drop each row group after its last use."""
         rows = plan.rows[step]
         pixels = []
         for row in rows:
@@ -223,9 +223,9 @@ class ShardBatches:
             uses[group] -= 1
             if not self._cached and uses[group] == 0:
                 del self._pixels[group]
-        together = torch.from_numpy(np.stack(pixels))
+        stacked = torch.from_numpy(np.stack(pixels))
         return Batch(
-            pixels=together.pin_memory() if torch.cuda.is_available() else together,
+            pixels=stacked.pin_memory() if torch.cuda.is_available() else stacked,
             labels=torch.from_numpy(self.labels[rows]),
             weights=torch.from_numpy(plan.real[step].astype(np.float32)),
             ids=[self.ids[row] for row in rows],
@@ -235,12 +235,12 @@ class ShardBatches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RowGroup:
-    """The rows to use of one row group of one Parquet file."""
+    """The usable rows of one row group of a Parquet file."""
 
     url: str
     number: int
     rows: NDArray[np.int64]
-    """Their places in the row group."""
+    """Indices within the row group."""
     labels: NDArray[np.int64]
     ids: list[str]
     nbytes: int
@@ -262,7 +262,7 @@ def _open(url: str) -> pq.ParquetFile:
 
 
 def _row_groups(url: str, id_column: str) -> Iterator[_RowGroup]:
-    """Read what is small of a shard; rows marked `unverified` are left out."""
+    """Yield the row groups of a shard with ids and labels, without rows marked `unverified`."""
     file = _open(url)
     schema = file.schema_arrow
     row_bytes = 2 * int(np.prod(schema.field("pixels").type.shape))

@@ -31,16 +31,6 @@ class Decoded:
     """The map from the file's pixels to these, which lesion outlines follow too."""
     identity: Identity
 
-    @property
-    def source_height(self) -> int:
-        """Rows of the file [px]."""
-        return self.fit.source_height
-
-    @property
-    def source_width(self) -> int:
-        """Columns of the file [px]."""
-        return self.fit.source_width
-
 
 def load_image(path: str, images: ImageConfig) -> Decoded:
     """Read, decode and reduce one image file; see `decode_bytes`.

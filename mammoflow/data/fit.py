@@ -1,4 +1,4 @@
-"""The map from a film to its reduced image: how both films and the outlines on them are made smaller. OpenCV only.
+"""Map films and the outlines on them to the reduced image. OpenCV only.
 
 Shape letters: h, w rows and columns of the film [px]; H, W of the reduced image [px].
 """
@@ -16,7 +16,7 @@ from mammoflow.config import ImageConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The map from a file's pixels to the reduced image: mirrored or not, a resize to (height, width), air around."""
+    """The map from a file's pixels to the reduced image: mirror, resize to (height, width), pad with air."""
 
     source_height: int
     source_width: int
@@ -29,10 +29,10 @@ class Fit:
     mirrored: bool = False
 
     def apply(self, pixels_hw: NDArray[Any]) -> NDArray[Any]:
-        """Mirror, resize by area (linear where a side grows) and pad with zeros; the dtype stays.
+        """Mirror, resize by area (linear if a side grows) and pad with zeros; keep the dtype.
 
         Args:
-            pixels_hw: of the file's size, or of a reduced resolution of it.
+            pixels_hw: at full size, or at a reduced resolution.
         """
         if self.mirrored:
             pixels_hw = cv2.flip(pixels_hw, 1)
@@ -40,18 +40,18 @@ class Fit:
         return np.pad(inner, ((self.top, self.bottom), (self.left, self.right)))
 
     def apply_mask(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Reduce an outline: the cells it covers by half, or, where there is none, the cell it covers most."""
-        seen_hw = mask_hw.view(np.uint8)
+        """Reduce an outline to the pixels at least half covered by it, or else to the one covered most."""
+        flipped_hw = mask_hw.view(np.uint8)
         if self.mirrored:
-            seen_hw = np.asarray(cv2.flip(seen_hw, 1), np.uint8)
+            flipped_hw = np.asarray(cv2.flip(flipped_hw, 1), np.uint8)
         rows = slice(0, self.source_height), slice(0, self.height)
         columns = slice(0, self.source_width), slice(0, self.width)
-        if self._how == cv2.INTER_AREA:  # a lesion is small: only the cells about it need be looked at
-            left, top, wide, high = cv2.boundingRect(seen_hw)
+        if self._how == cv2.INTER_AREA:  # a lesion is small, so only its surroundings are resized
+            left, top, wide, high = cv2.boundingRect(flipped_hw)
             rows = _whole_cells(top, top + high, self.source_height, self.height)
             columns = _whole_cells(left, left + wide, self.source_width, self.width)
         size = columns[1].stop - columns[1].start, rows[1].stop - rows[1].start
-        near_hw = seen_hw[rows[0], columns[0]].astype(np.float32)
+        near_hw = flipped_hw[rows[0], columns[0]].astype(np.float32)
         cover_HW = cv2.resize(near_hw, size, interpolation=self._how)
         reduced_HW = cover_HW >= 0.5
         if not reduced_HW.any():
@@ -62,15 +62,15 @@ class Fit:
 
     @property
     def _how(self) -> int:
-        """Return OpenCV's interpolation: by area, or linear where a side grows."""
+        """Return OpenCV's interpolation: by area, or linear if a side grows."""
         shrinks = self.height <= self.source_height and self.width <= self.source_width
         return int(cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _whole_cells(first: int, last: int, source: int, target: int) -> tuple[slice, slice]:
-    """Return the shortest run of pixels about [first, last) that whole cells cover, and these cells; a side shrinks.
+    """Return the shortest range of source pixels around [first, last) that maps to whole target cells, and the cells.
 
-    Where pixels and cells have a common divisor, borders of cells fall on borders of pixels so many times.
+    For a shrinking side only. Borders of pixels and cells coincide gcd(source, target) times along the side.
     """
     parts = math.gcd(source, target)
     pixels, cells = source // parts, target // parts
@@ -79,7 +79,7 @@ def _whole_cells(first: int, last: int, source: int, target: int) -> tuple[slice
 
 
 def plan_fit(source_height: int, source_width: int, images: ImageConfig, *, mirrored: bool = False) -> Fit:
-    """Return the map of a film of this size: `stretch` fills (H, W); `pad` keeps the aspect and centres it in air."""
+    """Return the map for a film of this size: `stretch` fills (H, W); `pad` keeps the aspect ratio and centres."""
     height, width = images.height, images.width
     if images.fit == "pad":
         scale = min(images.height / source_height, images.width / source_width)

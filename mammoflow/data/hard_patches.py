@@ -1,7 +1,8 @@
-"""Exchange part of an image's patches for those that a classifier is most likely to get wrong. NumPy: no Ray, no files.
+"""Hard-example mining: replace part of an image's patches by those a classifier is most likely to misclassify.
 
-Source: the wish that Shen et al. end with (discussion): sample the patches that are likely to be misclassified, rather
-than ever more of them. So the number of patches of each lesion, and of background, stays what it was.
+NumPy only: no Ray, no files. The number of patches per lesion, and of background, stays the same.
+
+Source: Shen et al. 2019, discussion: it proposes sampling patches that are likely to be misclassified, instead of more.
 
 Shape letters: H, W image rows, columns [px]; M scored positions; C classes. A position is the (row, column) of a
 patch's top-left corner.
@@ -18,16 +19,16 @@ from mammoflow.config import PatchConfig
 from mammoflow.data.patches import Lesion, Patch, tissue_mask, window_sums
 
 APART = 32
-"""Least distance of two hard patches of one lesion, or of background, along rows or columns [px]: neighbours show the
-same, and are hard together."""
+"""Least distance between two hard patches of one lesion, or of background, along rows or columns [px]. Close neighbours
+show the same and are hard together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a patch classifier says all over one image."""
+    """A patch classifier's scores all over one image."""
 
     corners: NDArray[np.int64]
-    """(M, 2), (row, column) [px]; the patches lie within the image."""
+    """(M, 2), (row, column) [px], of patches inside the image."""
     scores: NDArray[np.float32]
     """(M, C), probabilities of the classes."""
 
@@ -40,29 +41,29 @@ def exchange(
     share: float,
     config: PatchConfig,
 ) -> list[Patch]:
-    """Put the hardest patches of the scan in the place of some that were drawn at random.
+    """Replace some randomly drawn patches by the hardest ones of the scan.
 
-    A hard patch qualifies as any other does: it covers enough of its lesion, or is background with enough tissue.
-    Hardest is the lowest probability of the class that it shows. Where too few qualify, more of the drawn ones stay.
-    Background that may show a lesion of unknown outline is left as drawn: that lesion is what would be found.
+    A hard patch must qualify like any other: it covers enough of its lesion, or is background with enough tissue. The
+    hardest has the lowest probability of its true class. If too few qualify, more random ones stay. Background that may
+    show a lesion of unknown outline is not replaced: mining would pick exactly that lesion.
 
     Args:
-        chosen: patches of the image, as `patches.cut` returns them.
+        chosen: patches of the image from `patches.cut`.
         pixels_HW: the image, uint16.
-        lesions: all of the image.
-        scan: scores of the classifier.
-        share: of each lesion's patches, and of background's, to exchange [0-1].
+        lesions: all lesions of the image.
+        scan: the classifier's scores.
+        share: share of patches to replace, of each lesion and of background [0-1].
         config: P, least overlap and tissue.
 
     Returns:
-        As many patches, in the same order of lesions.
+        The same number of patches, in the same order of lesions.
     """
     masks = {lesion.lesion_id: lesion.mask for lesion in lesions}
     changed: list[Patch] = []
     for lesion_id, group in groupby(chosen, key=lambda patch: patch.lesion_id):
-        own = list(group)
-        if own[0].unverified:
-            changed += own
+        drawn = list(group)
+        if drawn[0].unverified:
+            changed += drawn
             continue
         mask_HW = None if lesion_id is None else masks[lesion_id]
         if mask_HW is None:
@@ -71,15 +72,15 @@ def exchange(
         else:
             full = min(config.side**2, int(np.count_nonzero(mask_HW)))
             shares_M, least = _inside(mask_HW, scan, config.side) / full, config.min_overlap
-        wanted = int(share * len(own) + 0.5)
-        hard = _hardest(scan, own[0].label, shares_M >= max(least - 1e-9, 1e-9), wanted)
-        changed += own[: len(own) - len(hard)]
-        changed += [_patch(own[0], scan.corners[place], shares_M[place]) for place in hard]
+        count = int(share * len(drawn) + 0.5)
+        hard = _hardest(scan, drawn[0].label, shares_M >= max(least - 1e-9, 1e-9), count)
+        changed += drawn[: len(drawn) - len(hard)]
+        changed += [_patch(drawn[0], scan.corners[place], shares_M[place]) for place in hard]
     return changed
 
 
 def _inside(mask_HW: NDArray[np.bool_], scan: Scan, side: int) -> NDArray[np.int32]:
-    """Return how many True pixels the patch at each position holds: (M,)."""
+    """Return the number of True pixels in the patch at each position: (M,)."""
     rows, columns = scan.corners.T
     return np.asarray(window_sums(mask_HW, side)[rows, columns], np.int32)
 
@@ -87,7 +88,7 @@ def _inside(mask_HW: NDArray[np.bool_], scan: Scan, side: int) -> NDArray[np.int
 def _tissue_shares(
     pixels_HW: NDArray[np.uint16], masks: Iterable[NDArray[np.bool_] | None], scan: Scan, side: int
 ) -> NDArray[np.float64]:
-    """Return the share of tissue of the patch at each position, 0 where it holds a pixel of any lesion: (M,)."""
+    """Return the share of tissue in the patch at each position, 0 if it touches a lesion: (M,)."""
     shares_M = _inside(tissue_mask(pixels_HW), scan, side) / side**2
     for mask_HW in masks:
         if mask_HW is not None:
@@ -95,15 +96,15 @@ def _tissue_shares(
     return shares_M
 
 
-def _hardest(scan: Scan, label: int, qualifies_M: NDArray[np.bool_], wanted: int) -> list[int]:
-    """Return up to `wanted` places of the scan, hardest first, none within `APART` of another."""
+def _hardest(scan: Scan, label: int, qualifies_M: NDArray[np.bool_], count: int) -> list[int]:
+    """Return up to `count` positions of the scan, hardest first, at least `APART` from each other."""
     places = np.flatnonzero(qualifies_M)
     taken: list[int] = []
     for place in places[np.argsort(scan.scores[places, label], kind="stable")]:
-        if len(taken) == wanted:
+        if len(taken) == count:
             break
-        away = np.abs(scan.corners[taken] - scan.corners[place]).max(axis=1)
-        if (away >= APART).all():
+        distances = np.abs(scan.corners[taken] - scan.corners[place]).max(axis=1)
+        if (distances >= APART).all():
             taken.append(int(place))
     return taken
 

@@ -1,7 +1,7 @@
-"""Cut labelled square patches out of one decoded mammogram, set S1 or S10. NumPy and OpenCV only: no Ray, no files.
+"""Choose labelled square patches of one decoded mammogram, set S1 or S10. NumPy and OpenCV only: no Ray, no files.
 
-Every draw is uniform over the exact set of positions that qualify, found for all positions at once from summed-area
-tables; there is no retry loop.
+Every draw is uniform over the exact set of positions that qualify. Summed-area tables give this set for all positions
+at once, so there is no retry loop.
 
 Shape letters: H, W image rows, columns [px]; P patch side [px]; R, C top-left corners of all windows, H-P+1 rows and
 W-P+1 columns; N patches. A position is the (row, column) of a patch's top-left corner.
@@ -18,11 +18,11 @@ from mammoflow.config import PatchConfig
 from mammoflow.errors import ConfigError, PatchError
 
 OTHER = "other"
-"""Kind of a lesion that is neither a mass nor a calcification."""
+"""Kind of a lesion that is neither mass nor calcification."""
 
 TISSUE_SIDE = 448
-"""Pixels of the smaller side at which tissue is told from air: at 896 it would take six times as long, and differ by
-0.3% of the breast's area on real films."""
+"""Size to which the smaller side is reduced before separating tissue from air [px]. At 896 it takes six times as long
+and changes 0.3% of the breast's area on real films."""
 
 BoolArray = NDArray[np.bool_]
 
@@ -33,16 +33,16 @@ class Lesion:
 
     lesion_id: str
     kind: str
-    """mass | calcification | other, which gives no patches but keeps background away."""
+    """mass | calcification | other; `other` gives no patches, but background avoids it."""
     pathology: str
     """malignant | benign."""
     mask: BoolArray | None
-    """(H, W), True on its pixels; None where its outline is unknown."""
+    """(H, W), True on the lesion; None if its outline is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """Where a patch lies and what it shows; its pixels are `image[row : row + P, column : column + P]`."""
+    """Position and label of a patch; its pixels are `image[row : row + P, column : column + P]`."""
 
     label: int
     """Index into the class list."""
@@ -51,13 +51,13 @@ class Patch:
     row: int
     column: int
     overlap: float
-    """Overlap reached with its lesion; for background the share of tissue [0-1]."""
+    """Overlap with its lesion; for background, the share of tissue [0-1]."""
     below_min: bool
-    """No position reached the least overlap or tissue asked for; this is the best one."""
+    """No position reached the required overlap or tissue; this is the best one."""
     unverified: bool
-    """Background of an image with a lesion whose outline is unknown: it may show that lesion."""
+    """Background of an image with a lesion of unknown outline, which it may show."""
     mined: bool = False
-    """Chosen because a classifier gets it wrong (hard_patches.py)."""
+    """A hard example (hard_patches.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +67,18 @@ class CornerDraw:
     corners: NDArray[np.int64]
     """(N, 2), (row, column) [px]."""
     shares: NDArray[np.float64]
-    """(N,), overlap or tissue share reached at each [0-1]."""
+    """(N,), overlap or share of tissue at each [0-1]."""
     below_min: bool
-    """None qualified: all are the best position."""
+    """No position qualified; all are the best one."""
 
 
 def cut(
     pixels_HW: NDArray[np.uint16], lesions: list[Lesion], config: PatchConfig, rng: np.random.Generator
 ) -> list[Patch]:
-    """Choose the patches of one image: for each lesion its own patches, and as many of background.
+    """Choose the patches of one image: some for each lesion, and the same number of background.
 
-    S1 takes one patch centred on each lesion; S10 draws `per_lesion` around each. A lesion without an outline gives
-    background only, flagged `unverified`. An image without lesions gives none.
+    S1 takes one patch centred on each lesion; S10 draws `per_lesion` around each. For a lesion without an outline there
+    is only background, and any background of the image is `unverified`. An image without lesions gives no patches.
 
     Args:
         pixels_HW: uint16 (H, W), air dark.
@@ -87,8 +87,7 @@ def cut(
         rng: seeded by the caller from (run seed, image id, stage).
 
     Returns:
-        Patches, lesion by lesion in the order given, then background. Background is left out where no position is
-        free of lesions and holds any tissue.
+        Patches in the order of lesions, then background, if any position is free of lesions and shows tissue.
 
     Raises:
         PatchError: the image is smaller than a patch, or a mask is empty or of another shape.
@@ -101,26 +100,28 @@ def cut(
     outlines = [lesion.mask for lesion in lesions if lesion.mask is not None]
     for mask_HW in outlines:
         if mask_HW.shape != pixels_HW.shape:
-            raise PatchError(f"an outline is {mask_HW.shape}, its image {pixels_HW.shape}; decode them with one map")
+            raise PatchError(
+                f"an outline is {mask_HW.shape}, but its image {pixels_HW.shape}; decode both with the same size"
+            )
     patches = []
     for lesion, label in zip(named, labels, strict=True):
         if lesion.mask is None:
             continue
         draw = lesion_corners(lesion.mask, config, rng)
         patches += _patches(draw, label, lesion.lesion_id, unverified=False)
-    wanted = len(named) * (1 if config.set == "S1" else config.per_lesion)
-    if wanted:
+    count = len(named) * (1 if config.set == "S1" else config.per_lesion)
+    if count:
         any_lesion_HW = np.logical_or.reduce(outlines) if outlines else np.zeros(pixels_HW.shape, np.bool_)
-        background = background_corners(any_lesion_HW, tissue_mask(pixels_HW), wanted, config, rng)
+        background = background_corners(any_lesion_HW, tissue_mask(pixels_HW), count, config, rng)
         patches += _patches(background, 0, None, unverified=len(outlines) < len(lesions))
     return patches
 
 
 def class_label(lesion: Lesion, config: PatchConfig) -> int:
-    """Return the class code of a lesion: the index of `<pathology>_<kind>` in the class list.
+    """Return the index of a lesion's class, `<pathology>_<kind>`, in the class list.
 
     Raises:
-        ConfigError: it is not in the list.
+        ConfigError: the list lacks it.
     """
     name = f"{lesion.pathology}_{lesion.kind}"
     if name not in config.classes:
@@ -134,13 +135,14 @@ def class_label(lesion: Lesion, config: PatchConfig) -> int:
 def lesion_corners(lesion_HW: BoolArray, config: PatchConfig, rng: np.random.Generator) -> CornerDraw:
     """Draw top-left corners of patches that cover enough of one lesion.
 
-    The overlap is lesion pixels inside / min(P * P, lesion area). S1: the patch centred on the lesion's bounding box,
-    moved inside the image. S10: `per_lesion` draws with replacement, every position that qualifies equally likely;
-    where none does, the first of the best positions.
+    The overlap is lesion pixels inside / min(P * P, lesion area).
+    S1: the patch centred on the lesion's bounding box, moved inside the image.
+    S10: `per_lesion` draws with replacement, uniform over all positions that qualify; if none does, the first of the
+    best positions.
 
     Args:
         lesion_HW: bool (H, W), True on the pixels of this lesion only.
-        config: the set, P, how many, and the least overlap.
+        config: the set, P, `per_lesion`, and the least overlap.
         rng: the image's generator.
 
     Raises:
@@ -153,10 +155,10 @@ def lesion_corners(lesion_HW: BoolArray, config: PatchConfig, rng: np.random.Gen
     box_HW = lesion_HW[top : top + height, left : left + width]
     area = int(np.count_nonzero(box_HW))
     if area == 0:
-        raise PatchError("a lesion's outline holds no pixel; decode its mask again")
+        raise PatchError("a lesion's outline is empty; decode its mask again")
     full = min(config.side**2, area)
     if config.set == "S10":
-        # No window that misses the bounding box qualifies: those that touch it are all that need be summed.
+        # Only windows that touch the bounding box can qualify, so only those are summed.
         row, column = max(0, top - config.side + 1), max(0, left - config.side + 1)
         near_HW = lesion_HW[row : top + height + config.side - 1, column : left + width + config.side - 1]
         draw = _draw(window_sums(near_HW, config.side), full, config.min_overlap, config.per_lesion, rng)
@@ -167,17 +169,17 @@ def lesion_corners(lesion_HW: BoolArray, config: PatchConfig, rng: np.random.Gen
 
 
 def background_corners(
-    lesions_HW: BoolArray, tissue_HW: BoolArray, wanted: int, config: PatchConfig, rng: np.random.Generator
+    lesions_HW: BoolArray, tissue_HW: BoolArray, count: int, config: PatchConfig, rng: np.random.Generator
 ) -> CornerDraw:
-    """Draw top-left corners of patches on breast tissue that hold no pixel of any lesion.
+    """Draw top-left corners of patches on breast tissue without a pixel of any lesion.
 
-    Every position that holds at least `min_tissue` tissue is equally likely, with replacement; where none does, the
-    one with the most. No position free of lesions and with any tissue: nothing is drawn.
+    Draws are with replacement, uniform over all positions with at least `min_tissue` tissue. If there are none, the
+    position with most tissue is taken; if all positions without lesions are air, none.
 
     Args:
         lesions_HW: bool (H, W), the union of the image's lesions.
-        tissue_HW: bool (H, W), as by `tissue_mask`.
-        wanted: N.
+        tissue_HW: bool (H, W), from `tissue_mask`.
+        count: N.
         config: P and the least share of tissue.
         rng: the image's generator.
 
@@ -188,11 +190,11 @@ def background_corners(
     tissue_RC[window_sums(lesions_HW, config.side) > 0] = 0
     if not tissue_RC.any():
         return CornerDraw(np.empty((0, 2), np.int64), np.empty(0), False)
-    return _draw(tissue_RC, config.side**2, config.min_tissue, wanted, rng)
+    return _draw(tissue_RC, config.side**2, config.min_tissue, count, rng)
 
 
 def window_sums(mask_HW: BoolArray, side: int) -> NDArray[np.int32]:
-    """Return how many True pixels each P x P window holds, for all corners (R, C), from one summed-area table.
+    """Return the number of True pixels in each P x P window, for all corners (R, C), from one summed-area table.
 
     Raises:
         PatchError: the image is smaller than one patch.
@@ -212,12 +214,12 @@ def _check_fits(mask_HW: BoolArray, side: int) -> None:
 
 
 def tissue_mask(pixels_HW: NDArray[np.uint16]) -> BoolArray:
-    """Find the breast (with what muscle is seen): bool (H, W), without air, letters, markers and film borders.
+    """Segment the breast, including visible muscle: bool (H, W), without air, letters, markers and film borders.
 
-    The cut lies a third of the way from the grey of air (the commonest below Otsu's threshold) to Otsu's threshold,
-    which itself would cut off fatty tissue and skin. What is thinner than a letter's stroke or a film border is
-    opened away; the largest component is kept and its holes are filled. Images whose smaller side has twice
-    TISSUE_SIDE pixels or more are judged at a fraction of their size.
+    The threshold lies a third of the way from the grey of air (the most frequent below Otsu's threshold) to Otsu's
+    threshold, which alone would cut off fatty tissue and skin. Morphological opening removes structures as thin as
+    letters and film borders; of the rest, the largest component with its holes filled is the breast. Images of twice
+    TISSUE_SIDE or more are segmented at a reduced size.
     """
     height, width = pixels_HW.shape
     times = max(1, min(height, width) // TISSUE_SIDE)
@@ -237,26 +239,26 @@ def _breast(pixels_HW: NDArray[np.uint16]) -> BoolArray:
     bright_HW = (smooth_HW > air + (otsu - air) / 3).astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(3, smaller // 25) | 1,) * 2)
     opened_HW = cv2.morphologyEx(bright_HW, cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    count, parts_HW, stats, _ = cv2.connectedComponentsWithStats(opened_HW)
+    count, components_HW, stats, _ = cv2.connectedComponentsWithStats(opened_HW)
     if count == 1:
         return np.zeros(grey_HW.shape, np.bool_)
-    breast_HW = (parts_HW == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
+    breast_HW = (components_HW == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
     contours, _ = cv2.findContours(breast_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(breast_HW, contours, -1, 1, cv2.FILLED) > 0, np.bool_)
 
 
-def _draw(sums_RC: NDArray[np.int32], full: int, least: float, wanted: int, rng: np.random.Generator) -> CornerDraw:
-    """Draw from the positions whose sum is at least `least` of `full`; the best one `wanted` times where none is."""
-    needed = max(1, math.ceil(least * full - 1e-9))  # 0.9 * 100 is 90.00000000000001 in some products
+def _draw(sums_RC: NDArray[np.int32], full: int, least: float, count: int, rng: np.random.Generator) -> CornerDraw:
+    """Draw from the positions whose sum is at least `least` of `full`; if there are none, repeat the best one."""
+    needed = max(1, math.ceil(least * full - 1e-9))  # tolerance, since products of floats may exceed the integer
     flat = np.flatnonzero(sums_RC >= needed)
     below_min = not len(flat)
-    chosen_N = np.full(wanted, sums_RC.argmax()) if below_min else rng.choice(flat, size=wanted)
+    chosen_N = np.full(count, sums_RC.argmax()) if below_min else rng.choice(flat, size=count)
     corners_N2 = np.stack(np.unravel_index(chosen_N, sums_RC.shape), axis=1)
     return CornerDraw(corners_N2, sums_RC.ravel()[chosen_N] / full, below_min)
 
 
 def _centred(box: tuple[int, ...], at: tuple[int, int], image: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Return the corner of the patch centred on a box of that height and width, moved inside the image."""
+    """Return the corner of the patch centred on a box (height, width), moved inside the image."""
     row, column = (
         min(max((2 * start + length - side) // 2, 0), limit - side)
         for start, length, limit in zip(at, box, image, strict=True)

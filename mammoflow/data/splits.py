@@ -1,6 +1,6 @@
-"""Who is in train, val and test: by patient, stratified on cancer, refusing leaks. No Ray, no files, no pixels.
+"""Assign patients to train, val and test, stratified on cancer; refuse leaks. No Ray, no files, no pixels.
 
-Every function takes and returns tables of schema.EXAMS; none depends on the order of rows.
+Functions take and return tables of schema.EXAMS; results do not depend on the order of rows.
 """
 
 import csv
@@ -22,16 +22,16 @@ from mammoflow.lake import Artefact
 from mammoflow.lake.schema import MALIGNANT, SPLITS
 
 INBREAST_TEST = 0.30
-"""Share of patients in test under `70-30` [0-1]. Source: paper, 2.2."""
+"""Share of patients in test under protocol `70-30` [0-1]. Source: paper, 2.2."""
 
 PUBLISHED = "splits.csv"
-"""File of an images artefact: who is in which split (`manifest`)."""
+"""File of an images artefact: the split of each patient (`manifest`)."""
 
 _MANIFEST = ("patient_id", "split")
 
 
 def same_data(images: Artefact) -> dict[str, str]:
-    """Return what runs have in common whose validation scores can be set side by side: images, and who is in a split.
+    """Return what two runs must share for their validation scores to be comparable: images and splits.
 
     Args:
         images: a finished images artefact.
@@ -46,34 +46,35 @@ def same_data(images: Artefact) -> dict[str, str]:
 def select(exams: pa.Table, splits: SplitConfig) -> pa.Table:
     """Keep the images that a protocol uses.
 
-    `paper`: the official test part is left out (a release without parts is kept whole). `70-30`: none is left out.
-    `official`: test patients who are in the training part too are left out of test. `given`: images without a split of
-    their own are left out.
+    paper: all but the official test part; all of a release without parts.
+    70-30: all.
+    official: all, but patients of both parts only in train.
+    given: those with a split in the source.
 
     Raises:
-        SplitError: nothing is left.
+        SplitError: no image is left.
     """
     if splits.protocol == "70-30":
-        kept = exams
-        remedy = "the source holds no usable image; look into its metadata"
+        used = exams
+        remedy = "the source holds no usable image; check its metadata"
     elif splits.protocol == "paper":
-        kept = exams.filter(pc.fill_null(pc.not_equal(exams["part"], "test"), True))
+        used = exams.filter(pc.fill_null(pc.not_equal(exams["part"], "test"), True))
         remedy = "the source holds only an official test part; use --splits.protocol official"
     elif splits.protocol == "given":
-        kept = exams.filter(pc.is_in(exams["part"], value_set=pa.array(SPLITS)))
-        remedy = "no image has a split of its own; fill the column `split`, or use --splits.protocol paper"
+        used = exams.filter(pc.is_in(exams["part"], value_set=pa.array(SPLITS)))
+        remedy = "no image has a split in the source; fill the column `split`, or use --splits.protocol paper"
     else:
         train = pc.equal(exams["part"], "train")
         both = pc.is_in(exams["patient_id"], value_set=exams.filter(train)["patient_id"].combine_chunks())
-        kept = exams.filter(pc.or_(train, pc.and_(pc.equal(exams["part"], "test"), pc.invert(both))))
-        remedy = "the release has no parts of its own; use --splits.protocol paper"
-    if not kept.num_rows:
+        used = exams.filter(pc.or_(train, pc.and_(pc.equal(exams["part"], "test"), pc.invert(both))))
+        remedy = "the release has no official parts; use --splits.protocol paper"
+    if not used.num_rows:
         raise SplitError(f"protocol {splits.protocol!r} leaves none of the {exams.num_rows} images: {remedy}")
-    return kept
+    return used
 
 
 def manifest(exams: pa.Table) -> str:
-    """Return who is in which split as CSV, `patient_id,split`, sorted; `with_manifest` loads it again."""
+    """Return each patient's split as sorted CSV, `patient_id,split`; `with_manifest` reads it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_MANIFEST)
@@ -82,73 +83,76 @@ def manifest(exams: pa.Table) -> str:
 
 
 def with_manifest(exams: pa.Table, text: str) -> pa.Table:
-    """Return the exams with the splits of a manifest as their own (`part`), to be used under the protocol `given`.
+    """Return the exams with a manifest's splits in the column `part`, for protocol `given`.
 
     Raises:
-        SplitError: a column is missing, a split is unknown, a patient has two, or none of the patients is among the
-            exams.
+        SplitError: a column is missing, a split is unknown, a patient has two splits, or no patient is in the exams.
     """
     reader = csv.DictReader(io.StringIO(text))
     if missing := [name for name in _MANIFEST if name not in (reader.fieldnames or ())]:
         raise SplitError(f"the manifest has no column {', '.join(missing)}; write it as {','.join(_MANIFEST)}")
-    known: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for row in reader:
         patient, split = row["patient_id"], row["split"]
         if split not in SPLITS:
             raise SplitError(f"manifest, line {reader.line_num}: split is {split!r}, but must be one of {SPLITS}")
-        if known.setdefault(patient, split) != split:
+        if split_of.setdefault(patient, split) != split:
             raise SplitError(
-                f"manifest, line {reader.line_num}: {patient} is in {known[patient]} and {split}; keep one"
+                f"manifest, line {reader.line_num}: {patient} is in {split_of[patient]} and {split}; keep one"
             )
-    parts = [known.get(patient) for patient in exams["patient_id"].to_pylist()]
+    parts = [split_of.get(patient) for patient in exams["patient_id"].to_pylist()]
     if not any(parts):
         raise SplitError(
-            f"none of the manifest's {len(known)} patients is among those of the source; is it of another release?"
+            f"none of the manifest's {len(split_of)} patients is in the source; is it from another release?"
         )
     index = exams.schema.get_field_index("part")
     return exams.set_column(index, exams.schema.field(index), pa.array(parts, pa.string()))
 
 
 def limit_films(exams: pa.Table, films: int) -> pa.Table:
-    """Keep the first patients, whole, until `films` films are reached, taking turns between kinds of patients.
+    """Keep the first whole patients until `films` films are reached, taking turns between strata.
 
-    A kind is the release's part and whether any film of the patient shows cancer, so that a small sample still
-    has both classes in every split. The last patient may bring a few films more than asked for.
+    A stratum is the release's part and whether any film of the patient shows cancer, so that even a small sample has
+    both classes in every split. The last patient may exceed the limit by a few films.
     """
-    kinds: dict[tuple[str, bool], list[str]] = defaultdict(list)
-    of_part = {(patient, part or "") for patient, part in _pairs(exams, "patient_id", "part")}
-    parts = dict(sorted(of_part))  # `train` of a patient who is in both
+    strata: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    pairs = {(patient, part or "") for patient, part in _pairs(exams, "patient_id", "part")}
+    parts = dict(sorted(pairs))  # the last wins: `train` for a patient in both parts
     for patient, cancer in sorted(_cancer_by_patient(exams).items()):
-        kinds[parts[patient], cancer].append(patient)
-    in_turn = [patient for turn in zip_longest(*(kinds[kind] for kind in sorted(kinds))) for patient in turn if patient]
+        strata[parts[patient], cancer].append(patient)
+    in_turn = [
+        patient for turn in zip_longest(*(strata[stratum] for stratum in sorted(strata))) for patient in turn if patient
+    ]
     films_of: dict[str, set[str]] = defaultdict(set)
     for patient, film in _pairs(exams, "patient_id", "film_id"):
         films_of[patient].add(film)
-    kept: list[str] = []
+    sample: list[str] = []
     count = 0
     for patient in in_turn:
         if count >= films:
             break
-        kept.append(patient)
+        sample.append(patient)
         count += len(films_of[patient])
-    return exams.filter(pc.is_in(exams["patient_id"], value_set=pa.array(kept, pa.string())))
+    return exams.filter(pc.is_in(exams["patient_id"], value_set=pa.array(sample, pa.string())))
 
 
 def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
     """Return the images that the protocol uses, with `split` filled.
 
-    `paper`: a share `splits.test` of the patients is test. `70-30`: 30% of them are. `official`: the release's test
-    part is. In all three a share `splits.val` of the remaining patients is validation: what a model is chosen by is
-    never what it is reported on. Patients are stratified on having any malignant
-    film. The outcome depends on the set of patients and the seed, never on the order of rows. A source that holds
-    only an official test part is all test: good for evaluation, not for training. `given`: the splits are the source's.
-    Where `splits.patients` is set, the other patients who are not in test are left out.
+    paper: a share `splits.test` of the patients is test.
+    70-30: 30% of the patients are test.
+    official: the release's test part is test; a source with nothing else is all test, for evaluation only.
+    given: the source's own splits.
+
+    Except under `given`, a share `splits.val` of the other patients is validation, so models are never selected on the
+    data they are reported on. Patients are stratified on having any malignant film. With `splits.patients`, only that
+    many patients outside test are used. The result depends on the set of patients and the seed alone.
 
     Raises:
-        SplitError: too few patients of a class to split, or what `check` finds.
+        SplitError: a class has too few patients to split, or as in `check`.
 
-    Source: paper, 2.1 (85-15, then 10% of the training patients, stratified on cancer), 2.2 (70-30; the paper chose by
-    the 30% and reported on them).
+    Source: paper, 2.1 (85-15, then 10% of the training patients, stratified on cancer), 2.2 (70-30; the paper selected
+    and reported on the same 30%).
     """
     used = select(exams, splits)
     if splits.protocol == "given":
@@ -175,18 +179,19 @@ def assign(exams: pa.Table, splits: SplitConfig, seed: int) -> pa.Table:
 
 
 def check(exams: pa.Table) -> None:
-    """Refuse splits that leak or that can't be learnt from or measured on.
+    """Refuse splits that leak, or lack a class.
 
     Raises:
-        SplitError: a patient or film is in two splits; or a split lacks one of the two labels. Train and val may
-            both be empty (a source for evaluation only).
+        SplitError: a patient or film is in two splits, or a split lacks one of the labels. Train and val may both be
+            empty, in a source for evaluation only.
     """
     for column in ("patient_id", "film_id"):
-        seen: dict[str, str] = {}
+        split_of: dict[str, str] = {}
         for key, split in _pairs(exams, column, "split"):
-            if seen.setdefault(key, split) != split:
+            first = split_of.setdefault(key, split)
+            if first != split:
                 raise SplitError(
-                    f"{column} {key} is in {seen[key]} and in {split}, a leak; give all images of a patient one split"
+                    f"{column} {key} is in {first} and in {split}, a leak; give all images of a patient one split"
                 )
     counts = {split: [0, 0] for split in SPLITS}
     for split, label in _pairs(exams, "split", "label"):
@@ -211,29 +216,30 @@ def _pairs(exams: pa.Table, first: str, second: str) -> Iterator[tuple[Any, Any]
 
 
 def _cancer_by_patient(exams: pa.Table) -> dict[str, bool]:
-    """Return, for each patient, whether any of her images is malignant."""
+    """Return patient -> whether any image is malignant."""
     cancer: dict[str, bool] = {}
     for patient, label in _pairs(exams, "patient_id", "label"):
         cancer[patient] = cancer.get(patient, False) or label == MALIGNANT
     return cancer
 
 
-def _first(cancer: dict[str, bool], wanted: int, seed: int) -> dict[str, bool]:
-    """Return so many patients with the classes' shares of all, of one order: fewer are a subset of more."""
-    if wanted > len(cancer):
+def _first(cancer: dict[str, bool], count: int, seed: int) -> dict[str, bool]:
+    """Return the first `count` patients of a random order that keeps the class ratio: smaller samples are nested."""
+    if count > len(cancer):
         raise SplitError(
-            f"splits.patients is {wanted}, but {len(cancer)} patients are not in test; give at most so many, or None"
+            f"splits.patients is {count}, but only {len(cancer)} patients are not in test; lower it, or set None"
         )
     rng = np.random.default_rng(int(lake.fingerprint(seed, "splits", "patients"), 16))
     places: dict[str, float] = {}
     for kind in (False, True):
-        own = sorted(patient for patient, has in cancer.items() if has == kind)
-        places |= {patient: (2 * n + 1) / len(own) for n, patient in enumerate(rng.permutation(own).tolist())}
-    return {patient: cancer[patient] for patient in sorted(places, key=lambda one: (places[one], one))[:wanted]}
+        of_kind = sorted(patient for patient, has in cancer.items() if has == kind)
+        places |= {patient: (2 * n + 1) / len(of_kind) for n, patient in enumerate(rng.permutation(of_kind).tolist())}
+    ranked = sorted(places, key=lambda patient: (places[patient], patient))
+    return {patient: cancer[patient] for patient in ranked[:count]}
 
 
 def _draw(cancer: dict[str, bool], share: float, split: str, seed: int) -> set[str]:
-    """Draw a share of the patients, stratified on cancer; sorted first, so that the order of rows has no say."""
+    """Draw a share of the patients, stratified on cancer, and independent of the order of rows."""
     patients = sorted(cancer)
     strata = [cancer[patient] for patient in patients]
     state = int(lake.fingerprint(seed, "splits", split)[:8], 16)
@@ -241,8 +247,8 @@ def _draw(cancer: dict[str, bool], share: float, split: str, seed: int) -> set[s
         _, drawn = train_test_split(patients, test_size=share, stratify=strata, random_state=state)
     except ValueError as error:
         raise SplitError(
-            f"can't draw {share:.0%} of {len(patients)} patients ({sum(strata)} of them with cancer) for {split}: both "
-            "it and the rest need one with cancer and one without; use more patients (a larger --limit or "
-            "--splits.patients, or none of these) or another share in --splits"
+            f"can't draw {share:.0%} of {len(patients)} patients ({sum(strata)} with cancer) for {split}: it and the "
+            "rest each need a patient with cancer and one without; use more patients (a larger --limit or "
+            "--splits.patients, or neither) or another share in --splits"
         ) from error
     return set(drawn)

@@ -1,4 +1,4 @@
-"""Choose the members of the ensemble, its cut-off and its calibration, on validation alone. No Ray, MLflow, torch.
+"""Choose the members of the ensemble, its cut-off and its calibration, on validation alone. No Ray, MLflow.
 
 Nothing here can choose on test: a table that holds a row of any other split than validation is refused, and no file is
 read.
@@ -21,10 +21,11 @@ from mammoflow.errors import LakeError, SplitError
 from mammoflow.metrics import calibration, operating_points, roc
 from mammoflow.metrics.calibration import Calibration
 from mammoflow.metrics.roc import FloatArray
+from mammoflow.models import top_kinds
 
 CHOSEN_ON = "val"
 
-FAMILIES = {"heatmap + FC": ("FC",), "heatmap": ("Heatmap",), "all-convolutional": ("VGG", "Resnet", "Mixed")}
+FAMILIES = top_kinds.routes()
 """The paper's ways from a patch classifier to a whole-image one, by the families of top layers."""
 
 

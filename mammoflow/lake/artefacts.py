@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,34 +49,38 @@ _FLAT = tuple(item.name for item in dataclasses.fields(Record) if item.name not 
 """Keys that stood beside the facts before version 3."""
 
 
-def science(value: Any, *, compact: bool = False) -> Any:
-    """Reduce a config to plain JSON values, without the fields marked with `config.how`.
-
-    Args:
-        value: dataclasses, lists, tuples and dicts of plain values.
-        compact: leave out fields declared with `config.added` where they hold the value that stands for their absence.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (item for item in dataclasses.fields(value) if item.metadata.get("science", True))
-        values = [(item, getattr(value, item.name)) for item in fields]
-        if compact:
-            values = [(i, v) for i, v in values if "absent" not in i.metadata or v != i.metadata["absent"]]
-        return {item.name: science(entry, compact=compact) for item, entry in values}
-    if isinstance(value, list | tuple):
-        return [science(item, compact=compact) for item in value]
-    if isinstance(value, dict):
-        return {str(key): science(item, compact=compact) for key, item in value.items()}
-    return value
+def science(value: Any) -> Any:
+    """Reduce a config to plain JSON values, without the fields marked with `config.how`."""
+    return _plain(value, lambda item, _: item.name)
 
 
 def fingerprint(*parts: Any) -> str:
     """Return 12 hex digits that identify these values: configs by their science fields, others by their JSON.
 
-    A field declared with `config.added` counts only where it differs from the value that stands for its absence, so
-    adding one renames nothing.
+    Fields that were added or renamed since artefacts got names are declared with `config.added` and `config.renamed`:
+    the first count only where they change something, the second under their first name. So neither renames artefacts.
     """
-    text = json.dumps(science(parts, compact=True), sort_keys=True, separators=(",", ":"))
+    plain = _plain(parts, lambda item, entry: _if_set(item, entry) and item.metadata.get("was", item.name))
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _if_set(item: dataclasses.Field[Any], value: Any) -> str | None:
+    """Return a field's name, or None where its value is the one that stands for its absence."""
+    return None if "absent" in item.metadata and item.metadata["absent"] == value else item.name
+
+
+def _plain(value: Any, name: Callable[[dataclasses.Field[Any], Any], str | None]) -> Any:
+    """Return plain JSON values; `name` gives the key of a science field with some value, or None to leave it out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (item for item in dataclasses.fields(value) if item.metadata.get("science", True))
+        named = ((name(item, getattr(value, item.name)), getattr(value, item.name)) for item in fields)
+        return {key: _plain(entry, name) for key, entry in named if key}
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, name) for key, item in value.items()}
+    return value
 
 
 def resolve_root(lake: str | None) -> str:
@@ -164,7 +168,7 @@ class Artefact:
         """Return the key of the artefact of a stage that this one was made from; empty where none is recorded.
 
         Raises:
-            LakeError: the artefact is not complete, or the file is damaged.
+            LakeError: it is not complete, or `done.json` is damaged.
         """
         return next((key for key in self.record().inputs if key.startswith(f"{stage}/")), "")
 
@@ -212,7 +216,8 @@ class Lake:
         parts = [item.fingerprint if isinstance(item, Artefact) else item for item in (*inputs, *settings.values())]
         mark = fingerprint(stage, *parts)
         url = files.join(self.root, stage, f"{name}-{mark}")
-        return Artefact(stage, name, mark, url, science(settings, compact=True))
+        recorded = {key: value for key, value in settings.items() if not isinstance(value, Artefact)}
+        return Artefact(stage, name, mark, url, _plain(recorded, _if_set))
 
     def at(self, key: str) -> Artefact:
         """Return the artefact of a key `<stage>/<name>-<fingerprint>`, whether or not it exists."""

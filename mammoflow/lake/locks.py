@@ -1,9 +1,10 @@
 """One writer at a time for a folder of the lake, on any filesystem. No Ray.
 
-A lock is a file that says who holds it, renewed every few seconds. Stores have no common way to create a file only
-where there is none, so a claimant writes its own name, waits a moment and looks whose name stands there: the last
-one's, which the others then see too. Should two writers ever meet all the same, they write the same bytes to the same
-names (data/shards.py), so a lock saves work rather than the data.
+A lock is a file that names its holder, who renews it every few seconds. pyarrow's filesystems have no common way to
+create a file only if it does not exist, nor to replace a dead holder's file in one step. So a claimant writes its own
+name, waits a moment and reads the file again: the last writer's name stands, and all claimants see the same one. Should
+two writers meet all the same, they write the same bytes to the same names (data/ingest/shards.py), so a lock saves work
+rather than data.
 """
 
 import json
@@ -21,19 +22,18 @@ from pathlib import Path
 
 import psutil
 
-from mammoflow import lake
 from mammoflow.errors import LakeError
-from mammoflow.lake import stores
+from mammoflow.lake import files, stores
 
 FILE = "lock.json"
 BEAT = 10.0
-"""Seconds between two signs of life of a holder."""
+"""Time between two heartbeats [s]."""
 STALE = 60.0
-"""A holder elsewhere that gives no sign of life for so many seconds is taken for dead."""
+"""Silence after which a holder on another machine counts as dead [s]."""
 
-_SETTLE = {True: 0.2, False: 2.0}  # seconds, local or not: longer than a claimant takes from looking to writing
+_SETTLE = {True: 0.2, False: 2.0}  # seconds, local or not: longer than from a claimant's reading to its writing
 _POLL = 1.0
-_CLOCK = 2.0  # seconds by which the start of one process may be read differently
+_CLOCK = 2.0  # seconds by which two readings of a process's start may differ
 _SAY_EVERY = 60.0
 
 
@@ -42,40 +42,40 @@ class Holder:
     """A process that holds a lock."""
 
     token: str
-    """Its claim: another one for each."""
+    """Random, different for each claim."""
     place: str
-    """Machine and process namespace in which `pid` means something."""
+    """Machine and process namespace that `pid` belongs to."""
     host: str
     pid: int
     born: float
-    """When the process started [s since 1970]; a later process may have the same pid."""
+    """When the process started [s since 1970], since a pid may be reused."""
     job: str
     """Name of the script."""
     since: str
     """When it took the lock (UTC)."""
     beat: int = 0
-    """Signs of life so far."""
+    """Heartbeats so far."""
 
     def __str__(self) -> str:
-        """Say who it is, for a person."""
+        """Describe it for people."""
         return f"{self.job} (process {self.pid} on {self.host}, since {self.since})"
 
 
 @contextmanager
 def hold(folder: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a folder; wait for as long as another process that lives does.
+    """Hold the lock of a folder; wait while another live process holds it.
 
-    A holder of this machine is dead where its process is gone; one elsewhere, where it gave no sign of life for STALE
-    seconds, by this process's own clock.
+    A holder on this machine is dead once its process is gone; one elsewhere, once it has been silent for STALE seconds
+    by this process's own clock.
 
     Args:
-        folder: path or URL; it need not be there yet.
-        say: told who is waited for, and when a dead holder's lock is taken over.
+        folder: path or URL; it need not exist yet.
+        say: called with a line when it waits, and when it takes over a dead holder's lock.
 
     Raises:
         LakeError: the folder can't be written.
     """
-    url = lake.join(folder, FILE)
+    url = files.join(folder, FILE)
     mine = _claim(url, say)
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(url, mine, stop), daemon=True, name="mammoflow-lock")
@@ -86,18 +86,18 @@ def hold(folder: str, say: Callable[[str], None]) -> Iterator[None]:
         stop.set()
         beating.join()
         if _same(_read(url), mine):
-            lake.remove(url)
+            files.remove(url)
 
 
 def holder(folder: str) -> Holder | None:
-    """Return who holds the lock of a folder, dead or alive, or None."""
-    return _read(lake.join(folder, FILE))
+    """Return the holder of a folder's lock, dead or alive, or None."""
+    return _read(files.join(folder, FILE))
 
 
 def _claim(url: str, say: Callable[[str], None]) -> Holder:
     """Wait until the lock is free or its holder dead, and take it."""
-    seen: tuple[str, int] | None = None  # last sign of life of the holder, and when it was seen
-    heard = said = -_SAY_EVERY
+    seen: tuple[str, int] | None = None  # the holder's last heartbeat, seen at `heard`
+    heard = last_line = -_SAY_EVERY
     while True:
         current, now = _read(url), time.monotonic()
         if current is not None and (current.token, current.beat) != seen:
@@ -106,37 +106,37 @@ def _claim(url: str, say: Callable[[str], None]) -> Holder:
             if current is not None:
                 say(f"  its lock is taken over from {current}, which is dead")
             mine = _myself()
-            lake.write_json(url, asdict(mine))
+            files.write_json(url, asdict(mine))
             time.sleep(_SETTLE[not stores.is_url(url)])
             if _same(_read(url), mine):
                 return mine
             continue
-        if now - said >= _SAY_EVERY:
-            said = now
+        if now - last_line >= _SAY_EVERY:
+            last_line = now
             say(f"  waiting for {current}, which is building it; it is taken over after {STALE:.0f} s without a beat")
         time.sleep(_POLL)
 
 
 def _beat(url: str, mine: Holder, stop: threading.Event) -> None:
-    """Renew a lock until told to stop, or until another process has taken it over from one thought dead."""
+    """Renew a lock until told to stop, or until another process took it over."""
     beat = 0
     while not stop.wait(BEAT):
         try:
             if not _same(_read(url), mine):
                 return
             beat += 1
-            lake.write_json(url, {**asdict(mine), "beat": beat})
+            files.write_json(url, {**asdict(mine), "beat": beat})
         except LakeError:
-            continue  # a store that is away for a moment; the work itself says so if it stays away
+            continue  # the store is away for a moment; if it stays away, the work itself fails
 
 
 def _read(url: str) -> Holder | None:
     try:
-        return Holder(**lake.read_json(url)) if lake.exists(url) else None
-    except LakeError:  # removed between the two
+        return Holder(**files.read_json(url)) if files.exists(url) else None
+    except LakeError:  # removed in between
         return None
     except (json.JSONDecodeError, TypeError) as error:
-        raise LakeError(f"{url} is no lock of this mammoflow ({error}); remove it if no job is running") from error
+        raise LakeError(f"{url} is not a mammoflow lock file ({error}); remove it if no job is running") from error
 
 
 def _same(current: Holder | None, mine: Holder) -> bool:
@@ -156,7 +156,7 @@ def _myself() -> Holder:
 
 
 def gone(holder: Holder) -> bool:
-    """Tell whether a holder's process is no more; False where that can't be known from here."""
+    """Tell whether a holder's process has ended; False if it can't be seen from here."""
     if holder.place != _place():
         return False
     try:
@@ -167,7 +167,7 @@ def gone(holder: Holder) -> bool:
 
 
 def _place() -> str:
-    """Name the machine's boot and the namespace of process ids, where the kernel tells; containers share the former."""
+    """Name the machine, its boot and the pid namespace, where the kernel tells; containers share only the boot."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"

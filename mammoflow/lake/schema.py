@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test")
 _LESION_SOURCE = pa.struct(
     [
         ("lesion_id", pa.string()),  # unique in the release, e.g. Mass-Training_P_00001_LEFT_CC_1
-        ("kind", pa.string()),  # mass | calcification | other: no patch is cut around it, nor on it
+        ("kind", pa.string()),  # mass | calcification | other: no patch is cut around or on it
         ("pathology", pa.string()),  # malignant | benign
         ("mask_paths", pa.list_(pa.string())),  # files that may be the mask; pixels decide which
         ("outline", pa.list_(pa.list_(pa.float64()))),  # vertices (row, column) in the file [px]; empty: see masks
@@ -42,7 +42,7 @@ EXAMS = pa.schema(
         ("view", pa.string()),  # CC | MLO
         ("density", pa.int8()),  # BI-RADS density 1-4; null where unknown
         ("label", pa.int8()),  # 1 malignant, 0 benign: of the film, over all its lesions
-        ("part", pa.string()),  # the release's own part: train | test; null where it has none
+        ("part", pa.string()),  # the release's own split: train | test; null where it has none
         ("split", pa.string()),  # train | val | test; null before splits.assign
         ("path", pa.string()),  # file of the image, absolute or URL
         ("lesions", pa.list_(_LESION_SOURCE)),  # union over the film's series
@@ -67,7 +67,7 @@ _IMAGE_FIELDS = [
     ("laterality", pa.string()),
     ("view", pa.string()),
     ("density", pa.int8()),
-    ("vendor", pa.string()),  # of the machine, one of data.vendors; null where the file doesn't say
+    ("vendor", pa.string()),  # of the machine, see data.dicom.vendors; null where the file doesn't say
     ("source_height", pa.int32()),  # rows of the file [px]
     ("source_width", pa.int32()),
     ("lesions", pa.list_(_LESION_MASK)),
@@ -96,7 +96,10 @@ def patches(side: int) -> pa.Schema:
             ("column", pa.int32()),
             ("overlap", pa.float32()),  # overlap reached with its lesion; tissue share for background [0-1]
             ("below_min", pa.bool_()),  # no position reached the least overlap or tissue; this is the best one
-            ("unverified", pa.bool_()),  # background of an image with a lesion whose outline is unknown; not trained on
+            (
+                "unverified",
+                pa.bool_(),
+            ),  # background of an image with a lesion whose outline is unknown; not used for training
             ("pixels", pixels),
         ]
     )
@@ -122,7 +125,7 @@ SCORES = pa.schema(
         ("laterality", pa.string()),
         ("view", pa.string()),
         ("label", pa.int8()),
-        ("score", pa.float64()),  # probability of malignant, image as it is
+        ("score", pa.float64()),  # probability of malignant, unflipped image
         ("score_tta", pa.float64()),  # mean over identity, H, V and HV flips (the paper's augmented prediction)
     ]
 )

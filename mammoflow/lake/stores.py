@@ -1,8 +1,7 @@
-"""Filesystems of paths and URLs: folders, S3 and what speaks like it, any other store of pyarrow or fsspec. No Ray.
+"""Filesystems of paths and URLs: folders, S3-compatible stores, any other store of pyarrow or fsspec. No Ray.
 
-Credentials come from the environment alone, as each store's own SDK reads it: for S3 $AWS_ACCESS_KEY_ID and its kin, a
-profile, or the machine's role, with $AWS_ENDPOINT_URL for another server than Amazon's. A call that fails is made
-again, ever later, before it is an error.
+Credentials come from the environment only, as each store's SDK reads it: for S3 the $AWS_ variables, a profile, or the
+machine's role, with $AWS_ENDPOINT_URL for a server other than Amazon's. Failed calls are retried with backoff.
 """
 
 import functools
@@ -16,7 +15,7 @@ import pyarrow.fs as pafs
 from mammoflow.errors import LakeError
 
 _ATTEMPTS = 8
-"""Calls of a request to S3 before it is an error; the SDK waits up to 20 s, in all about a minute, between them."""
+"""Attempts of a request to S3; the SDK waits up to 20 s between two, about a minute in all."""
 _CONNECT_S, _REQUEST_S = 10, 60
 
 
@@ -26,22 +25,22 @@ def is_url(url: str) -> bool:
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL that holds more than a store, a bucket and a path.
+    """Check that a URL holds only a store, a bucket and a path.
 
     Raises:
-        LakeError: credentials, which would be printed and kept, or options, which can't be joined with a path.
+        LakeError: it holds credentials, which would be printed and stored, or options, which can't be joined to a path.
     """
     if not is_url(url):
         return
     parts = urlsplit(url)
-    if "@" in parts.netloc and parts.scheme not in ("abfs", "abfss"):  # there it is the container's name
+    if "@" in parts.netloc and parts.scheme not in ("abfs", "abfss"):  # their containers' names precede an @
         raise LakeError(
-            f"a URL of {parts.scheme}:// holds credentials; leave them out and give them in the environment "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), or better as a role of the machine"
+            f"a URL of {parts.scheme}:// holds credentials; leave them out and set them in the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3), or better, give the machine a role"
         )
     if parts.query or parts.fragment:
         raise LakeError(
-            f"{parts.scheme}://{parts.netloc}{parts.path} is followed by options, which a URL can't have here; give "
+            f"{parts.scheme}://{parts.netloc}{parts.path} is followed by options, which are not supported; set "
             "them in the environment (AWS_ENDPOINT_URL, AWS_DEFAULT_REGION for S3)"
         )
 
@@ -50,7 +49,7 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     """Return the pyarrow filesystem of a local path or URL, and the path within it.
 
     Raises:
-        LakeError: as in `check_url`, or a store that neither pyarrow nor an installed package of fsspec knows.
+        LakeError: as in `check_url`, or neither pyarrow nor an installed fsspec package knows the store.
     """
     if not is_url(url):
         return pafs.LocalFileSystem(), str(Path(url).expanduser().absolute())
@@ -67,14 +66,14 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=32)
 def _s3(bucket: str, endpoint: str | None) -> pafs.FileSystem:
-    """Return the filesystem of a bucket, in the region where it is; one a process, for its connections."""
+    """Return the filesystem of a bucket, in its region; cached, so that a process reuses its connections."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None and endpoint is None:
         try:
             region = pafs.resolve_s3_region(bucket)
         except OSError as error:
             raise LakeError(
-                f"the region of s3://{bucket} can't be told ({error}); check the bucket's name and the network, or set "
+                f"can't find the region of s3://{bucket} ({error}); check the bucket's name and the network, or set "
                 "AWS_DEFAULT_REGION"
             ) from error
     server = urlsplit(endpoint or "https:")
@@ -96,6 +95,6 @@ def _of_fsspec(url: str) -> tuple[pafs.FileSystem, str]:
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise LakeError(
-            f"{url} can't be opened ({error}); give a folder, s3://, gs:// or abfs://, or install its package of fsspec"
+            f"{url} can't be opened ({error}); give a folder, s3://, gs:// or abfs://, or install its fsspec package"
         ) from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path

@@ -7,7 +7,7 @@ heatmap. Images are grey values 0-255, repeated to 3 channels.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
@@ -20,10 +20,11 @@ from torch.nn.functional import avg_pool2d
 
 from mammoflow.config import ImageConfig
 from mammoflow.errors import ConfigError
-from mammoflow.models import backbones, top_spec, weights
+from mammoflow.models import backbones, weights
 from mammoflow.models.backbones import Trunk, seeded
 from mammoflow.models.dropout import Dropout
 from mammoflow.models.top_layers import Ground, TopLayers
+from mammoflow.models.top_spec import TopSpec, slug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class ImageSpec:
     """All that makes a whole-image classifier, but its weights."""
 
     backbone: str
-    top_layers: str
+    top_layers: TopSpec
     classes: tuple[str, ...]
     """Of the patch classifier that it was made from."""
     side: int
@@ -97,7 +98,7 @@ class WholeImageClassifier(nn.Module):
 
         Raises:
             ConfigError: unknown backbone or weights, or images too small for the trunk.
-            SpecError: top layers that can't be read, or shrink the map below 1x1.
+            SpecError: top layers that shrink the map below 1x1.
         """
         super().__init__()
         self.spec = spec
@@ -167,21 +168,22 @@ class Conversion:
     """Names of the patch classifier's tensors that found no place: its FC, unless its heatmap is kept."""
 
 
-def whole_image(patches: PatchClassifier, top_spec: str, images: ImageConfig, seed: int) -> Conversion:
+def whole_image(patches: PatchClassifier, top_layers: TopSpec, images: ImageConfig, seed: int) -> Conversion:
     """Cut a patch classifier after its last feature map and put new top layers on it.
 
     Args:
         patches: trained patch classifier; it is copied, not changed.
-        top_spec: top layers, such as `256x1,128x1`.
+        top_layers: the new ones.
         images: size of the images, and how films are brought to it.
         seed: with the candidate's name, decides the new layers' weights.
 
     Raises:
-        SpecError: `top_spec` can't be read, or shrinks the map below 1x1.
+        SpecError: `top_layers` shrink the map below 1x1.
 
     Source: paper, methods; 1152x896 -> 36x28 x C -> top layers.
     """
-    (shared,) = candidates(patches, [top_spec], images, seed).values()
+    name = candidate_name(patches.spec.backbone, top_layers)
+    shared = candidates(patches, {name: top_layers}, images, seed)[name]
     with torch.device("meta"):
         model = WholeImageClassifier(shared.spec)
     model.top = shared.top
@@ -199,41 +201,38 @@ def whole_image(patches: PatchClassifier, top_spec: str, images: ImageConfig, se
 
 
 def candidates(
-    patches: PatchClassifier,
-    top_specs: Sequence[str],
-    images: ImageConfig,
-    seed: int,
-    names: Sequence[str] | None = None,
+    patches: PatchClassifier, top_layers: Mapping[str, TopSpec], images: ImageConfig, seed: int
 ) -> dict[str, WholeImageClassifier]:
     """Return new whole-image classifiers by name that share the patch classifier's own trunk.
 
-    Each one's top layers are seeded from (seed, its name), whoever else is in the list. Without `names` they are
-    `candidate_name`'s.
+    Args:
+        patches: trained patch classifier.
+        top_layers: by the candidate's name.
+        images: size of the images, and how films are brought to it.
+        seed: with the name, decides the new layers' weights, whatever the other candidates.
 
     Raises:
-        SpecError: one of the specs can't be read, or shrinks the map below 1x1.
+        SpecError: top layers that shrink the map below 1x1.
     """
-    trunk, about = patches.trunk, patches.spec
-    found = {}
-    names = names or [candidate_name(about.backbone, text) for text in top_specs]
-    for name, text in zip(names, top_specs, strict=True):
-        own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+    trained, models = patches.spec, {}
+    for name, layers in top_layers.items():
         spec = ImageSpec(
-            backbone=about.backbone,
-            top_layers=text,
-            classes=about.classes,
-            side=about.side,
-            mean_grey=about.mean_grey,
+            backbone=trained.backbone,
+            top_layers=layers,
+            classes=trained.classes,
+            side=trained.side,
+            mean_grey=trained.mean_grey,
             height=images.height,
             width=images.width,
             fit=images.fit,
-            weights=about.weights,
+            weights=trained.weights,
         )
-        top = seeded(own_seed, partial(TopLayers, text, ground_of(spec)))
+        top_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+        top = seeded(top_seed, partial(TopLayers, layers, ground_of(spec)))
         if top.heatmap is not None:
             top.heatmap.take(patches.top)
-        found[name] = assemble(spec, trunk, top)
-    return found
+        models[name] = assemble(spec, patches.trunk, top)
+    return models
 
 
 def adapted(spec: ImageSpec, images: ImageConfig, mean_grey: float) -> ImageSpec:
@@ -273,19 +272,18 @@ def assemble(spec: ImageSpec, trunk: Trunk, top: TopLayers) -> WholeImageClassif
     return model
 
 
-def candidate_name(backbone: str, top_layers: str) -> str:
+def candidate_name(backbone: str, top_layers: TopSpec) -> str:
     """Return a candidate's name, such as `resnet50-512-512-1024x2-512-512-1024x2` or `vgg16-256x1-128x1`."""
-    return f"{backbones.slug(backbone)}-{top_spec.slug(top_layers)}"
+    return f"{backbones.slug(backbone)}-{slug(top_layers)}"
 
 
-def candidate_kind(backbone: str, top_layers: str) -> str:
-    """Return trunk family - top family, such as `Resnet-VGG` (`top_spec.family`).
+def candidate_kind(backbone: str, top_layers: TopSpec) -> str:
+    """Return trunk family - top family, such as `Resnet-VGG`.
 
     Raises:
         ConfigError: unknown backbone.
-        SpecError: the top layers can't be read.
     """
-    return f"{backbones.find(backbone).family}-{top_spec.family(top_layers)}"
+    return f"{backbones.find(backbone).family}-{top_layers.family}"
 
 
 def to_input(pixels_NHW: Tensor) -> Tensor:

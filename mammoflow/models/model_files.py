@@ -5,7 +5,7 @@ No Ray, no reading or writing.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mammoflow.errors import LakeError
 from mammoflow.models.classifiers import Classifier, ImageSpec, PatchClassifier, PatchSpec, WholeImageClassifier
+from mammoflow.models.top_kinds import parse
 
 SPEC_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 _FORMAT = 2  # of model.json
@@ -28,7 +29,10 @@ def to_files(model: Classifier, state: Mapping[str, Tensor] | None = None) -> di
         state: weights to write instead of the model's own, all of them.
     """
     kind = "patch" if isinstance(model, PatchClassifier) else "image"
-    about = {"format": _FORMAT, "kind": kind, **asdict(model.spec)}
+    spec = {field.name: getattr(model.spec, field.name) for field in fields(model.spec)}
+    if isinstance(model.spec, ImageSpec):
+        spec["top_layers"] = str(model.spec.top_layers)
+    about = {"format": _FORMAT, "kind": kind, **spec}
     weights = model.state_dict() if state is None else state
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     return {SPEC_FILE: (json.dumps(about, indent=1) + "\n").encode(), WEIGHTS_FILE: save_tensors(tensors)}
@@ -80,6 +84,8 @@ def read_spec(data: bytes) -> PatchSpec | ImageSpec:
             f"{SPEC_FILE} has format {about.get('format')}; this version reads {_FORMAT}: use a matching version"
         )
     values["classes"] = tuple(values["classes"])
+    if form is ImageSpec:
+        values["top_layers"] = parse(values["top_layers"])
     return form(**values)
 
 

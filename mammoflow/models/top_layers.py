@@ -1,4 +1,4 @@
-"""Top layers that turn a trunk's feature map into malignant or not, built from a spec (top_spec.py).
+"""Top layers that turn a trunk's feature map into malignant or not, built from a spec (top_kinds.py).
 
 Plain PyTorch; no Ray, no files.
 
@@ -7,18 +7,16 @@ P classes of patches.
 Source: Shen et al. 2019, methods; tables 2 and 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
-from mammoflow.models.backbones import initialise, slow_statistics
-from mammoflow.models.dropout import Dropout
-from mammoflow.models.instances import InstancePooling
-from mammoflow.models.top_spec import Block, Fc, Instances, ResnetBlock, VggBlock, map_sizes, parse
+from mammoflow.errors import SpecError
+from mammoflow.models.top_spec import Head, Size, TopSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,132 +54,49 @@ class Heatmap(nn.Module):
         return logits
 
 
-def _vgg_layers(block: VggBlock, in_channels: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for _ in range(block.repeats):
-        layers += [
-            nn.Conv2d(in_channels, block.channels, kernel_size=3, padding=1, bias=False),  # BN has the bias
-            nn.BatchNorm2d(block.channels),
-            nn.ReLU(inplace=True),
-        ]
-        in_channels = block.channels
-    return nn.Sequential(*layers, nn.MaxPool2d(kernel_size=2, stride=2))
+def map_sizes(spec: TopSpec, ground: Ground) -> list[Size]:
+    """Return (rows, columns) of the trunk's map, of the heatmap where there is one, and of what follows.
 
+    Raises:
+        SpecError: a map shrinks below 1x1; names the sizes.
 
-class BottleneckUnit(nn.Module):
-    """1x1 L, 3x3 M, 1x1 N with BN each, ReLU after the first two and after the addition.
-
-    With stride 2 it stands on the *first 1x1* (ResNet v1, as Keras has it; torchvision's own has it on the 3x3),
-    and the shortcut is a 1x1 convolution of stride 2 with BN; otherwise the shortcut is the identity.
+    Source: 36x28 -> 18x14 -> 9x7; with the heatmap 36x28 -> 30x22 -> 15x11 -> 8x6, ResNet blocks (paper, methods).
     """
-
-    def __init__(self, in_channels: int, channels: tuple[int, int, int], stride: int) -> None:
-        """Build one unit; stride 1 needs in_channels equal to N."""
-        super().__init__()
-        first, middle, last = channels
-        self.residual = nn.Sequential(
-            nn.Conv2d(in_channels, first, kernel_size=1, stride=stride, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, middle, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(middle),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(middle, last, kernel_size=1, bias=False),
-            nn.BatchNorm2d(last),
+    sizes = [ground.features]
+    if spec.heatmap:
+        (rows, columns), kernel = ground.features, ground.kernel
+        sizes.append((rows - kernel[0] + 1, columns - kernel[1] + 1))
+    sizes += spec.sizes(sizes[-1])
+    vanished = next((number for number, size in enumerate(sizes) if min(size) < 1), None)
+    if vanished is not None:
+        chain = " -> ".join(f"{rows}x{columns}" for rows, columns in sizes[: vanished + 1])
+        raise SpecError(
+            f"top layers {str(spec)!r} shrink the feature map below 1x1 ({chain}); "
+            "use larger images or other top layers"
         )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1:
-            projection = nn.Conv2d(in_channels, last, kernel_size=1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(last))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (N, C, h, w) to (N, last, ceil(h / stride), ceil(w / stride))."""
-        return relu(self.residual(features) + self.shortcut(features))
-
-
-def _resnet_layers(block: ResnetBlock, in_channels: int) -> nn.Sequential:
-    first = BottleneckUnit(in_channels, block.channels, stride=2)
-    others = [BottleneckUnit(block.out_channels, block.channels, stride=1) for _ in range(block.repeats - 1)]
-    return nn.Sequential(first, *others)
-
-
-class BlockLayers(nn.Module):
-    """Blocks, global average pooling and a 2-way FC."""
-
-    def __init__(self, blocks: Sequence[Block], in_channels: int) -> None:
-        """Build the layers with random weights."""
-        super().__init__()
-        made = []
-        for block in blocks:
-            layers = (
-                _vgg_layers(block, in_channels) if isinstance(block, VggBlock) else _resnet_layers(block, in_channels)
-            )
-            made.append(layers)
-            in_channels = block.out_channels
-        self.blocks = nn.Sequential(*made)
-        initialise(self.blocks)
-        slow_statistics(self.blocks)
-        self.dropout = Dropout()
-        self.fc = nn.Linear(in_channels, 2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (N, C, h, w) to logits (N, 2)."""
-        logits: Tensor = self.fc(self.dropout(self.blocks(features).mean(dim=(2, 3))))
-        return logits
-
-
-class FcLayers(nn.Module):
-    """Max pooling, FC layers with ReLU, a 2-way FC; a second 2-way FC leads past them, and the two are added.
-
-    Source: paper, methods (heatmap with max pooling and FC layers, with a shortcut); inputs 120, 825 and 3300.
-    """
-
-    def __init__(self, spec: Fc, cells: tuple[int, int], in_channels: int) -> None:
-        """Build the layers for a pooled heatmap of so many cells, with random weights."""
-        super().__init__()
-        self.pool = nn.MaxPool2d(kernel_size=spec.pool)
-        inputs = in_channels * cells[0] * cells[1]
-        widths = [inputs, *spec.widths]
-        hidden = [layer for one, other in pairwise(widths) for layer in (nn.Linear(one, other), nn.ReLU(inplace=True))]
-        self.hidden = nn.Sequential(*hidden)
-        self.dropout = Dropout()
-        self.fc = nn.Linear(widths[-1], 2)
-        self.shortcut = nn.Linear(inputs, 2)
-
-    def forward(self, heatmap: Tensor) -> Tensor:
-        """Map a heatmap (N, P, u, v) to logits (N, 2)."""
-        flat = self.pool(heatmap).flatten(1)
-        logits: Tensor = self.fc(self.dropout(self.hidden(flat))) + self.shortcut(flat)
-        return logits
+    return sizes
 
 
 class TopLayers(nn.Module):
     """The layers of a spec: from a trunk's features to two logits."""
 
-    def __init__(self, spec: str, ground: Ground) -> None:
+    head: Head
+
+    def __init__(self, spec: TopSpec, ground: Ground) -> None:
         """Build the layers with random weights from torch's global generator.
 
         Raises:
-            SpecError: the spec can't be read, or shrinks the map below 1x1.
+            SpecError: the spec shrinks the map below 1x1.
         """
         super().__init__()
-        parsed = parse(spec)
-        last = map_sizes(spec, ground.features, ground.kernel)[-1]
-        self.heatmap = Heatmap(ground) if parsed.heatmap else None
-        channels = ground.classes if parsed.heatmap else ground.channels
-        self._rectified = not isinstance(parsed, Instances)
-        self.head: BlockLayers | FcLayers | InstancePooling
-        if isinstance(parsed, Fc):
-            self.head = FcLayers(parsed, last, channels)
-        elif isinstance(parsed, Instances):
-            self.head = InstancePooling(parsed, channels)
-        else:
-            self.head = BlockLayers(parsed.blocks, channels)
+        last = map_sizes(spec, ground)[-1]
+        self.heatmap = Heatmap(ground) if spec.heatmap else None
+        self._rectified = spec.rectified
+        self.head = spec.build(last, ground.classes if spec.heatmap else ground.channels)
 
     def prepare_dropout(self, share: float, keys: Sequence[str]) -> None:
-        """Choose what the next batch's dropout drops (`Dropout.prepare`); instances have none."""
-        if not isinstance(self.head, InstancePooling):
-            self.head.dropout.prepare(share, keys)
+        """Choose what the next batch's dropout drops (`Dropout.prepare`)."""
+        self.head.prepare_dropout(share, keys)
 
     def set_trained(self, *, heatmap: bool) -> None:
         """Choose whether the heatmap, which came with the patch classifier's weights, learns as new layers do."""
@@ -199,10 +114,7 @@ class TopLayers(nn.Module):
             features = self.heatmap(features)
             if self._rectified:
                 features = relu(features)
-        if isinstance(self.head, InstancePooling):
-            return self.head.judge(features)
-        logits: Tensor = self.head(features)
-        return logits, logits.new_zeros(len(logits))
+        return self.head.judge(features)
 
 
 class TopLayerBank(nn.Module):
@@ -218,7 +130,7 @@ class TopLayerBank(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features (N, C, h, w) to logits (K, N, 2) and to what is added to the loss (K, N)."""
-        judged = [head.judge(features) for head in self.heads if isinstance(head, TopLayers)]
+        judged = [head.judge(features) for head in cast(Iterable[TopLayers], self.heads)]
         return torch.stack([logits for logits, _ in judged]), torch.stack([extra for _, extra in judged])
 
 

@@ -1,6 +1,6 @@
-"""What the lake holds already of the stage graph, and what must be built. Last in the order of imports.
+"""Plan and build: which artefacts of a config the lake holds, and the stages that make the others.
 
-Every job names the stage it wants; `ensure` prints a plan, builds what is missing, in order, and returns all artefacts.
+Every job names the stage it wants. `ensure` prints a plan, builds what is missing, in order, and returns all artefacts.
 """
 
 import functools
@@ -17,77 +17,57 @@ from mammoflow.data.ingest import shards
 from mammoflow.errors import ConfigError, LakeError, QuarantineError
 from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Lake, locks
-from mammoflow.pipeline import builders, care, dry_run
+from mammoflow.pipeline import care, dry_run, plan
 from mammoflow.pipeline.graph import Artefacts, locate
-from mammoflow.pipeline.stages import NEEDS, STAGES
+from mammoflow.pipeline.stages import STAGES, needed_for
+from mammoflow.pipeline.stages.stage import Stage
 from mammoflow.registry import starting_points
 from mammoflow.search import tuning
 from mammoflow.training import inputs
 
-_ON_MODELS = frozenset(("trunks", "mined", "retrained", "two_step", "external", "search", "ensemble", "evaluation"))
-"""Stages that train models or run them, on GPUs where the config asks for them."""
-
-_DECISIVE = ("images", "search")
-"""Stages whose outcome decides what follows: which images could not be used; beside whom candidates stand."""
-
-_JOBS = {
-    "phantoms": "ingest",
-    "images": "ingest",
-    "patches": "ingest",
-    "trunks": "train_patch",
-    "mined": "train_patch",
-    "retrained": "train_patch",
-    "two_step": "two_step",
-    "search": "tune_top_layers",
-    "ensemble": "select_ensemble",
-    "external": "external_validation",
-    "recalibrated": "recalibrate",
-    "registered": "select_ensemble",
-    "evaluation": "evaluate",
-    "report": "report",
-}
-"""The job that builds a stage by name."""
-
 
 def ensure(stage: str, config: Config) -> Artefacts:
-    """Build everything that a stage needs and the lake does not hold, and the stage itself.
+    """Build a stage, and first everything that it needs and the lake does not hold.
 
     Raises:
-        ConfigError: the config names what there is not, or asks for too many workers; before anything is written.
-        SourceError: the source is not the release it is said to be; likewise.
-        LakeError: an artefact to be reused was made by another version of the lake's layout; likewise.
+        ConfigError: the config names something unknown, or asks for too many workers; before anything is written.
+        SourceError: the source is not the release that it should be; before anything is written.
+        LakeError: an artefact to be reused was made by another version of the lake's layout; before anything is
+            written.
         QuarantineError: more images than `compute.max_bad` could not be used; the good ones are kept.
         MammoflowError: any other error of a stage, which names its remedy.
     """
-    wanted = _wanted(stage)
-    artefacts = _open(config, wanted)
+    needed = needed_for(stage)
+    artefacts = _open(config, needed)
     if config.compute.retry_quarantined:
         artefacts = _retry(artefacts)
-    missing = _missing(artefacts, wanted)
-    session.preflight(config, artefacts.lake, models=not _ON_MODELS.isdisjoint(missing))
-    _print_plan(artefacts, wanted, missing)
-    for name in wanted:
+    missing = _missing(artefacts, needed)
+    models = any(STAGES[name].runs_models for name in missing)
+    session.preflight(config.compute, artefacts.lake, config.source, models=models)
+    plan.show(artefacts, needed, missing)
+    for name in needed:
         if not all(item.done for item in artefacts.of(name)):
-            _build(name, artefacts)
+            _build(STAGES[name], artefacts)
         if name == "images":
             _check_quarantine(artefacts)
-        if name in _DECISIVE:
+        if STAGES[name].decides:
             artefacts = locate(artefacts.config, artefacts.lake)
     return artefacts
 
 
 def preview(config: Config) -> None:
-    """Print what a search would build, train and cost, and write nothing.
+    """Print what a search would build, train and cost. Writes nothing.
 
     Raises:
         ConfigError, SourceError, LakeError: as in `ensure`.
         PreflightError: this cluster has no room for a candidate.
     """
-    wanted = _wanted("search")
-    artefacts = _open(config, wanted)
-    _print_plan(artefacts, wanted, _missing(artefacts, wanted))
-    session.join(artefacts.config, artefacts.lake)
-    dry_run.show(artefacts)
+    needed = needed_for("search")
+    artefacts = _open(config, needed)
+    plan.show(artefacts, needed, _missing(artefacts, needed))
+    session.join(config.compute, artefacts.lake, config.source)
+    images = artefacts.images.facts(ImagesFacts).images if artefacts.images.done else None
+    dry_run.show(artefacts.config, images, artefacts.starts)
 
 
 def find(stages: Sequence[str], config: Config) -> Artefacts:
@@ -100,20 +80,15 @@ def find(stages: Sequence[str], config: Config) -> Artefacts:
     for stage in stages:
         for item in artefacts.of(stage):
             if not item.done:
-                raise LakeError(f"{item.url} is not complete; run jobs/{_JOBS[stage]}.py with the same flags first")
+                raise LakeError(
+                    f"{item.url} is not complete; run jobs/{STAGES[stage].job}.py with the same flags first"
+                )
         lake.check_versions(artefacts.of(stage))
     return artefacts
 
 
-_BEFORE_START = frozenset(("phantoms", "images", "patches"))
-_AS_THEY_ARE = frozenset(("external", "recalibrated"))
-"""Stages that take a registered ensemble's members as they are."""
-_UNREGISTERED = _BEFORE_START | {"external"}
-"""Stages of which no registered model comes."""
-
-
-def _open(config: Config, wanted: Sequence[str]) -> Artefacts:
-    """Say which lake is used and locate a config's artefacts in it, once what the wanted stages need is known to be.
+def _open(config: Config, needed: Sequence[str]) -> Artefacts:
+    """Print which lake is used, resolve the names in a config, and locate its artefacts.
 
     A champion to start from is one version from here on, whatever is promoted meanwhile.
     """
@@ -121,24 +96,26 @@ def _open(config: Config, wanted: Sequence[str]) -> Artefacts:
     print(f"mammoflow {config.name}: lake {root.root}", flush=True)
     if config.source is None and config.phantoms.patients == 0:
         raise ConfigError(f"recipe {config.name!r} draws no phantoms; give the release's folder with --source")
+    uses = {STAGES[name].start for name in needed}
     start = None
-    if config.start and not _BEFORE_START.issuperset(wanted):
-        if not _UNREGISTERED.issuperset(wanted):
+    if config.start and uses - {"not read"}:
+        if uses & {"recalibrated", "trained on"}:  # what registers a model
             starting_points.check_name(config)
         start = starting_points.find(config, root).name
     trunks = () if start else config.trunks
-    asked = tuple(replace(each, weights=tracking.weights_of(root, each.weights)) for each in trunks)
+    weights = (tracking.weights_of(root, trunk.weights) for trunk in trunks)
+    trunks = tuple(replace(trunk, weights=file) for trunk, file in zip(trunks, weights, strict=True))
     dataset = releases.resolve(config.dataset, config.source, config.phantoms.layout)
-    config = replace(config, dataset=dataset, start=start, trunks=asked)
+    config = replace(config, dataset=dataset, start=start, trunks=trunks)
     tuning.plan(config)
     artefacts = locate(config, root)
-    if not _AS_THEY_ARE.isdisjoint(wanted):
+    if uses & {"scored", "recalibrated"}:  # members that are used unchanged
         starting_points.check_images(artefacts.begun[1], config)
     return artefacts
 
 
 def _retry(artefacts: Artefacts) -> Artefacts:
-    """Undo the shards of images of which something went to quarantine; return the artefacts after that."""
+    """Reopen the shards of images that have rows in quarantine, and locate the artefacts again."""
     images = artefacts.images
     lake.check_versions([images])
     with locks.hold(images.url, _say):
@@ -152,50 +129,33 @@ def _retry(artefacts: Artefacts) -> Artefacts:
 _say = functools.partial(print, flush=True)
 
 
-def _wanted(stage: str) -> list[str]:
-    wanted = {stage}
-    for name in reversed(STAGES):
-        if name in wanted:
-            wanted.update(NEEDS[name])
-    return [name for name in STAGES if name in wanted]
-
-
-def _missing(artefacts: Artefacts, wanted: Sequence[str]) -> list[str]:
-    """Return the stages that are to be built; refuse what can be known by now to come to nothing."""
-    missing = [name for name in wanted if not all(item.done for item in artefacts.of(name))]
-    lake.check_versions([item for name in wanted for item in artefacts.of(name)])
+def _missing(artefacts: Artefacts, needed: Sequence[str]) -> list[str]:
+    """Return the stages that must be built; fail early where that can't succeed."""
+    missing = [name for name in needed if not all(item.done for item in artefacts.of(name))]
+    lake.check_versions(item for name in needed for item in artefacts.of(name))
     inputs.check_workers(artefacts.config, missing)
     return missing
 
 
-def _print_plan(artefacts: Artefacts, wanted: list[str], missing: list[str]) -> None:
-    for name in wanted:
-        for item in artefacts.of(name):
-            state = "reuse" if item.done else "build"
-            inputs = [need for need in NEEDS[name] if need in missing and artefacts.of(need)]
-            why = "" if item.done else f"  (needs {', '.join(inputs)})" if inputs else "  (not in the lake)"
-            print(f"  {state}  {name:<10} {item.name}-{item.fingerprint}{why}", flush=True)
-
-
-def _build(stage: str, artefacts: Artefacts) -> None:
-    """Run one stage, nobody else writing there, and mark its artefacts complete, with how long it took."""
-    missing = sorted((item for item in artefacts.of(stage) if not item.done), key=lambda item: item.url)
-    print(f"{stage}:", flush=True)
+def _build(stage: Stage, artefacts: Artefacts) -> None:
+    """Run one stage, alone in its artefacts' folders, and mark these complete."""
+    missing = sorted((item for item in artefacts.of(stage.name) if not item.done), key=lambda item: item.url)
+    print(f"{stage.name}:", flush=True)
     with ExitStack() as held:
         for item in missing:  # in one order, so that no two jobs wait for each other
             held.enter_context(locks.hold(item.url, _say))
         if all(item.done for item in missing):
-            print(f"{stage}: built by another job meanwhile", flush=True)
+            print(f"{stage.name}: built by another job meanwhile", flush=True)
             return
         started = time.monotonic()
-        inputs = [item for need in NEEDS[stage] for item in artefacts.of(need)]
+        inputs = [item for need in stage.needs for item in artefacts.of(need)]
         for item in missing:
             lake.sweep(item.url)
             care.finish_removal(item)
-        for item, facts in builders.BY_STAGE[stage](artefacts):
+        for item, facts in stage.build(artefacts):
             item.finish(facts, inputs, seconds=round(time.monotonic() - started, 2))
             lake.remove(item.file("work"))
-    print(f"{stage}: done in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{stage.name}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _check_quarantine(artefacts: Artefacts) -> None:

@@ -1,8 +1,7 @@
-"""What a lake holds, who uses what, and removing it safely. No Ray.
+"""Survey a lake, find what uses an artefact, and remove artefacts safely. No Ray.
 
-Removing an artefact holds its lock, takes its `done.json` first, then leaves `removing.json` until all else is gone:
-what a kill leaves in the middle neither looks complete nor is gone on with, for the next build of it empties the folder
-first.
+A removal holds the artefact's lock, deletes `done.json` first, and leaves `removing.json` until everything else is
+gone. So an artefact whose removal was killed neither looks complete nor is resumed: its next build empties the folder.
 """
 
 import re
@@ -14,7 +13,7 @@ import pyarrow.fs as pafs
 from mammoflow import lake
 from mammoflow.errors import LakeError
 from mammoflow.lake import DONE, Artefact, Lake, locks, stores
-from mammoflow.pipeline.stages import NEEDS, OF_SEVERAL, STAGES
+from mammoflow.pipeline.stages import OF_SEVERAL, STAGES, dependent_on
 
 _REMOVING = "removing.json"
 _FOLDER = re.compile(r"(.+)-([0-9a-f]{12})")
@@ -22,22 +21,22 @@ _FOLDER = re.compile(r"(.+)-([0-9a-f]{12})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One artefact as it lies in the lake."""
+    """One artefact of the lake."""
 
     artefact: Artefact
     state: str
     """complete | being built | incomplete | half removed | damaged."""
     files: int
     shards: int
-    """Parquet files among them that hold its rows."""
+    """Files of `shards/`, which hold its rows."""
     size: int
-    """All files together [bytes]."""
+    """Total size [bytes]."""
     version: int | None = None
-    """Of the schemas it was made by; None unless complete."""
+    """Version of the layout that it was made by; None unless complete."""
     finished: str = ""
-    """When, UTC, ISO 8601; empty where that was not recorded."""
+    """When (UTC, ISO 8601); empty where not recorded."""
     inputs: tuple[str, ...] = ()
-    """The artefacts it was made from; empty where that was not recorded."""
+    """Keys of the artefacts it was made from; empty where not recorded."""
 
     @property
     def key(self) -> str:
@@ -46,7 +45,7 @@ class Entry:
 
 
 def survey(root: Lake) -> list[Entry]:
-    """Return every artefact of the lake, by stage and name; files of other programs are passed over.
+    """Return every artefact of the lake, by stage and name. Ignores files of other programs.
 
     Raises:
         LakeError: the lake can't be listed.
@@ -61,14 +60,14 @@ def _artefacts(root: Lake, stage: str) -> list[tuple[Artefact, dict[str, int]]]:
         infos = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     except OSError as error:
         raise LakeError(f"can't list {root.root}/{stage}: {error}; check its permissions, or --lake") from error
-    found: dict[str, dict[str, int]] = {}
+    folders: dict[str, dict[str, int]] = {}
     for info in infos:
         folder, _, below = info.path.removeprefix(f"{path.rstrip('/')}/").partition("/")
         if below or not info.is_file:
-            found.setdefault(folder, {})
+            folders.setdefault(folder, {})
         if below and info.is_file:
-            found[folder][below] = int(info.size or 0)
-    named = ((_FOLDER.fullmatch(folder), files) for folder, files in sorted(found.items()))
+            folders[folder][below] = int(info.size or 0)
+    named = ((_FOLDER.fullmatch(folder), files) for folder, files in sorted(folders.items()))
     return [
         (Artefact(stage, match[1], match[2], lake.join(root.root, stage, match[0])), files)
         for match, files in named
@@ -97,7 +96,7 @@ def _entry(artefact: Artefact, files: dict[str, int]) -> Entry:
 
 
 def _held(artefact: Artefact) -> bool:
-    """Tell whether a job that may be alive holds its lock; a lock that can't be read may be one of a newer version."""
+    """Tell whether a job that may be alive holds its lock. A lock that can't be read may be a newer version's."""
     try:
         holder = locks.holder(artefact.url)
     except LakeError:
@@ -106,26 +105,26 @@ def _held(artefact: Artefact) -> bool:
 
 
 def find(entries: Sequence[Entry], name: str) -> Entry:
-    """Return the artefact of a name: `<stage>/<name>-<fingerprint>`, either part of that alone, or the URL.
+    """Return the artefact of a name: `<stage>/<name>-<fingerprint>`, its folder's name, its fingerprint, or its URL.
 
     Raises:
-        LakeError: none or several are meant.
+        LakeError: none or several match.
     """
-    wanted = name.rstrip("/")
-    found = [
+    plain = name.rstrip("/")
+    matches = [
         entry
         for entry in entries
-        if wanted in (entry.key, entry.artefact.url, entry.key.partition("/")[2], entry.artefact.fingerprint)
+        if plain in (entry.key, entry.artefact.url, entry.key.partition("/")[2], entry.artefact.fingerprint)
     ]
-    if len(found) != 1:
-        several = f"{len(found)} artefacts are called" if found else "no artefact is called"
-        known = ", ".join(entry.key for entry in found or entries) or "nothing"
-        raise LakeError(f"{several} {name!r} in the lake; name one of: {known}")
-    return found[0]
+    if len(matches) != 1:
+        several = f"{len(matches)} artefacts are called" if matches else "no artefact is called"
+        choices = ", ".join(entry.key for entry in matches or entries) or "nothing"
+        raise LakeError(f"{several} {name!r} in the lake; name one of: {choices}")
+    return matches[0]
 
 
 def users_of(entries: Sequence[Entry], keys: Iterable[str]) -> list[Entry]:
-    """Return what was made from these artefacts, directly or through others; the last made of a chain first."""
+    """Return the artefacts made from these, directly or through others; the last of a chain first."""
     reached = set(keys)
     users = []
     for entry in entries:  # by stage: each comes after all that it could be made from
@@ -136,11 +135,11 @@ def users_of(entries: Sequence[Entry], keys: Iterable[str]) -> list[Entry]:
 
 
 def plan_removal(entries: Sequence[Entry], names: Sequence[str], *, with_users: bool) -> list[Entry]:
-    """Return what goes, in the order in which it must go: users before what they were made from.
+    """Return the artefacts to remove, in order: users before what they were made from.
 
     Raises:
-        LakeError: none is named, a name is unknown, others use what is named and `with_users` is not set, one of them
-            is being built, or one is being built that may read them (what it reads is recorded once it is complete).
+        LakeError: no name is given or one is unknown; others use the artefacts and `with_users` is not set; one of them
+            is being built, or an artefact is that may read them (its inputs are recorded once it is complete).
     """
     if not names:
         raise LakeError("no artefact is named; `python jobs/lake.py list` shows them")
@@ -151,10 +150,10 @@ def plan_removal(entries: Sequence[Entry], names: Sequence[str], *, with_users: 
         raise LakeError(f"{', '.join(sorted(named))}: used by {listed}; remove these too with --with-users")
     going = named.union(user.key for user in users)
     plan = [entry for entry in reversed(entries) if entry.key in going]
-    stages = _stages_after({entry.artefact.stage for entry in plan if entry.state == "complete"})
+    stages = dependent_on({entry.artefact.stage for entry in plan if entry.state == "complete"})
     for entry in entries:
         if entry.state == "being built" and (entry.key in going or entry.artefact.stage in stages):
-            what = "" if entry.key in going else " and may read what is to be removed"
+            what = "" if entry.key in going else " and may read the artefacts to be removed"
             raise LakeError(
                 f"{entry.key} is being built{what}; stop its job, or wait for it; if its machine died, "
                 f"delete {entry.artefact.file(locks.FILE)}"
@@ -162,21 +161,12 @@ def plan_removal(entries: Sequence[Entry], names: Sequence[str], *, with_users: 
     return plan
 
 
-def _stages_after(stages: set[str]) -> set[str]:
-    """Return the other stages that need any of these, directly or through others."""
-    after = set(stages)
-    for stage in STAGES:
-        if after.intersection(NEEDS[stage]):
-            after.add(stage)
-    return after - stages
-
-
 def remove(entry: Entry, say: Callable[[str], None]) -> None:
-    """Remove one artefact, so that it looks complete at no time when it is not.
+    """Remove one artefact, which never looks complete when it is not.
 
     Args:
-        entry: as by `plan_removal`.
-        say: told where a lock is taken over from a process that died.
+        entry: an entry of `plan_removal`.
+        say: called with a line when a dead process's lock is taken over.
 
     Raises:
         LakeError: it is being built, or a file can't be removed.
@@ -194,16 +184,16 @@ def remove(entry: Entry, say: Callable[[str], None]) -> None:
 
 
 def finish_removal(artefact: Artefact) -> None:
-    """Empty what an interrupted removal left, before it is built anew by who holds its lock."""
+    """Complete an interrupted removal, before a build. The caller holds the lock."""
     if lake.exists(artefact.file(_REMOVING)):
         _empty(artefact)
 
 
 def _empty(artefact: Artefact) -> None:
-    """Remove all that it holds but its lock, under a mark that goes last."""
+    """Remove all its files but the lock; a mark goes last."""
     lake.write_json(artefact.file(_REMOVING), {})
     fs, path = stores.filesystem(artefact.url)
     names = {info.base_name for info in fs.get_file_info(pafs.FileSelector(path))}
-    for name in sorted(names - {_REMOVING, locks.FILE}, reverse=True):  # shards, which siblings copy, before ledger
+    for name in sorted(names - {_REMOVING, locks.FILE}, reverse=True):  # shards, which siblings copy, before the ledger
         lake.remove(artefact.file(name))
     lake.remove(artefact.file(_REMOVING))

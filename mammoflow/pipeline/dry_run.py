@@ -1,62 +1,66 @@
-"""What a search would train, and what it would cost: candidates, memory, time. Trains nothing, writes nothing."""
+"""What a search would train and cost: candidates, memory, time. Trains nothing, writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mammoflow import console
 from mammoflow.config import Config
-from mammoflow.facts.stages import ImagesFacts
 from mammoflow.models.classifiers import ImageSpec
-from mammoflow.pipeline.graph import Artefacts
+from mammoflow.registry.starting_points import Starts
+from mammoflow.rendering.formats import Value
 from mammoflow.search import capacity, rungs, tuning
 from mammoflow.search.candidates import Candidate
 from mammoflow.search.capacity import Worker
 from mammoflow.search.progress import spoken
 
 _GIB = 2**30
-_IMAGES = {"train": 1000, "val": 0}
-"""Taken for the number of images where none are decoded yet."""
+_ASSUMED = {"train": 1000, "val": 0}
+"""Number of images, where none are decoded yet."""
+
+Groups = Sequence[tuple[Config, Sequence[Candidate]]]
+"""Candidates on one trunk, with the config by which they train."""
 
 
-def show(a: Artefacts) -> None:
+def show(config: Config, images: Mapping[str, int] | None, starts: Starts | None) -> None:
     """Print candidates and packs with estimates of memory and time.
 
+    Args:
+        config: of the search.
+        images: number of each split; None before they are decoded.
+        starts: classifiers that the search would fine-tune, in place of trunks.
+
     Raises:
-        PreflightError: a candidate that no worker of this cluster can hold.
+        PreflightError: no worker of this cluster can hold some candidate.
     """
-    groups = _continued(a.config, a.starts.specs) if a.starts else _on_trunks(a.config)
-    images = a.images.facts(ImagesFacts).images if a.images.done else _IMAGES
-    backbones = {*(c.backbone for _, own in groups for c in own), *(trunk.backbone for trunk in a.config.trunks)}
-    worker = capacity.worker(a.config, images, sorted(backbones))
+    counts = _ASSUMED if images is None else images
+    groups = _continued(config, starts.specs) if starts else _on_trunks(config)
+    backbones = {candidate.backbone for _, group in groups for candidate in group}
+    worker = capacity.worker(config, counts, sorted(backbones | {trunk.backbone for trunk in config.trunks}))
     if groups:
         _show_candidates(groups)
-    seconds = _show_packs(a.config, groups, worker, images)
+    seconds = _show_packs(config, groups, worker, counts)
     speeds = ", ".join(f"{flops / 1e12:.2f} TFLOP/s in training {name}" for name, flops in worker.flops.items())
     print(f"estimates: a worker has {worker.memory / _GIB:.1f} GiB for them and does {speeds}, measured here")
-    drawn = a.config.search.drawn * len(a.config.trunks)
+    drawn = config.search.drawn * len(config.trunks)
     if drawn:
-        print(f"beside these, {drawn} candidate(s) are drawn, {a.config.search.at_a_time} a trunk at a time")
+        print(f"beside these, {drawn} candidate(s) are drawn, {config.search.at_a_time} a trunk at a time")
     if groups:
-        base = "" if a.images.done else f", for each {_IMAGES['train']:,} training images, as none are decoded yet"
-        runs = capacity.runs_at_a_time(a.config.compute)
-        print(f"these candidates take about {spoken(seconds)}, {runs} run(s) at a time{base}")
-    for config, own in groups:
-        for candidate in own:
-            capacity.check_fits(config, candidate, worker.memory)
-
-
-Groups = list[tuple[Config, list[Candidate]]]
-"""Candidates that have a trunk in common, with the config by which they train."""
+        assumed = f", for each {_ASSUMED['train']:,} training images, as none are decoded yet" if images is None else ""
+        runs = capacity.runs_at_a_time(config.compute)
+        print(f"these candidates take about {spoken(seconds)}, {runs} run(s) at a time{assumed}")
+    for trained, group in groups:
+        for candidate in group:
+            capacity.check_fits(trained, candidate, worker.memory)
 
 
 def _on_trunks(config: Config) -> Groups:
     candidates = tuning.plan(config)
-    own = ([c for c in candidates if c.backbone == trunk.backbone] for trunk in config.trunks)
-    return [(config, group) for group in own if group]
+    groups = ([c for c in candidates if c.backbone == trunk.backbone] for trunk in config.trunks)
+    return [(config, group) for group in groups if group]
 
 
 def _continued(config: Config, specs: Mapping[str, ImageSpec]) -> Groups:
-    """Return the classifiers that a search would go on from; each has a trunk and a kind of patches of its own."""
+    """Return the classifiers to fine-tune; each has its own trunk and patches."""
     return [
         (
             replace(config, patches=replace(config.patches, side=spec.side, classes=spec.classes)),
@@ -68,7 +72,7 @@ def _continued(config: Config, specs: Mapping[str, ImageSpec]) -> Groups:
 
 def _show_candidates(groups: Groups) -> None:
     rows = []
-    for config, candidate in ((config, candidate) for config, own in groups for candidate in own):
+    for config, candidate in ((config, candidate) for config, group in groups for candidate in group):
         trunk, top = capacity.costs(config, candidate)
         rows.append(
             [
@@ -85,30 +89,29 @@ def _show_candidates(groups: Groups) -> None:
 
 
 def _show_packs(config: Config, groups: Groups, worker: Worker, images: Mapping[str, int]) -> float:
-    """Print the packs of stage 1, and stage 2; return the seconds of both, as many runs at a time as there can be."""
-    rows: list[list[object]] = []
-    taken: list[float] = []
+    """Print the packs of stage 1, and stage 2. Return the seconds of both, with as many runs at a time as fit."""
+    rows: list[list[Value]] = []
+    packs: list[float] = []
     first, second = config.image_training.stages
-    for each, own in groups:
-        most = config.compute.pack or capacity.most_together(each, own, worker.memory)
-        name = own[0].backbone if config.trunks else own[0].name
-        for number, pack in enumerate(rungs.cut(own, most), start=1):
-            epoch = capacity.epoch_seconds(each, pack, worker, images, trunk_trained=False)
-            rows.append(
-                [f"{name}, pack {number}", len(pack), *_figures(capacity.pack_memory(each, pack), epoch, first.epochs)]
-            )
-            taken.append(epoch * first.epochs)
-    every = [(each, candidate) for each, own in groups for candidate in own]
+    for trained, group in groups:
+        most = config.compute.pack or capacity.most_together(trained, group, worker.memory)
+        name = group[0].backbone if config.trunks else group[0].name
+        for number, pack in enumerate(rungs.cut(group, most), start=1):
+            epoch = capacity.epoch_seconds(trained, pack, worker, images, trunk_trained=False)
+            figures = _figures(capacity.pack_memory(trained, pack), epoch, first.epochs)
+            rows.append([f"{name}, pack {number}", len(pack), *figures])
+            packs.append(epoch * first.epochs)
+    every = [(trained, candidate) for trained, group in groups for candidate in group]
     if not every:
         return 0.0
     kinds = len({candidate.kind for _, candidate in every})
     going_on = len(every) if config.search.survivors == "all" else kinds
-    epochs = [capacity.epoch_seconds(each, [c], worker, images, trunk_trained=True) for each, c in every]
-    mean, memory = sum(epochs) / len(epochs), max(capacity.stage2_memory(*one) for one in every)
+    epochs = [capacity.epoch_seconds(trained, [c], worker, images, trunk_trained=True) for trained, c in every]
+    mean, memory = sum(epochs) / len(epochs), max(capacity.stage2_memory(*pair) for pair in every)
     rows.append([f"stage 2, {going_on} run(s) of one", 1, *_figures(memory, mean, second.epochs)])
     console.show("Packs", ["pack", "candidates", "memory", "an epoch", "its stage"], rows)
     runs = capacity.runs_at_a_time(config.compute)
-    return capacity.makespan(taken, runs) + capacity.makespan([mean * second.epochs] * going_on, runs)
+    return capacity.makespan(packs, runs) + capacity.makespan([mean * second.epochs] * going_on, runs)
 
 
 def _figures(memory: int, epoch: float, epochs: int) -> list[str]:

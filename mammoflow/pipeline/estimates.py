@@ -1,37 +1,35 @@
-"""What a run would cost before anything is decoded: films, patches, operations, GPU hours. No Ray, no files."""
+"""Cost of a run before anything is decoded: films, patches, operations. No files; needs no cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from mammoflow.config import Config, TrunkConfig
-from mammoflow.search import rungs, tuning
-from mammoflow.search.candidates import Candidate, run_ground
+from mammoflow.data.phantom.layouts import LAYOUTS
+from mammoflow.data.releases import RELEASES
+from mammoflow.errors import ConfigError
+from mammoflow.search import capacity, rungs, tuning
+from mammoflow.search.candidates import Candidate
 from mammoflow.training import cost
-from mammoflow.training.cost import Cost
 
-FILMS = {"cbis_ddsm": 2458, "inbreast": 387}
-"""Films of the releases as the paper uses them."""
 _PATIENTS = {"inbreast": 72}  # of its training part
-_PER_WOMAN = {"cbis_ddsm": 2.0, "inbreast": 3.6, "csv_folder": 3.6}  # films of a phantom
+_TEST_70_30 = 0.3
 _LESIONS = 1.15  # of a film
-_TRAINED, _FLIPS = 3, 4  # passes forward that a training step is worth; images that an averaged score takes
-_BEST = 4  # kinds that the paper averages, and trains on
+_TRAINED, _FLIPS = 3, 4  # forward passes that a training step costs; images behind a flip-averaged score
+_BEST = 4  # kinds that the paper averages, and fine-tunes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Of one step, all its stages."""
+    """Cost of one step of a reproduction, all its stages."""
 
     what: str
-    """What it is behind."""
+    """The tables and figures that it is for."""
     recipe: str
     """Name of its config."""
     films: int
-    """Of all splits."""
+    """Films of all splits."""
     patches: int
-    """Of an epoch of a patch classifier; 0 where none is trained."""
+    """Patches in an epoch of a patch classifier; 0 where none is trained."""
     flops: float
     """Operations [FLOP]."""
     more_flops: float
@@ -39,88 +37,98 @@ class Estimate:
 
 
 def of_config(what: str, config: Config, *, patches_alone: bool = False) -> Estimate:
-    """Return what a config would cost; only its patch classifiers where `patches_alone`."""
+    """Return the cost of a config, or with `patches_alone` of its patch classifiers.
+
+    Raises:
+        ConfigError: the number of films is not known.
+    """
     films = _films(config)
     patches = _patches(config, films)
-    area = config.patches.side**2 / (config.images.height * config.images.width)  # operations grow with it
-    flops = sum(
-        _TRAINED * patches * sum(stage.epochs for stage in trunk.training.stages) * area * _trunk(config, trunk).flops
-        for trunk in config.trunks
-    )
-    image, more = (0.0, 0.0) if patches_alone else _whole(config, tuning.plan(config), films)
+    patch_flops = sum(_patch_classifier_flops(config, trunk, patches) for trunk in config.trunks)
+    flops, more = (0.0, 0.0) if patches_alone else _whole_image_flops(config, tuning.plan(config), films)
     return Estimate(
         what=what,
         recipe=config.name,
         films=sum(films.values()),
         patches=patches,
-        flops=flops + image,
+        flops=patch_flops + flops,
         more_flops=more,
     )
 
 
 def of_transfer(what: str, config: Config, begun: Config, patients: int) -> Estimate:
-    """Return what training on with so many patients would cost: of as many models as the paper has kinds.
+    """Return the cost of fine-tuning as many models as the paper has kinds.
 
     Args:
-        what: what it is behind.
+        what: the table that it is for.
         config: of the transfer.
-        begun: the config whose models it goes on from.
-        patients: to train on.
+        begun: the config whose models are fine-tuned.
+        patients: number to train on.
+
+    Raises:
+        ConfigError: the number of films is not known.
     """
-    whole = _films(config)
-    pool = whole["train"] + whole["val"]
-    of_all = _PATIENTS.get(config.dataset) or config.phantoms.patients * (1 - 0.3)
-    used = round(pool * min(1.0, patients / of_all))
+    films = _films(config)
+    in_training = _PATIENTS.get(config.dataset) or config.phantoms.patients * (1 - _TEST_70_30)
+    used = round((films["train"] + films["val"]) * min(1.0, patients / in_training))
     val = round(used * config.splits.val)
-    films = {"train": used - val, "val": val, "test": whole["test"]}
-    on = replace(config, start=None, trunks=begun.trunks)
+    films = {"train": used - val, "val": val, "test": films["test"]}
     candidates = tuning.plan(begun)
-    flops, more = _whole(on, candidates[:: max(1, len(candidates) // _BEST)][:_BEST], films)
+    members = candidates[:: max(1, len(candidates) // _BEST)][:_BEST]
+    flops, more = _whole_image_flops(replace(config, start=None, trunks=begun.trunks), members, films)
     return Estimate(what=what, recipe=config.name, films=sum(films.values()), patches=0, flops=flops, more_flops=more)
 
 
 def _films(config: Config) -> dict[str, int]:
-    """Return the films of each split, about."""
-    drawn = config.source is None and config.phantoms.patients
-    layout = config.phantoms.layout if drawn else config.dataset
-    total = round(config.phantoms.patients * _PER_WOMAN[layout]) if drawn else FILMS.get(layout, FILMS["cbis_ddsm"])
-    test = 0.3 if config.splits.protocol == "70-30" else config.splits.test
-    tested = round(total * test)
-    val = round((total - tested) * config.splits.val)
-    return {"train": total - tested - val, "val": val, "test": tested}
+    """Return the approximate number of films of each split."""
+    phantoms = config.phantoms
+    if config.source is None and phantoms.patients:
+        total = round(phantoms.patients * LAYOUTS[phantoms.layout].films_per_patient)
+    else:
+        total = _released_films(config.dataset)
+    test = round(total * (_TEST_70_30 if config.splits.protocol == "70-30" else config.splits.test))
+    val = round((total - test) * config.splits.val)
+    return {"train": total - test - val, "val": val, "test": test}
+
+
+def _released_films(dataset: str) -> int:
+    """Return how many films a release holds, as its registry entry says."""
+    films = RELEASES[dataset].films if dataset in RELEASES else None
+    if films is None:
+        known = ", ".join(name for name, release in RELEASES.items() if release.films)
+        raise ConfigError(
+            f"dataset is {dataset!r}, but the number of films is only known for {known}; decode the release "
+            "with jobs/ingest.py, then estimate a search with jobs/tune_top_layers.py --dry-run"
+        )
+    return films
 
 
 def _patches(config: Config, films: Mapping[str, int]) -> int:
-    each = 1 if config.patches.set == "S1" else config.patches.per_lesion
-    return round(2 * each * _LESIONS * films["train"])
+    per_lesion = 1 if config.patches.set == "S1" else config.patches.per_lesion
+    return round(2 * per_lesion * _LESIONS * films["train"])
 
 
-def _whole(config: Config, candidates: Sequence[Candidate], films: Mapping[str, int]) -> tuple[float, float]:
-    """Return the operations of whole-image classifiers, scoring included, and what can come on top."""
+def _patch_classifier_flops(config: Config, trunk: TrunkConfig, patches: int) -> float:
+    """Return the operations of a patch classifier's training: those of a trunk grow with the area."""
+    images = config.images
+    image = cost.of_trunk(trunk.backbone, images.height, images.width, capacity.shape_of(config).dtype)
+    area = config.patches.side**2 / (images.height * images.width)
+    return _TRAINED * patches * sum(stage.epochs for stage in trunk.training.stages) * area * image.flops
+
+
+def _whole_image_flops(
+    config: Config, candidates: Sequence[Candidate], films: Mapping[str, int]
+) -> tuple[float, float]:
+    """Return the operations of whole-image classifiers, scoring included, and the most that resuming can add."""
     first, second = config.image_training.stages
-    train, val = films["train"], films["val"]
     flops = more = 0.0
     for trunk in config.trunks:
-        own = [candidate for candidate in candidates if candidate.backbone == trunk.backbone]
-        if not own:
-            continue
-        body, tops = _trunk(config, trunk), _tops(config, trunk, own)
-        for pack in rungs.cut(own, config.compute.pack):
-            heads = [tops[candidate.name] for candidate in pack]
-            flops += first.epochs * cost.epoch_flops(body, heads, trunk_passes=1, train=train, val=val)
-        for top in tops.values():
-            one = cost.epoch_flops(body, [top], trunk_passes=_TRAINED, train=train, val=val)
-            flops += second.epochs * one + _FLIPS * (val + films["test"]) * (body.flops + top.flops)
-            more += config.image_training.resume * one
+        on_trunk = [candidate for candidate in candidates if candidate.backbone == trunk.backbone]
+        for pack in rungs.cut(on_trunk, config.compute.pack) if on_trunk else ():
+            flops += first.epochs * capacity.epoch_flops(config, pack, films, trunk_trained=False)
+        for candidate in on_trunk:
+            epoch = capacity.epoch_flops(config, [candidate], films, trunk_trained=True)
+            image = sum(part.flops for part in capacity.costs(config, candidate))
+            flops += second.epochs * epoch + _FLIPS * (films["val"] + films["test"]) * image
+            more += config.image_training.resume * epoch
     return flops, more
-
-
-def _trunk(config: Config, trunk: TrunkConfig) -> Cost:
-    """Return what a trunk costs a whole image."""
-    return cost.of_trunk(trunk.backbone, config.images.height, config.images.width, torch.bfloat16)
-
-
-def _tops(config: Config, trunk: TrunkConfig, own: Sequence[Candidate]) -> dict[str, Cost]:
-    """Return what each candidate's top layers cost an image, by its name."""
-    ground = run_ground(config, trunk.backbone)
-    return {each.name: cost.of_top(each.top_layers, ground, torch.bfloat16) for each in own}

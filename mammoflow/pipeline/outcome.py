@@ -23,7 +23,7 @@ from mammoflow.facts.stages import (
 from mammoflow.lake import Artefact
 from mammoflow.pipeline.graph import Artefacts
 from mammoflow.pipeline.stages import FIGURES, REPRODUCTION, TRANSFER
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.rendering import marks
 from mammoflow.reports import contact_sheet, qc, report, summary
 from mammoflow.reports.inputs import Baseline
@@ -43,7 +43,7 @@ def load_ensembles(a: Artefacts) -> dict[str, Ensemble]:
 
 def transferred(a: Artefacts) -> tuple[SiteRow, ...]:
     """Return what a registered ensemble of other data reaches on these: as registered, and recalibrated for them."""
-    (scored,), (_, about) = a.of("external"), a.begun
+    scored, (_, about) = a.one("external"), a.begun
     fresh = selection.recalibrate(open_scores(scored, "val", None), about.ensemble, a.config.ensemble)
     test = open_scores(scored, "test", fresh)
     return tuple(
@@ -54,8 +54,7 @@ def transferred(a: Artefacts) -> tuple[SiteRow, ...]:
 
 def baseline(a: Artefacts) -> Baseline:
     """Return the two-step baseline and its test scores."""
-    (made,) = a.of("two_step")
-    return _baseline(made)
+    return _baseline(a.one("two_step"))
 
 
 def summarise(a: Artefacts) -> Summary:
@@ -86,7 +85,7 @@ def tag_test_figures(a: Artefacts) -> None:
     if auc.by_patient:
         tags["test_auc_by_patient"] = f"{auc.by_patient.low:.4f} to {auc.by_patient.high:.4f}"
     model = a.registered.facts(RegisteredFacts)
-    registered_model.tag(tracking.uri(a.lake), f"models:/{model.name}/{model.version}", tags)
+    Registry(tracking.uri(a.lake)).version(f"models:/{model.name}/{model.version}").tag(tags)
 
 
 def write_qc(a: Artefacts) -> str:

@@ -71,7 +71,8 @@ def of_paper(source: str, inbreast: str | None, root: str | None, compute: Compu
 
     def here(config: Config, folder: str = source) -> Config:
         """Return a recipe on this data, in this lake."""
-        return replace(config, source=folder, lake=root, compute=compute)
+        dataset = "cbis_ddsm" if config.dataset == "auto" else config.dataset
+        return replace(config, source=folder, dataset=dataset, lake=root, compute=compute)
 
     main = here(recipes.cbis_s10_tables())
     rows = (recipes.cbis_s1_resnet50_random(), recipes.cbis_s1_resnet50(), recipes.cbis_s10_resnet50_random())
@@ -112,7 +113,7 @@ def _phantom_transfer(main: Config, scale: str) -> Config:
     BatchNorm keeps its statistics: those of batches of four films cost more on validation than training brought.
     """
     first, second = main.image_training.stages
-    stages = (replace(first, epochs=0), replace(second, epochs=_EPOCHS[scale], batch_norm="kept"))
+    stages = (replace(first, epochs=0), replace(second, epochs=_EPOCHS[scale], batch_norm="frozen"))
     return replace(
         main,
         name=f"{main.name}-transfer",

@@ -43,7 +43,7 @@ def run(config: Config) -> Artefact:
     before = build.ensure("external", whole)
     config = replace(config, start=before.config.start)  # one version, whatever is promoted meanwhile
     runs = {patients: build.ensure("evaluation", _of(config, patients)) for patients in sorted({*config.transfer})}
-    (scored,) = before.of("external")
+    scored = before.one("external")
     made = [sized.evaluation for sized in runs.values()]
     out = before.lake.artefact(stages.TRANSFER, config.name, scored, *made)
     if not out.done:
@@ -94,7 +94,7 @@ def _reached(test: pa.Table, chosen: Ensemble, *, patients: int, images: int, ma
 def _matrix(before: Artefacts, after: Artefacts, out: Artefact) -> tuple[MatrixCell, ...]:
     """Return what the ensemble begun from and the one trained on reach, each on both data sets' test images."""
     (begun, about), ours = before.begun, outcome.load_ensemble(after)
-    (scored,) = before.of("external")
+    scored = before.one("external")
     here = [("begun from", scored, about.ensemble), ("trained on", after.evaluation, ours)]
     cells = [_cell(name, "this site", open_scores(artefact, "test", chosen), chosen) for name, artefact, chosen in here]
     origin = _origin(before.lake, about.card.data.images)

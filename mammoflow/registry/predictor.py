@@ -1,6 +1,6 @@
-"""The ensemble as an object: images in; probability, decision and members' scores out. No Ray, no MLflow.
+"""A loaded ensemble: images in; probability, decision and members' scores out. No Ray, no MLflow.
 
-It lives in a folder of data, never a pickle: `ensemble.json`, each member's model.json and model.safetensors, and the
+Its folder holds data, never a pickle: `ensemble.json`, model.json and model.safetensors of each member, and the
 ensemble's scores on validation.
 
 Shape letters: N images, K members, H W rows and columns of the images the members were trained on [px], h w those
@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,19 +39,20 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a predictor's folder says of it: `ensemble.json`."""
+    """Contents of a predictor's ensemble.json."""
 
-    version: Literal[1] = 1
+    layout: Literal[1] = 1
+    """Version of this record."""
     ensemble: Ensemble
     """Members, cut-off and validation figures."""
     images: ImageConfig
-    """Size and fit of the images that the members take."""
+    """Size and fit of the members' images."""
     precision: str
-    """fp32 | bf16: arithmetic that the members were trained and judged in, and predict in."""
+    """fp32 | bf16: the arithmetic of training, evaluation and prediction."""
     profile: Profile
-    """What their training images look like."""
+    """Profile of the training images."""
     card: Card
-    """Where it comes from and what it is for."""
+    """Training data, validation figures, intended use and limits."""
 
 
 class Predictor:
@@ -73,7 +75,7 @@ class Predictor:
         return np.stack(members_KN, axis=1)
 
     def evidence(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-        """Say where in images of the members' size the score comes from; see `mean_evidence`."""
+        """Return the heatmaps of images of the members' size; see `mean_evidence`."""
         return mean_evidence(self.ensemble, self._models, pixels_NHW, self._precision)
 
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
@@ -83,55 +85,68 @@ class Predictor:
             inputs: a table with a column `path`, or a sequence of paths or URLs, of DICOM, PNG, TIFF, PGM or JPEG
                 files; a table with a column `image`, the files' bytes themselves, as such or as base64; or one uint16
                 array (N, h, w) or a sequence of (h, w) of any size, full range, air dark.
-            params: none are known; MLflow's interface.
+            params: ignored; part of MLflow's interface.
 
         Returns:
-            One row an image: `score` (the members' mean) [0-1], `probability` (the calibrated score) [0-1],
-            `malignant` (whether the score reaches the ensemble's cut-off), and each member's score under its name.
+            A row per image: `score`, the mean of the members [0-1]; `probability`, the calibrated score [0-1];
+            `malignant`, whether the score reaches the cut-off; and the score of each member under its name.
 
         Raises:
-            DecodeError: a file or array can't be used.
-            ConfigError: inputs of another form.
+            DecodeError: a file or array is unreadable.
+            ConfigError: inputs of another type.
         """
         items = _items(inputs)
         members_NK = np.empty((len(items), len(self.ensemble.members)))
         for start in range(0, len(items), _BATCH):
             batch = slice(start, start + _BATCH)
-            members_NK[batch] = self.score(np.stack([self._pixels(item) for item in items[batch]]))
+            members_NK[batch] = self.score(np.stack([self.read(item)[0] for item in items[batch]]))
+        return self.table(members_NK)
+
+    def table(self, members_NK: npt.NDArray[np.float64]) -> pd.DataFrame:
+        """Return the members' scores (N, K) [0-1] as the table that `predict` returns."""
         score_N, probability_N, malignant_N = ensembles.decide(members_NK, self.ensemble)
         columns = {"score": score_N, "probability": probability_N, "malignant": malignant_N}
         return pd.DataFrame(columns | dict(zip(self.ensemble.names, members_NK.T, strict=True)))
 
-    def _pixels(self, item: str | bytes | npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-        """Return one file or array as an image of the members' size, uint16 (H, W)."""
-        if isinstance(item, str):
-            return decode.load_image(item, self.images).pixels
+    def read(self, item: str | Path | bytes | npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint16], str | None]:
+        """Return a file or array as an image of the members' size, uint16 (H, W), and the vendor that the file names.
+
+        Raises:
+            DecodeError: the file or array is unreadable.
+            ConfigError: an item of another type.
+        """
+        if isinstance(item, str | Path):
+            image = decode.load_image(str(item), self.images)
+            return image.pixels, image.identity.vendor
         if isinstance(item, bytes):
             with naming("image"):
-                return decode.decode_bytes(item, self.images).pixels
+                image = decode.decode_bytes(item, self.images)
+            return image.pixels, image.identity.vendor
+        if not isinstance(item, np.ndarray):
+            raise ConfigError(f"an image is a {type(item).__name__}, but must be a path or a uint16 array; convert it")
         if item.dtype != np.uint16 or item.ndim != 2:
             raise DecodeError(
                 f"an image of type {item.dtype} and shape {item.shape}, but uint16 (rows, columns) over 0-65535 is "
                 "needed; rescale it (8 bits: times 257), or pass the file's path"
             )
         fit = plan_fit(item.shape[0], item.shape[1], self.images)
-        return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16)
+        return np.asarray(np.rint(fit.apply(item.astype(np.float32))), np.uint16), None
 
 
 def mean_evidence(
     ensemble: Ensemble, models: Sequence[WholeImageClassifier], pixels_NHW: npt.NDArray[np.uint16], precision: str
 ) -> npt.NDArray[np.float32]:
-    """Say where in images an ensemble's scores come from.
+    """Return heatmaps of what raises an ensemble's scores.
 
     Args:
-        ensemble: how often each member counts.
+        ensemble: its weights of members.
         models: its members, in order.
         pixels_NHW: uint16 (N, H, W), of the members' size.
-        precision: fp32 | bf16, arithmetic of the passes.
+        precision: fp32 | bf16.
 
     Returns:
-        float32 (N, u, v), the mean over members of what each cell of 32 px adds to the logit of malignant, positive
-        parts alone, as shares of the image's largest; 0 where nothing speaks for malignant.
+        float32 (N, u, v): per cell of 32 px, the mean over members of its contribution to the logit of malignant,
+        clipped at 0 and relative to the largest of the image; all 0 if no cell raises the score.
 
     Source: Draelos and Carin 2020 (HiResCAM).
     """
@@ -144,13 +159,13 @@ def mean_evidence(
 
 
 def write_folder(url: str, about: About, members: Mapping[str, str], validation: pa.Table) -> list[ImageSpec]:
-    """Write the folder of a predictor, and return the members' specs.
+    """Write the folder of a predictor and return the members' specs.
 
     Args:
         url: the folder, created where absent.
-        about: what it says of itself.
+        about: contents of its ensemble.json.
         members: candidate name -> folder or URL of its model.json and model.safetensors.
-        validation: the ensemble's own rows (schema.SCORES) on validation, which a later version is held against.
+        validation: the ensemble's own rows (schema.SCORES) on validation, for comparison with later versions.
 
     Raises:
         LakeError: a member's model is missing or damaged, or takes images of another size.
@@ -196,7 +211,7 @@ def read_about(url: str) -> About:
 
 
 def _items(inputs: Any) -> list[Any]:
-    """Return the images of any accepted input as a list of paths, files' bytes and arrays."""
+    """Return any accepted input as a list of paths, bytes of files, and arrays."""
     if isinstance(inputs, pd.DataFrame):
         named = [name for name in ("path", "image") if name in inputs.columns]
         if len(named) != 1:
@@ -216,7 +231,7 @@ def _items(inputs: Any) -> list[Any]:
 
 
 def _file(value: Any) -> bytes:
-    """Return a file's bytes, given as such or as base64, as a request over HTTP holds them."""
+    """Return the bytes of a file, given as such or as base64 from an HTTP request."""
     if isinstance(value, bytes):
         return value
     try:

@@ -1,7 +1,7 @@
-"""Which registered version is the champion: moved by rule, rolled back, and every move kept. No Ray, no torch.
+"""Move the champion alias by rule, roll it back, and log every move. No Ray.
 
-The log is one MLflow run a move, beside the registry: written before the alias moves and closed after, so that a move
-that a kill cut in two is known as made or not made by the next one.
+The log is one MLflow run per move: opened before the alias moves and closed after it. A kill in between leaves it open;
+the next move checks the alias and closes the run as made or not made.
 """
 
 import getpass
@@ -18,13 +18,11 @@ from mammoflow.errors import TrackingError
 from mammoflow.facts.results import Difference, Interval
 from mammoflow.metrics import resampling, roc
 from mammoflow.metrics.resampling import Resampling
-from mammoflow.registry import registered_model
-from mammoflow.registry.registered_model import CANDIDATE, CHAMPION
+from mammoflow.registry.registry import CANDIDATE, CHAMPION, Registry
 from mammoflow.tracking import Tracker
 
 LEAST_DIFFERENCE = -0.02
-"""A new champion's validation AUC may be this much lower at worst: the lower end of the 95% interval of the paired
-difference lies above it."""
+"""The lower end of the 95% interval of the paired difference in validation AUC, new minus old, must be above this."""
 
 EXPERIMENT = "promotions"
 """MLflow experiment of the log."""
@@ -37,80 +35,76 @@ _FIGURES = ("value", "low", "high")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One move of the champion's alias, as the log holds it."""
+    """One logged move of the champion alias."""
 
     kind: Kind
-    """promotion, or rollback to the version that the champion had replaced."""
+    """promotion, or rollback to the version that the champion replaced."""
     version: str
     """The champion from then on."""
     replaced: str
     """The champion before; empty where there was none."""
     forced: bool
-    """Promoted whatever the comparison said."""
+    """Promoted without passing the comparison."""
     difference: Difference | None
-    """In validation AUC, new minus old, with its interval by bootstrap of patients; None where nothing was compared."""
+    """In validation AUC, new minus old, with its interval by bootstrap of patients; None without a comparison."""
     by: str
     """Login name of who did it."""
     at: str
-    """When it began, UTC."""
+    """Start, UTC."""
 
 
-def promote(tracking_uri: str, name: str, version: str | None = None, *, force: bool = False) -> Move:
-    """Make a version the champion: the first one as it is, a later one if it is not worse than the champion.
+def promote(registry: Registry, name: str, version: str | None = None, *, force: bool = False) -> Move:
+    """Make a version the champion: unconditionally if there is none, else only if it is not worse.
 
     Args:
-        tracking_uri: of the registry.
+        registry: where the model is registered.
         name: of the registered model.
         version: which one; the candidate where None.
-        force: promote whatever the comparison says; the log holds that it was.
+        force: promote even if it is worse; the log says so.
 
     Raises:
         TrackingError: no such model or version; or without `force`, the lower end of the difference in validation AUC
             is not above `LEAST_DIFFERENCE`, or the two were validated on different images.
     """
-    with registered_model.connect(tracking_uri) as client:
-        wanted = f"models:/{name}@{CANDIDATE}" if version is None else f"models:/{name}/{version}"
-        new = registered_model.find(client, wanted)
-        held = client.get_registered_model(name).aliases.get(CHAMPION)
-    to, old = str(new.version), "" if held is None else str(held)
-    if old == to and (moves := history(tracking_uri, name)) and moves[0].version == to:
-        return moves[0]  # as when the same command is run again
-    found = None if old in ("", to) else _compared(tracking_uri, name, old, to, force=force)
-    return _move(tracking_uri, name, _now("promotion", to, old, forced=force and old != "", difference=found))
+    to = registry.version(f"models:/{name}@{CANDIDATE}" if version is None else f"models:/{name}/{version}").version
+    old = registry.champion(name) or ""
+    if old == to and (moves := history(registry, name)) and moves[0].version == to:
+        return moves[0]  # the same command again
+    difference = None if old in ("", to) else _compared(registry, name, old, to, force=force)
+    return _move(registry, name, _now("promotion", to, old, forced=force and old != "", difference=difference))
 
 
-def rollback(tracking_uri: str, name: str) -> Move:
-    """Make the version the champion again that the present champion replaced when it was promoted.
+def rollback(registry: Registry, name: str) -> Move:
+    """Make the version that the champion replaced the champion again.
 
     Raises:
         TrackingError: no such model, no champion, or one that replaced none.
     """
-    with registered_model.connect(tracking_uri) as client:
-        now = str(registered_model.find(client, f"models:/{name}@{CHAMPION}").version)
-    before = [move.replaced for move in history(tracking_uri, name) if move.kind == "promotion" and move.version == now]
+    now = registry.version(f"models:/{name}@{CHAMPION}").version
+    before = [move.replaced for move in history(registry, name) if move.kind == "promotion" and move.version == now]
     if not before or before[0] in ("", now):
         raise TrackingError(
-            f"version {now} of {name} replaced no other when it became champion; name the version that shall be it "
+            f"version {now} of {name} replaced no other when it became champion; name the version to promote "
             "with --version"
         )
-    return _move(tracking_uri, name, _now("rollback", before[0], now, forced=False, difference=None))
+    return _move(registry, name, _now("rollback", before[0], now, forced=False, difference=None))
 
 
-def history(tracking_uri: str, name: str) -> list[Move]:
-    """Return every move of a model's champion that was made, newest first."""
-    tracker = Tracker.connect(tracking_uri, EXPERIMENT)
-    _settle(tracker, tracking_uri, name)
+def history(registry: Registry, name: str) -> list[Move]:
+    """Return all moves of a model's champion, newest first."""
+    tracker = Tracker.connect(registry.uri, EXPERIMENT)
+    _close_interrupted(tracker, registry, name)
     return [_read(values) for values in tracker.search({"model": name}, status="FINISHED")]
 
 
-def compare(tracking_uri: str, name: str, old: str, new: str) -> Difference:
-    """Return how much larger a version's validation AUC is than another's, on the same images.
+def compare(registry: Registry, name: str, old: str, new: str) -> Difference:
+    """Return the difference of two versions' validation AUCs on the same images, new minus old.
 
     Raises:
         TrackingError: they were not validated on the same images.
         LakeError: one was registered by an earlier version of mammoflow, without its validation scores.
     """
-    before, after = (registered_model.validation_scores(tracking_uri, f"models:/{name}/{each}") for each in (old, new))
+    before, after = (registry.version(f"models:/{name}/{version}").validation_scores() for version in (old, new))
     if not _same_images(before, after):
         raise TrackingError(
             f"versions {old} ({before.num_rows} images) and {new} ({after.num_rows}) of {name} were validated on "
@@ -124,22 +118,21 @@ def compare(tracking_uri: str, name: str, old: str, new: str) -> Difference:
     return Difference(value=value, interval=interval)
 
 
-def _compared(tracking_uri: str, name: str, old: str, new: str, *, force: bool) -> Difference | None:
+def _compared(registry: Registry, name: str, old: str, new: str, *, force: bool) -> Difference | None:
     """Return the difference to the champion; refuse a worse version unless it is forced."""
     try:
-        found = compare(tracking_uri, name, old, new)
+        difference = compare(registry, name, old, new)
     except TrackingError:
         if force:
             return None
         raise
-    low, high = found.interval.low, found.interval.high
-    if low <= LEAST_DIFFERENCE and not force:
+    if difference.interval.low <= LEAST_DIFFERENCE and not force:
         raise TrackingError(
-            f"version {new} of {name} against the champion, version {old}: validation AUC {found.value:+.4f} (95% "
-            f"interval {low:+.4f} to {high:+.4f}), but the lower end must be above {LEAST_DIFFERENCE:+.2f}"
-            "; promote a better one, or validate on more images, or give --force"
+            f"version {new} of {name} against the champion, version {old}: validation AUC {difference.value:+.4f} "
+            f"(95% interval {difference.interval.low:+.4f} to {difference.interval.high:+.4f}), but the lower end "
+            f"must be above {LEAST_DIFFERENCE:+.2f}; promote a better one, or validate on more images, or give --force"
         )
-    return found
+    return difference
 
 
 def _same_images(before: pa.Table, after: pa.Table) -> bool:
@@ -148,32 +141,31 @@ def _same_images(before: pa.Table, after: pa.Table) -> bool:
 
 
 def _now(kind: Kind, version: str, replaced: str, *, forced: bool, difference: Difference | None) -> Move:
-    """Return a move that this user makes now."""
+    """Return a move by this user, now."""
     by, at = getpass.getuser(), datetime.now(UTC).isoformat(timespec="seconds")
     return Move(kind=kind, version=version, replaced=replaced, forced=forced, difference=difference, by=by, at=at)
 
 
-def _move(tracking_uri: str, name: str, move: Move) -> Move:
-    """Write a move down, make it, and close what was written."""
-    tracker = Tracker.connect(tracking_uri, EXPERIMENT)
-    _settle(tracker, tracking_uri, name)
+def _move(registry: Registry, name: str, move: Move) -> Move:
+    """Log a move, make it, close the log entry."""
+    tracker = Tracker.connect(registry.uri, EXPERIMENT)
+    _close_interrupted(tracker, registry, name)
     run_id = tracker.start(f"{name} {move.replaced or 'none'} to {move.version}", params=_write(name, move), tags={})
-    with tracker.closing([run_id]), registered_model.connect(tracking_uri) as client:
-        client.set_registered_model_alias(name, CHAMPION, move.version)
+    with tracker.closing([run_id]):
+        registry.set_alias(name, CHAMPION, move.version)
     return move
 
 
-def _settle(tracker: Tracker, tracking_uri: str, name: str) -> None:
-    """Close what a killed move left open: it was made if the champion is the version that it names."""
+def _close_interrupted(tracker: Tracker, registry: Registry, name: str) -> None:
+    """Close the entry of a killed move: it was made if the champion is the version that it names."""
     for values in tracker.search({"model": name}, status="RUNNING"):
-        with registered_model.connect(tracking_uri) as client:
-            champion = client.get_registered_model(name).aliases.get(CHAMPION)
-        tracker.end(values["run_id"], "FINISHED" if str(champion) == values["version"] else "KILLED")
+        made = registry.champion(name) == values["version"]
+        tracker.end(values["run_id"], "FINISHED" if made else "KILLED")
 
 
 def _write(name: str, move: Move) -> dict[str, Any]:
-    found = move.difference
-    values = (found.value, found.interval.low, found.interval.high) if found else (math.nan,) * 3
+    difference = move.difference
+    values = (difference.value, difference.interval.low, difference.interval.high) if difference else (math.nan,) * 3
     figures = dict(zip(_FIGURES, values, strict=True))
     plain = {key: getattr(move, key) for key in ("kind", "version", "replaced", "forced", "by", "at")}
     return {"model": name, **plain, **figures}
@@ -181,7 +173,7 @@ def _write(name: str, move: Move) -> dict[str, Any]:
 
 def _read(values: Mapping[str, str]) -> Move:
     value, low, high = (float(values[key]) for key in _FIGURES)
-    found = None if math.isnan(value) else Difference(value=value, interval=Interval(low=low, high=high))
+    difference = None if math.isnan(value) else Difference(value=value, interval=Interval(low=low, high=high))
     kind: Kind = "rollback" if values["kind"] == "rollback" else "promotion"
     plain = {key: values[key] for key in ("version", "replaced", "by", "at")}
-    return Move(kind=kind, forced=values["forced"] == "True", difference=found, **plain)
+    return Move(kind=kind, forced=values["forced"] == "True", difference=difference, **plain)

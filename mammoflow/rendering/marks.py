@@ -3,6 +3,7 @@
 from mammoflow.lake import Artefact
 
 PHANTOM_MARK = "phantom data, no clinical meaning"
+_INPUTS_SINCE = 2  # version of the layout that records what an artefact was made from
 UNKNOWN = "whether of phantoms is not known here"
 """Mark of figures whose images are not in the lake, or don't record what they were made from."""
 

@@ -17,6 +17,7 @@ from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
 from mammoflow.ensemble.split_door import open_split
 from mammoflow.errors import LakeError
 from mammoflow.facts.results import Report
+from mammoflow.facts.stages import SearchFacts
 from mammoflow.lake import Artefact
 from mammoflow.lake.schema import BENIGN, MALIGNANT, pixels_of
 from mammoflow.models.classifiers import PatchClassifier
@@ -50,7 +51,7 @@ def _search(inputs: ReportInputs) -> dict[str, str]:
     best, many = inputs.ranking[0], len(inputs.ranking)
     reached = f"the best, {best.written} on {best.backbone}, reaches {best.val_auc:.3f}"
     return pages.picture(
-        charts.search(inputs.ranking, inputs.mark, "svg"),
+        charts.search(inputs.search.facts(SearchFacts).ranking, inputs.mark, "svg"),
         "svg+xml",
         f"Validation AUC of {many} candidates against their weights and operations, and over their settings; {reached}",
         f"All {many} candidates of the search; {reached}.",

@@ -1,10 +1,10 @@
-"""What is found on an image, as DICOM: a Secondary Capture of the heatmap and a Comprehensive SR. No Ray, no files.
+"""Results of an image as DICOM: a Secondary Capture of the heatmap and a Comprehensive SR. No Ray, no files.
 
-Both join the study of the image, so that a viewer shows them beside it: the UIDs of study, series and image alone are
-taken over from the source, for without them nobody could tell what is meant. Names, dates, other ids, persons,
-places and devices stay behind; the patient is who she is called by mammoflow, a release's own id or a salted hash.
+Both join the study of the image, so that a viewer shows them beside it. Only the UIDs of study, series and image are
+copied from the source, since references need them. Names, dates, other ids, persons, places and devices are not; the
+patient id is mammoflow's, a release's own id or a salted hash.
 
-UIDs are made from the model's version and the image's, and times are the caller's: written again, a file is the same.
+UIDs follow from the model version and the image, and times are given by the caller, so rewriting gives the same file.
 
 Source: DICOM PS3.3 A.8.1 (Secondary Capture), A.35.3 (Comprehensive SR); PS3.16 TID 1500 (Measurement Report), 1501
 (measurements and qualitative evaluations), 4019 (algorithm identification).
@@ -28,7 +28,7 @@ from mammoflow.errors import DecodeError
 
 NAME = "mammoflow"
 _SCHEME = "99MAMMOFLOW"
-"""Coding scheme of what no standard has a code for; 99 marks private ones (PS3.3 8.2)."""
+"""Private coding scheme for concepts without a standard code; 99 marks private schemes (PS3.3 8.2)."""
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _EMPTY = (
@@ -37,7 +37,7 @@ _EMPTY = (
 )
 _DATES = frozenset(("InstanceCreationDate", "ContentDate", "SeriesDate", "DateOfSecondaryCapture"))
 _TIMES = frozenset(("InstanceCreationTime", "ContentTime", "SeriesTime", "TimeOfSecondaryCapture"))
-_CAPTURE_SERIES, _REPORT_SERIES = 9701, 9702  # numbers; the series' own UIDs tell them from others
+_CAPTURE_SERIES, _REPORT_SERIES = 9701, 9702  # series numbers; UIDs tell the series apart
 
 _SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
 _SCORE = hd.sr.CodedConcept("score", _SCHEME, "Score before calibration")
@@ -48,12 +48,12 @@ _DECISION = hd.sr.CodedConcept("decision", _SCHEME, "Decision at the operating p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a registered ensemble says of an image."""
+    """Result of a registered ensemble on an image."""
 
     probability: float
     """Of malignant, calibrated [0-1]."""
     score: float
-    """Mean of the members' [0-1]."""
+    """Mean of the members [0-1]."""
     malignant: bool
     """Whether the score reaches the operating point."""
     cutoff: float
@@ -63,11 +63,11 @@ class Finding:
     model: str
     """Version of the registered model, `<name>/<version>`."""
     patient_id: str | None
-    """Whose image it is, as mammoflow calls her: a release's own id or a salted hash."""
+    """mammoflow's patient id: a release's own id or a salted hash."""
     laterality: str | None
-    """L | R, or None where the file doesn't say."""
+    """L | R, or None if unknown."""
     mark: str
-    """What must be said of the model, e.g. that it was trained on phantoms; else empty."""
+    """Warning about the model, such as training on phantoms; else empty."""
 
 
 def secondary_capture(source: Dataset, picture_HW3: npt.NDArray[np.uint8], finding: Finding, at: datetime) -> Dataset:
@@ -76,7 +76,7 @@ def secondary_capture(source: Dataset, picture_HW3: npt.NDArray[np.uint8], findi
     Args:
         source: tags of the image that was scored.
         picture_HW3: uint8 (H, W, 3), RGB.
-        finding: what was found on it.
+        finding: the result.
         at: when it was scored.
 
     Raises:
@@ -99,10 +99,10 @@ def secondary_capture(source: Dataset, picture_HW3: npt.NDArray[np.uint8], findi
         laterality=finding.laterality,
         patient_orientation=("A", "F"),
     )
-    made.PatientOrientation = []  # the picture is two of the image, side by side
+    made.PatientOrientation = []  # the picture shows the image twice, side by side
     made.SeriesDescription = "Where the score comes from"
     made.DerivationDescription = f"Heatmap of {finding.model} beside the image. {finding.mark}".strip()
-    made.BurnedInAnnotation = "YES"  # the caption below the picture; it names nobody
+    made.BurnedInAnnotation = "YES"  # the caption below the picture; no identity
     made.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     image = Dataset()
     image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = ids["SOPClassUID"], ids["SOPInstanceUID"]
@@ -112,14 +112,14 @@ def secondary_capture(source: Dataset, picture_HW3: npt.NDArray[np.uint8], findi
 
 
 def structured_report(source: Dataset, finding: Finding, at: datetime, capture: Dataset | None = None) -> Dataset:
-    """Return what was found as a Comprehensive SR by TID 1500: probability in percent, decision, members' scores.
+    """Return the result as a Comprehensive SR by TID 1500: probability in percent, decision, members' scores.
 
-    The probability of malignancy has the code (111047, DCM, "Probability of cancer"); the decision is positive or
-    negative by SNOMED, for a cut-off makes no diagnosis; what no standard names has a code of 99MAMMOFLOW.
+    The probability of malignancy has the code (111047, DCM, "Probability of cancer"). The decision is SNOMED
+    positive or negative, since a cut-off is no diagnosis. Concepts without a standard code are in 99MAMMOFLOW.
 
     Args:
         source: tags of the image that was scored.
-        finding: what was found on it.
+        finding: the result.
         at: when it was scored.
         capture: its Secondary Capture, to be referred to as well.
 
@@ -204,30 +204,30 @@ def _group(
 
 
 def _references(source: Dataset) -> dict[str, str]:
-    """Return the UIDs by which others find an image."""
-    found = {name: str(source.get(name) or "") for name in _NEEDED}
-    wrong = [name for name, value in found.items() if not UID(value).is_valid]
+    """Return the UIDs that references to an image need."""
+    uids = {name: str(source.get(name) or "") for name in _NEEDED}
+    wrong = [name for name, value in uids.items() if not UID(value).is_valid]
     if wrong:
         raise DecodeError(
             f"the image has no valid {', '.join(wrong)}, by which a report refers to it; write them, or score without "
             "--dicom"
         )
-    return found
+    return uids
 
 
 def _evidence(source: Dataset, finding: Finding) -> Dataset:
-    """Return what a report takes over from the source: its UIDs, and nobody's name."""
-    kept = Dataset()
+    """Return the data set that a report refers to: the source's UIDs without its identity."""
+    evidence = Dataset()
     for name, value in _references(source).items():
-        setattr(kept, name, value)
+        setattr(evidence, name, value)
     for name in _EMPTY:
-        setattr(kept, name, "")
-    kept.PatientID = finding.patient_id or ""
-    return kept
+        setattr(evidence, name, "")
+    evidence.PatientID = finding.patient_id or ""
+    return evidence
 
 
 def _stamped(made: Dataset, at: datetime) -> Dataset:
-    """Give a data set the caller's time wherever its maker wrote the present one."""
+    """Replace the present time, which highdicom wrote, by the caller's."""
     made.SoftwareVersions = mammoflow.__version__
     for element in made:
         if element.keyword in _DATES:
@@ -240,7 +240,7 @@ def _stamped(made: Dataset, at: datetime) -> Dataset:
 
 
 def _uid(*parts: str) -> str:
-    """Return a UID that is the same for the same words. Source: DICOM PS3.5 B.2 (UUID derived UID)."""
+    """Return a UID that depends on the words alone. Source: DICOM PS3.5 B.2 (UUID derived UID)."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join((NAME, *parts))).int}"
 
 

@@ -1,8 +1,8 @@
-"""New images -> scores, heatmaps and DICOM with a registered model, as one Ray Data pipeline. Needs ray; never trains.
+"""Score new images with a registered model: scores, heatmaps and DICOM from one Ray Data pipeline. Never trains.
 
-Files are decoded in CPU tasks, by the same code path as in training, and scored by a pool of actors that load the
-model once each. A few images make a shard, whose rows appear whole or not at all; a rerun does what is missing. A file
-that can't be used is a row with its reason, never a crash. No patient identity is passed on.
+CPU tasks decode files by the code path of training; a pool of actors, each with the model loaded once, scores them.
+A shard is a few images; its rows appear whole or not at all, so a rerun does what is missing. An unreadable file
+becomes a row with the reason, not a crash. No patient identity is passed on.
 
 Shape letters: N images of a shard, H W rows and columns of the reduced image [px], K members.
 """
@@ -31,8 +31,7 @@ from mammoflow.ensemble import profile as profiles
 from mammoflow.ensemble.prediction import FILMS
 from mammoflow.errors import DecodeError
 from mammoflow.models import devices
-from mammoflow.registry import registered_model
-from mammoflow.registry.registered_model import Registered
+from mammoflow.registry.registry import Registered, Registry
 from mammoflow.rendering import pictures
 from mammoflow.scoring import dicom_outputs, score_files, score_tables
 from mammoflow.scoring.dicom_outputs import Finding
@@ -42,10 +41,8 @@ HEATMAPS, DICOM = "heatmaps", "dicom"
 """Folders of PNG and of DICOM files below that of the scores."""
 
 _DECODING_BYTES = 2**30
-"""Memory of a decoding task; 0.65 GiB were measured on films of 13 million pixels. The request also keeps decoding in
-tasks of its own: Ray Data would fuse it into the model's actors where both ask for the same."""
-
-_OF_PHANTOMS = "by a model trained on phantoms: no clinical meaning"
+"""Memory request of a decoding task; 0.65 GiB was measured on films of 13 million pixels. The request also keeps Ray
+Data from fusing decoding into the model's actors, as it does with operators of equal requests."""
 
 Row = dict[str, Any]
 
@@ -80,38 +77,38 @@ class Request:
     model: Registered
     """The registered version."""
     tracking_uri: str
-    """Of its registry."""
+    """Its registry."""
     out: str
     """Folder or URL to write."""
     outputs: Outputs
-    """What it is to hold."""
+    """What to write."""
     salt: str
-    """Of patients' hashes."""
+    """Salt of patient hashes."""
     compute: ScoringCompute
     """CPUs and GPUs of each process that holds the model; whether failed files are tried again."""
     actors: int | None = None
-    """Processes that hold the model; None: one a GPU where GPUs are asked for, else one a CPU."""
+    """Processes that hold the model; None: one per GPU with `compute.gpu`, else one per CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What a folder of scores holds."""
+    """The tables of a folder of scores."""
 
     images: pa.Table
-    """A row a file, sorted by path (`score_tables.images`)."""
+    """A row per file, sorted by path (`score_tables.images`)."""
     breasts: pa.Table
-    """A row a breast."""
+    """A row per breast."""
     patients: pa.Table
-    """A row a patient."""
+    """A row per patient."""
 
 
 def score(request: Request, files: Sequence[File], say: Say = print) -> Scored:
     """Score image files with a registered model, and write images.parquet, breasts.parquet, patients.parquet.
 
     Args:
-        request: by what, to where.
-        files: of `score_files.find`.
-        say: takes lines on how far it is.
+        request: model, outputs and resources.
+        files: from `score_files.find`.
+        say: receives progress lines.
 
     Raises:
         ConfigError: `out` holds scores of another model or of other outputs.
@@ -138,7 +135,7 @@ def _write(request: Request, images: pa.Table) -> Scored:
 
 
 def _run(request: Request, begun: datetime, shards: Sequence[Row], progress: Progress) -> None:
-    """Decode and score shards, each written by the actor that scored it."""
+    """Decode and score shards; the actor that scores a shard writes it."""
     compute = request.compute
     actors = request.actors or nodes.room({"GPU" if compute.gpu else "CPU": 1})
     todo = ray.data.from_arrow(pa.Table.from_pylist(list(shards))).repartition(len(shards))
@@ -162,14 +159,14 @@ def _run(request: Request, begun: datetime, shards: Sequence[Row], progress: Pro
 
 
 def _actor_cpus(actors: int) -> float:
-    """Return the CPUs to reserve for an actor: what leaves one for decoding, however small the machine."""
+    """Return the CPUs to reserve per actor so that at least one is left for decoding."""
     return max(0.0, min(1.0, (nodes.room({"CPU": 1}) - 1) / actors))
 
 
 def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str, Any]:
-    """Decode the files of one shard, and hold them against the training images; runs in a CPU task.
+    """Decode the files of one shard and compare them with the training images; runs in a CPU task.
 
-    Images that can't be used are black and have their reason.
+    The image of an unreadable file is black; its row has the reason.
     """
     files, images = [File(**file) for file in batch["files"][0]], model.images
     pixels_NHW = np.zeros((len(files), images.height, images.width), np.uint16)
@@ -182,12 +179,12 @@ def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str,
             data = image_files.fetch(file.path)
             image = decode.decode_bytes(data, images)
             pixels_NHW[index] = image.pixels
-            said, row["dicom"] = image.identity, reader.is_dicom(data)
-            row |= {"laterality": said.laterality, "view": said.view, "vendor": said.vendor}
-            row["patient_id"] = said.patient_id
-            if row["dicom"] and not said.patient_id:
+            identity, row["dicom"] = image.identity, reader.is_dicom(data)
+            row |= {"laterality": identity.laterality, "view": identity.view, "vendor": identity.vendor}
+            row["patient_id"] = identity.patient_id
+            if row["dicom"] and not identity.patient_id:
                 row["patient_id"] = reader.patient_key(data, salt)
-            row["warnings"] = profiles.warnings(model.profile, image.pixels, said.vendor)
+            row["warnings"] = profiles.warnings(model.profile, image.pixels, identity.vendor)
         except DecodeError as error:
             row["error"] = error.reason
         about.append(row)
@@ -195,12 +192,12 @@ def _decode(batch: Mapping[str, Any], model: Registered, salt: str) -> dict[str,
 
 
 class _Scorer:
-    """Holds the model in an actor; scores a shard and writes all that is made of it."""
+    """Holds the model in an actor; scores a shard and writes its outputs."""
 
     def __init__(self, request: Request, begun: datetime) -> None:
         torch.set_num_threads(request.compute.cpus_per_worker)
         self._request, self._begun = request, begun
-        predictor = registered_model.load(request.tracking_uri, request.model.uri)
+        predictor = Registry(request.tracking_uri).version(request.model.uri).load()
         self._model = predictor.to(devices.find(request.compute.gpu))
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,19 +218,19 @@ class _Scorer:
         return {"images": np.array([len(about)]), "bad": np.array([int((~good_N).sum())])}
 
     def _pictures(self, rows: Sequence[Row], pixels_NHW: npt.NDArray[np.uint16]) -> dict[int, pictures.Bgr]:
-        """Write the heatmaps that are wanted, the fainter the lower the score, name them in the rows, return them."""
+        """Write and return the requested heatmaps, fainter for lower scores, and name them in the rows."""
         chosen = [n for n, row in enumerate(rows) if _is_drawn(row, self._request.outputs.heatmaps)]
         maps_Nuv = self._model.evidence(_filled(pixels_NHW[chosen]))[: len(chosen)] if chosen else ()
         drawn = {}
         for n, evidence_uv in zip(chosen, maps_Nuv, strict=True):
             row = rows[n]
             faded_uv = evidence_uv * np.float32(row["score"])
-            drawn[n] = pictures.overlay(pixels_NHW[n], faded_uv, _caption(row), self._mark)
+            drawn[n] = pictures.overlay(pixels_NHW[n], faded_uv, score_tables.caption(row), self._mark)
             row["heatmap"] = self._write(HEATMAPS, f"{row['key']}.png", pictures.png(drawn[n]))
         return drawn
 
     def _report(self, row: Row, picture: pictures.Bgr | None) -> None:
-        """Write what was found on a DICOM file as DICOM, with its heatmap if any, and name the report in its row."""
+        """Write the Structured Report of a DICOM file, with its heatmap if any, and name it in the row."""
         finding, capture = self._finding(row), None
         try:
             source = reader.read_header(row["path"])
@@ -261,29 +258,22 @@ class _Scorer:
         )
 
     def _write(self, folder: str, name: str, data: bytes) -> str:
-        """Write a file below the folder of scores, and return what it is called there."""
+        """Write a file below the folder of scores and return its relative path."""
         lake.write_bytes(lake.join(self._request.out, folder, name), data)
         return f"{folder}/{name}"
 
     @property
     def _mark(self) -> str:
-        return _OF_PHANTOMS if self._request.model.card.phantoms else ""
+        return score_tables.PHANTOM_MARK if self._request.model.card.phantoms else ""
 
 
 def _filled(pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """Fill up the last batch of a model with black images, for a convolution of fewer rounds otherwise.
+    """Pad the last batch with black images.
 
-    So an image comes to the same bits whatever else is in its shard.
+    Convolutions round differently for other batch sizes; with full batches an image scores the same bits in any shard.
     """
     return np.pad(pixels_NHW, ((0, -len(pixels_NHW) % FILMS), (0, 0), (0, 0)))
 
 
 def _is_drawn(row: Row, wanted: Heatmaps) -> bool:
     return wanted != "none" and not row["error"] and (wanted == "all" or bool(row["malignant"]))
-
-
-def _caption(row: Row) -> str:
-    """Return what stands below a heatmap."""
-    where = " ".join(part for part in (row["laterality"], row["view"]) if part)
-    called = "malignant" if row["malignant"] else "benign"
-    return f"{where + ': ' if where else ''}probability {row['probability']:.3f}, called {called} ({row['model']})"

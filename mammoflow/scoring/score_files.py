@@ -1,6 +1,6 @@
-"""Which files are to be scored, which are scored already, and in what pieces the rest is done. No Ray, no torch.
+"""Find image files, skip those already scored, and cut the rest into shards. No Ray, no torch.
 
-A folder of scores belongs to one version of one model and one kind of output; it may grow as files come.
+A folder of scores belongs to one version of one model and one set of outputs; it grows as files come.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ from mammoflow.errors import ConfigError, SourceError
 from mammoflow.lake import stores
 
 SUFFIXES = (".dcm", ".dicom", ".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg")
-"""Files of a folder that are taken for images; files without a suffix are too where they are DICOM."""
+"""Suffixes of image files. A file without a suffix counts if it is DICOM."""
 
 IMAGES_PER_SHARD = 16
-"""Images that are decoded, scored and written at a time; a kill costs no more of them than are under way."""
+"""Images of a shard, which is decoded, scored and written as one; a kill loses the shards in progress."""
 
 Heatmaps = Literal["none", "malignant", "all"]
 
 _RUN, _SHARDS = "run.json", "shards"
-_KEY = 20  # characters of a file's key: of ten million files no two share one
+_KEY = 20  # hex digits of a file's key: no collision is expected in ten million files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What a folder of scores holds."""
+    """Outputs of a folder of scores."""
 
     model: str
     """Version of the registered model, `<name>/<version>`."""
@@ -44,26 +44,26 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """An image file as it was found."""
+    """An image file."""
 
     path: str
     """Path or URL."""
     size: int
-    """Bytes; -1 where it is not there."""
+    """Bytes; -1 if it does not exist."""
     modified: int
-    """When it was written last [ns since 1970]; 0 where nobody knows."""
+    """Last change [ns since 1970]; 0 if unknown."""
 
     @property
     def key(self) -> str:
-        """Return a name for what is made of it that says nothing of the path."""
+        """Return a name for its outputs that does not reveal the path."""
         return hashlib.sha256(self.path.encode()).hexdigest()[:_KEY]
 
 
 def find(images: str | Sequence[str]) -> list[File]:
-    """Return the image files of a folder and all below it, of one file, or of a list, sorted, each once.
+    """Return the image files below a folder, one file, or the files of a list, sorted and unique.
 
     Raises:
-        SourceError: nothing there, or no image among it.
+        SourceError: nothing is there, or no image.
     """
     if not isinstance(images, str):
         if not images:
@@ -72,21 +72,22 @@ def find(images: str | Sequence[str]) -> list[File]:
     fs, path = stores.filesystem(images)
     info = fs.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
-        raise SourceError(f"{images} is not there; give a folder or URL of images")
+        raise SourceError(f"images is {images}, but there is no such file or folder; give a folder or URL of images")
     if info.is_file:
         return [_file(images, info)]
     infos = fs.get_file_info(pafs.FileSelector(path, recursive=True))
-    found = [info for info in infos if info.is_file and _is_image(fs, info)]
-    if not found:
+    images_here = [info for info in infos if info.is_file and _is_image(fs, info)]
+    if not images_here:
         raise SourceError(
-            f"{images} holds no file that ends in {', '.join(SUFFIXES)} and no DICOM file without an ending"
+            f"{images} holds no file that ends in {', '.join(SUFFIXES)} and no DICOM file without a suffix; "
+            "give the folder that holds the images"
         )
     root, inner = images.rstrip("/"), len(path.rstrip("/"))
-    return sorted((_file(root + info.path[inner:], info) for info in found), key=lambda file: file.path)
+    return sorted((_file(root + info.path[inner:], info) for info in images_here), key=lambda file: file.path)
 
 
 def begin(out: str, outputs: Outputs) -> datetime:
-    """Take a folder for these outputs, or go on in one that holds such; return when it was taken.
+    """Claim a folder for these outputs, or continue in one that holds such; return when it was claimed.
 
     Raises:
         ConfigError: it holds scores of another model or of other outputs.
@@ -105,43 +106,43 @@ def begin(out: str, outputs: Outputs) -> datetime:
 
 
 def shards_of(files: Sequence[File]) -> list[dict[str, Any]]:
-    """Cut files into pieces, each {"shard": its name, by what it holds, "files": of `File` as plain values}."""
+    """Cut files into shards: {"shard": name by content, "files": `File` as plain values}."""
     starts = range(0, len(files), IMAGES_PER_SHARD)
     pieces = [[asdict(file) for file in files[start : start + IMAGES_PER_SHARD]] for start in starts]
     return [{"shard": lake.fingerprint(piece), "files": piece} for piece in pieces]
 
 
 def left(files: Sequence[File], held: pa.Table, *, again: bool) -> list[File]:
-    """Return the files that are not scored yet, or that changed since.
+    """Return the files that are not scored yet or changed since.
 
     Args:
         files: as they are now.
-        held: rows that are there.
-        again: whether those that could not be used are tried again.
+        held: existing rows.
+        again: whether failed files are scored again.
     """
     if again:
         held = held.filter(pc.equal(held["error"], ""))
-    known = set(zip(*(held[name].to_pylist() for name in ("path", "size", "modified")), strict=True))
-    return [file for file in files if (file.path, file.size, file.modified) not in known]
+    scored = set(zip(*(held[name].to_pylist() for name in ("path", "size", "modified")), strict=True))
+    return [file for file in files if (file.path, file.size, file.modified) not in scored]
 
 
 def shard_url(out: str, shard: str) -> str:
-    """Return where a piece's rows stand."""
+    """Return the URL of a shard's rows."""
     return lake.join(out, _SHARDS, f"{shard}.parquet")
 
 
 def rows(out: str, schema: pa.Schema, columns: Sequence[str] = ()) -> pa.Table:
-    """Return the rows of all pieces that are done, or some columns of them.
+    """Return the rows of all finished shards, or some columns of them.
 
-    Of a file that was scored again, after it changed or could not be used, every row is returned.
+    A file that was scored again has several rows.
     """
-    kept = pa.schema([schema.field(name) for name in columns]) if columns else schema
+    fields = pa.schema([schema.field(name) for name in columns]) if columns else schema
     urls = lake.list_files(lake.join(out, _SHARDS), ".parquet")
-    return pa.concat_tables([kept.empty_table(), *(lake.read_table(url, kept.names).cast(kept) for url in urls)])
+    return pa.concat_tables([fields.empty_table(), *(lake.read_table(url, fields.names).cast(fields) for url in urls)])
 
 
 def newest(rows: pa.Table) -> pa.Table:
-    """Return one row a file, sorted by path: the one of its last change, and of those one without an error."""
+    """Return one row per file, sorted by path: that of its last change, preferably without an error."""
     good = pc.cast(pc.equal(rows["error"], ""), pa.int8())
     order = [("path", "ascending"), ("modified", "descending"), ("good", "descending")]
     rows = rows.append_column("good", good).sort_by(order).drop_columns("good")

@@ -9,19 +9,21 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from mammoflow import lake
 from mammoflow.config import ImageConfig, ImageTrainingConfig
 from mammoflow.data.batches import ShardBatches
+from mammoflow.facts import codec
+from mammoflow.facts.training import CandidateResult, EpochFigures
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
 from mammoflow.search.bank_run import BankRun, kept
 from mammoflow.search.candidates import Candidate
-from mammoflow.training.loop import Workers
+from mammoflow.training import history, inputs
+from mammoflow.training.loop import Best, Workers
 
 _CLASSES = 2
 
@@ -59,12 +61,11 @@ class BankJob:
         return all(self._has_done(candidate) for candidate in self.candidates)
 
     def _has_done(self, candidate: Candidate) -> bool:
-        url = candidate.result(self.out)
-        if not lake.exists(url):
+        result = candidate.read_result(self.out)
+        if result is None:
             return False
-        result = lake.read_json(url)
         before = sum(stage.epochs for stage in self.training.stages[: self.stage])
-        return result["stages"] > self.stage or (self.until is not None and result["epochs"] >= before + self.until)
+        return result.stages > self.stage or (self.until is not None and result.epochs >= before + self.until)
 
     def open(self, workers: Workers, device: torch.device) -> tuple[BankRun, ShardBatches, ShardBatches]:
         """Build the run and its batches on one worker."""
@@ -100,23 +101,21 @@ class BankJob:
     def _new_models(self) -> dict[str, WholeImageClassifier]:
         model = model_files.from_files(lake.read_folder(self.start))
         if isinstance(model, PatchClassifier):
-            tops = [candidate.top_layers for candidate in self.candidates]
-            names = [candidate.name for candidate in self.candidates]
-            return classifiers.candidates(model, tops, self.images_config, self.seed, names)
+            top_layers = {candidate.name: candidate.top_layers for candidate in self.candidates}
+            return classifiers.candidates(model, top_layers, self.images_config, self.seed)
         (candidate,) = self.candidates
-        mean_grey = float(self.images.summary()["mean_grey"])
-        return {candidate.name: classifiers.adapt(model, self.images_config, mean_grey)}
+        return {candidate.name: classifiers.adapt(model, self.images_config, inputs.mean_grey(self.images))}
 
     def _models_of_stage1(self) -> dict[str, WholeImageClassifier]:
         models = {c.name: model_files.from_files(lake.read_folder(c.folder(self.out, "last"))) for c in self.candidates}
         return {name: model for name, model in models.items() if isinstance(model, WholeImageClassifier)}
 
-    def _best_of_stage1(self) -> dict[str, Any]:
-        results = {c: lake.read_json(c.result(self.out)) for c in self.candidates}
+    def _best_of_stage1(self) -> dict[str, Best]:
+        results = {c: c.read_result(self.out) for c in self.candidates}
         return {
-            c.name: kept(lake.read_folder(c.folder(self.out, "best")), result["val_auc"], result["best_epoch"])
+            c.name: kept(lake.read_folder(c.folder(self.out, "best")), result.val_auc, result.best_epoch)
             for c, result in results.items()
-            if result["best_epoch"]
+            if result and result.best_epoch
         }
 
     def keep(self, run: BankRun) -> None:
@@ -150,24 +149,27 @@ class BankJob:
             kinds = {"best": run.best_files(name)} | ({"last": run.last_files(name)} if over else {})
             for which, files in kinds.items():
                 lake.write_folder(candidate.folder(self.out, which), files)
-            earlier = lake.read_json(candidate.folder(self.out, "history.json")) if self.stage else []
-            rows = [*(row for row in earlier if row["stage"] <= self.stage), *run.history[name]]
-            lake.write_json(candidate.folder(self.out, "history.json"), rows)
-            stages = self.stage + (1 if over else 0)
-            lake.write_json(candidate.result(self.out), _result(run, name, rows) | {"stages": stages})
+            earlier = candidate.history(self.out) if self.stage else []
+            rows = [*(row for row in earlier if row.stage <= self.stage), *run.history[name]]
+            history.write(candidate.folder(self.out, "history.json"), rows)
+            result = _result(run, name, rows, self.stage + (1 if over else 0))
+            lake.write_bytes(candidate.result(self.out), codec.to_json(result))
 
 
-def _result(run: BankRun, name: str, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _result(run: BankRun, name: str, rows: Sequence[EpochFigures], stages: int) -> CandidateResult:
     best = run.best.get(name)
-    first = [row["val_auc"] for row in history if row["stage"] == 1]
-    alone = [row for row in history if row["stage"] == 2]  # in stage 1 it shared its pack's time and memory
-    return {
-        "val_auc": best.value if best else 0.5,
-        "best_epoch": best.epoch if best else 0,
-        "stage1_val_auc": max(first, default=0.5),
-        "epochs": len(history),
-        "parameters": run.parameters(name),
-        "gflops": run.flops(name) / 1e9,
-        "epoch_seconds": statistics.median(row["seconds"] for row in alone) if alone else None,
-        "memory_gib": max(row["memory_gib"] for row in alone) if alone else None,
-    }
+    first = [row.val_auc for row in rows if row.stage == 1 and row.val_auc is not None]
+    alone = [row for row in rows if row.stage == 2]  # in stage 1 it shared its pack's time and memory
+    seconds = [row.seconds for row in alone if row.seconds is not None]
+    memory = [row.memory_gib for row in alone if row.memory_gib is not None]
+    return CandidateResult(
+        stages=stages,
+        epochs=len(rows),
+        val_auc=best.value if best else 0.5,
+        best_epoch=best.epoch if best else 0,
+        stage1_val_auc=max(first, default=0.5),
+        parameters=run.parameters(name),
+        gflops=run.flops(name) / 1e9,
+        epoch_seconds=statistics.median(seconds) if seconds else None,
+        memory_gib=max(memory, default=None),
+    )

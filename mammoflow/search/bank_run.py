@@ -8,8 +8,8 @@ Shape letters: K candidates, N rows of a batch. Source: paper, methods (2-stage 
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from mammoflow.config import ImageTrainingConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import ModelError, TrainingError
+from mammoflow.facts.training import EpochFigures, Validation
 from mammoflow.models import classifiers
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import WholeImageClassifier
@@ -69,7 +70,7 @@ class BankRun:
         self.epoch = 0
         self.improved: tuple[str, ...] = ()
         self.best: dict[str, Best] = dict(best or {})
-        self.history: dict[str, list[Figures]] = {name: [] for name in candidates}
+        self.history: dict[str, list[EpochFigures]] = {name: [] for name in candidates}
         self._until = until
         self._config, self._number, self._device = config, stage, device
         self._workers, self._seed = workers, seed
@@ -115,30 +116,38 @@ class BankRun:
     def train_epoch(self, batches: Batches) -> Figures:
         """Train one epoch of all candidates.
 
-        Returns:
-            `epoch` (from 1) and `epochs` over both stages, `stage` (from 1), `images_per_s`, `data_wait`; by candidate
-            `lr` and `loss`: mean cross-entropy of the augmented images without class weights, to compare with
-            `val_loss`.
-
         Raises:
             TrainingError: a loss is not finite.
         """
         self._layers.train()
-        if self._stage.batch_norm == "kept":
-            batch_norm.keep(self._layers)
+        if self._stage.batch_norm == "frozen":
+            batch_norm.freeze(self._layers)
         epoch = self._before + self.epoch
         lr = {name: loop.learning_rate(stage, self.epoch) for name, stage in self._stages.items()}
-        for optimiser, own in zip(self._optimisers, lr.values(), strict=True):
-            loop.set_learning_rate(optimiser, own)
+        for optimiser, rate in zip(self._optimisers, lr.values(), strict=True):
+            loop.set_learning_rate(optimiser, rate)
         losses = EpochLosses(list(self._models), epoch + 1)
         feed = Feed(batches.epoch(epoch), self._workers.world_size)
         for batch in feed:
             self._step(batch, losses)
-        if self._config.settle:
-            batch_norm.settle(self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.settle))
+        if self._config.recalibrate:
+            batch_norm.recalibrate(
+                self._layers, self._forward, islice(batches.epoch(epoch + 1), self._config.recalibrate)
+            )
         self.epoch += 1
-        figures = {"epoch": epoch + 1, "epochs": self._total, "stage": self._number + 1, "lr": lr}
-        return figures | feed.figures() | {"loss": losses.means(self._workers)}
+        images_per_s, data_wait = feed.speed()
+        return {
+            name: EpochFigures(
+                epoch=epoch + 1,
+                epochs=self._total,
+                stage=self._number + 1,
+                lr=lr[name],
+                loss=loss,
+                images_per_s=images_per_s,
+                data_wait=data_wait,
+            )
+            for name, loss in losses.means(self._workers).items()
+        }
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return each candidate's logits (K, N, 2) of a batch as it is augmented in this epoch and stage.
@@ -158,13 +167,13 @@ class BankRun:
     def _step(self, batch: Batch, losses: EpochLosses) -> None:
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
-        found = loop.in_parts(self._net, batch, self._config.parts, self._add_gradient)
+        micro_losses = loop.accumulate(self._net, batch, self._config.micro_batches, self._add_gradient)
         for optimiser in self._optimisers:
             optimiser.step()
-        losses.add(torch.cat(found, dim=1), batch.weights, batch.ids)
+        losses.add(torch.cat(micro_losses, dim=1), batch.weights, batch.ids)
 
     def _add_gradient(self, batch: Batch) -> Tensor:
-        """Add the gradient of a step's part; returns the losses (K, N)."""
+        """Add the gradient of a micro-batch; returns the losses (K, N)."""
         weights_N = (batch.weights * self._class_weights[batch.labels]).to(self._device)
         logits_KN2, extra_KN = self._forward(batch)
         losses_KN = _cross_entropies(loop.at_least_float32(logits_KN2), batch.labels.to(self._device))
@@ -176,11 +185,8 @@ class BankRun:
         return losses_KN.detach()
 
     @torch.inference_mode()
-    def validate(self, batches: Batches) -> Figures:
+    def validate(self, batches: Batches) -> dict[str, Validation]:
         """Judge every candidate on the validation split; keep those whose AUC is the best so far.
-
-        Returns:
-            `val_loss` and `val_auc` by candidate.
 
         Raises:
             TrainingError: the split holds one class only, or scores are not finite.
@@ -195,8 +201,10 @@ class BankRun:
         for name in self.improved:
             weights = loop.snapshot(self._trained_weights(name))
             self.best[name] = Best(value=aucs[name], epoch=self._before + self.epoch, weights=weights)
-        losses = dict(zip(self._models, loss_KN.mean(axis=1).tolist(), strict=True))
-        return {"val_loss": losses, "val_auc": aucs}
+        losses = loss_KN.mean(axis=1).tolist()
+        return {
+            name: Validation(val_loss=loss, val_auc=auc) for (name, auc), loss in zip(aucs.items(), losses, strict=True)
+        }
 
     def _judge(self, batch: Batch) -> NDArray[np.float64]:
         """Return (label, K scores, K losses) of each real row of a batch: float64 (rows, 1 + 2 K)."""
@@ -247,7 +255,7 @@ class BankRun:
     def record(self, figures: Figures) -> None:
         """Add the figures of the epoch just judged to each candidate's history."""
         for name, rows in self.history.items():
-            rows.append(of_candidate(figures, name))
+            rows.append(figures[name])
 
     def state(self) -> dict[str, bytes]:
         """Return all that is needed to continue, a file for each candidate; without the trunk where it is frozen."""
@@ -255,7 +263,7 @@ class BankRun:
             name: loop.pack(
                 {
                     "epoch": self.epoch,
-                    "history": self.history[name],
+                    "history": [asdict(row) for row in self.history[name]],
                     "weights": self._trained_weights(name),
                     "optimiser": optimiser.state_dict(),
                     "best": self.best[name].to_state() if name in self.best else None,
@@ -282,7 +290,7 @@ class BankRun:
         for (name, state), optimiser in zip(states.items(), self._optimisers, strict=True):
             self._models[name].load_state_dict(state["weights"], strict=self._number == 1)
             optimiser.load_state_dict(state["optimiser"])
-            self.history[name] = state["history"]
+            self.history[name] = [EpochFigures(**row) for row in state["history"]]
         (self.epoch,) = epochs
         self.best = {name: Best(**state["best"]) for name, state in states.items() if state["best"]}
 
@@ -297,12 +305,6 @@ def _shared_trunk(candidates: Mapping[str, WholeImageClassifier], stage: int) ->
         )
     (trunk,) = trunks.values()
     return trunk
-
-
-def of_candidate(figures: Mapping[str, Any], name: str) -> Figures:
-    """Return one candidate's figures of an epoch: its own, and those that the pack shares."""
-    own = {key: value[name] for key, value in figures.items() if isinstance(value, dict) and name in value}
-    return {**figures, **own}
 
 
 def kept(files: Mapping[str, bytes], value: float, epoch: int) -> Best:

@@ -2,18 +2,24 @@
 
     written := spec [lr*FACTOR] [decay*FACTOR] [dropout=SHARE]
 
-such as `256x1,128x1` or `256x1,128x1 lr*2 dropout=0.5`: the spec as top_spec.py reads it, then words in any order.
+such as `256x1,128x1` or `256x1,128x1 lr*2 dropout=0.5`: the spec as top_kinds.py reads it, then words in any order.
 """
 
 import re
 from dataclasses import dataclass, replace
 
+from mammoflow import lake
 from mammoflow.config import Config, StageConfig
 from mammoflow.errors import SpecError
+from mammoflow.facts import codec
+from mammoflow.facts.training import CandidateResult, EpochFigures
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import ImageSpec
+from mammoflow.models.top_kinds import parse
 from mammoflow.models.top_layers import Ground
+from mammoflow.models.top_spec import TopSpec
+from mammoflow.training import history
 
 _WORD = re.compile(r"(lr\*|decay\*|dropout=)([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)")
 _GRAMMAR = "words like `lr*2`, `decay*0.1` or `dropout=0.5`, each once"
@@ -50,8 +56,7 @@ class Candidate:
 
     name: str
     backbone: str
-    top_layers: str
-    kind: str
+    top_layers: TopSpec
     changes: Changes = NONE
 
     @classmethod
@@ -67,15 +72,18 @@ class Candidate:
             name="-".join([classifiers.candidate_name(backbone, top_layers), *words.split()]),
             backbone=backbone,
             top_layers=top_layers,
-            kind=classifiers.candidate_kind(backbone, top_layers),
             changes=changes,
         )
 
     @classmethod
     def continued(cls, name: str, spec: ImageSpec) -> "Candidate":
         """Return a whole-image classifier of other data that goes on, under the name that it has there."""
-        kind = classifiers.candidate_kind(spec.backbone, spec.top_layers)
-        return cls(name=name, backbone=spec.backbone, top_layers=spec.top_layers, kind=kind)
+        return cls(name=name, backbone=spec.backbone, top_layers=spec.top_layers)
+
+    @property
+    def kind(self) -> str:
+        """Return trunk family - top family, such as `Resnet-VGG`."""
+        return classifiers.candidate_kind(self.backbone, self.top_layers)
 
     @property
     def written(self) -> str:
@@ -89,6 +97,16 @@ class Candidate:
     def result(self, out: Artefact) -> str:
         """Return the file that says how far it came."""
         return self.folder(out, "result.json")
+
+    def read_result(self, out: Artefact) -> CandidateResult | None:
+        """Return how far it came; None before its first result."""
+        url = self.result(out)
+        return codec.from_json(lake.read_bytes(url), CandidateResult, url) if lake.exists(url) else None
+
+    def history(self, out: Artefact) -> list[EpochFigures]:
+        """Return its epochs so far; none before its first result."""
+        url = self.folder(out, "history.json")
+        return history.read(url) if lake.exists(url) else []
 
     def failure(self, out: Artefact) -> str:
         """Return the file that says why it can't go on, if it can't."""
@@ -108,7 +126,7 @@ def run_ground(config: Config, backbone: str) -> Ground:
     return classifiers.ground(backbone, config.images, config.patches.side, len(config.patches.classes))
 
 
-def read(written: str) -> tuple[str, Changes]:
+def read(written: str) -> tuple[TopSpec, Changes]:
     """Return the top layers and the changes of a written candidate.
 
     Raises:
@@ -116,9 +134,9 @@ def read(written: str) -> tuple[str, Changes]:
     """
     spec = _WORD.sub("", written)
     words = _WORD.findall(written)
-    found = {name.rstrip("*="): float(value) for name, value in words}
-    if len(found) != len(words) or any(mark in spec for mark in "*="):
+    values = {name.rstrip("*="): float(value) for name, value in words}
+    if len(values) != len(words) or any(mark in spec for mark in "*="):
         raise SpecError(f"candidate {written!r}: can't read its changes; write {_GRAMMAR} after the top layers")
-    if not (found.get("lr", 1) > 0 and 0 <= found.get("dropout", 0) < 1):
+    if not (values.get("lr", 1) > 0 and 0 <= values.get("dropout", 0) < 1):
         raise SpecError(f"candidate {written!r}: lr's factor must be above 0, dropout from 0 to below 1; correct it")
-    return spec.strip(), Changes(**found)
+    return parse(spec), Changes(**values)

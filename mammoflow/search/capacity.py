@@ -120,7 +120,7 @@ def shape_of(config: Config) -> Shape:
     return Shape(
         height=config.images.height,
         width=config.images.width,
-        rows=math.ceil(math.ceil(training.batch / config.compute.workers) / training.parts),
+        rows=math.ceil(math.ceil(training.batch / config.compute.workers) / training.micro_batches),
         precision=training.precision,
         checkpointing=config.compute.checkpointing,
         judged=math.ceil(training.batch / config.compute.workers),
@@ -152,20 +152,26 @@ def stage2_memory(config: Config, candidate: Candidate) -> int:
 def epoch_seconds(
     config: Config, candidates: Sequence[Candidate], worker: Worker, images: Mapping[str, int], *, trunk_trained: bool
 ) -> float:
-    """Return how long an epoch of candidates of one trunk takes [s].
+    """Return how long an epoch takes [s]: arguments as in `epoch_flops`, and a worker timed with the trunk."""
+    flops = epoch_flops(config, candidates, images, trunk_trained=trunk_trained)
+    return flops / (worker.flops[candidates[0].backbone] * config.compute.workers)
+
+
+def epoch_flops(
+    config: Config, candidates: Sequence[Candidate], images: Mapping[str, int], *, trunk_trained: bool
+) -> float:
+    """Return the operations of an epoch of candidates of one trunk [FLOP].
 
     Args:
         config: of the run.
         candidates: that train together.
-        worker: one of those that share the work, timed with the candidates' trunk.
         images: number of each split.
-        trunk_trained: stage 2; then the candidate is a single one.
+        trunk_trained: stage 2; then there is a single candidate.
     """
     trunk, _ = costs(config, candidates[0])
     tops = [costs(config, candidate)[1] for candidate in candidates]
     passes = (4 if config.compute.checkpointing else 3) if trunk_trained else 1
-    flops = cost.epoch_flops(trunk, tops, trunk_passes=passes, train=images["train"], val=images["val"])
-    return flops / (worker.flops[candidates[0].backbone] * config.compute.workers)
+    return cost.epoch_flops(trunk, tops, trunk_passes=passes, train=images["train"], val=images["val"])
 
 
 def most_together(config: Config, candidates: Sequence[Candidate], memory: int) -> int:
@@ -191,7 +197,10 @@ def check_fits(config: Config, candidate: Candidate, memory: int) -> None:
     """
     needed = [pack_memory(config, [candidate]), stage2_memory(config, candidate)]
     if max(needed) > memory:
-        stage, remedy = 1 + needed.index(max(needed)), "more --image-training.parts, a smaller batch, smaller images"
+        stage, remedy = (
+            1 + needed.index(max(needed)),
+            "more --image-training.micro-batches, a smaller batch, smaller images",
+        )
         plain = stage == 2 and not config.compute.checkpointing
         raise PreflightError(
             f"{candidate.name} takes about {max(needed) / _GIB:.1f} GiB in stage {stage}, a worker here has "

@@ -4,8 +4,8 @@ matplotlib's Agg back end. No files, no global state.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -15,11 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mammoflow.facts.stages import RankingRow
-from mammoflow.models import top_spec
-from mammoflow.models.top_spec import Blocks, ResnetBlock
+from mammoflow.models.top_kinds import parse
 from mammoflow.rendering.figures import FAINT, GRID, INK, encode
-
-Row = Mapping[str, Any]
 
 _MAP = "viridis"
 _MOST_MARKS = 6
@@ -55,31 +52,29 @@ def _words(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def search(ranking: Sequence[Row | RankingRow], mark: str, kind: Literal["svg", "png"]) -> bytes:
+def search(ranking: Sequence[RankingRow], mark: str, kind: Literal["svg", "png"]) -> bytes:
     """Draw a search's candidates.
 
     Args:
-        ranking: rows as tuning.search returns them, best first.
+        ranking: as `tuning.search` returns it, best first.
         mark: kind of data, written into the picture.
         kind: of the picture.
 
     Returns:
         The encoded picture.
     """
-    rows: list[Row] = [asdict(row) if isinstance(row, RankingRow) else row for row in ranking]
-    uprights = axes_of(rows)
+    uprights = axes_of(ranking)
     several = len(uprights) > 1
     figure = Figure(figsize=(11, 8 if several else 4), layout="constrained", dpi=110)
     grid = figure.add_gridspec(2 if several else 1, 2, height_ratios=(1, 1.15) if several else (1,))
-    aucs = [float(row["val_auc"]) for row in rows]
+    aucs = [row.val_auc for row in ranking]
     colours = mpl.colormaps[_MAP](Normalize(min(aucs), max(max(aucs), min(aucs) + 1e-9))(aucs))
-    _scatter(
-        figure.add_subplot(grid[0, 0]), rows, colours, "parameters", "weights, trunk and top layers [millions]", 1e6
-    )
-    _scatter(figure.add_subplot(grid[0, 1]), rows, colours, "gflops", "operations of one image [GFLOP]", 1.0)
+    left, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    _scatter(left, ranking, colours, [row.parameters / 1e6 for row in ranking], "weights, trunk and top layers [M]")
+    _scatter(right, ranking, colours, [row.gflops for row in ranking], "operations of one image [GFLOP]")
     if several:
-        _parallel(figure.add_subplot(grid[1, :]), uprights, rows, colours)
-    title = f"{len(rows)} candidate(s) by validation AUC, the best {rows[0]['name']} ({aucs[0]:.3f})"
+        _parallel(figure.add_subplot(grid[1, :]), uprights, ranking, colours)
+    title = f"{len(ranking)} candidate(s) by validation AUC, the best {ranking[0].name} ({aucs[0]:.3f})"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     if mark:
         figure.text(0.99, 0.99, mark, ha="right", va="top", fontsize=10, color=FAINT)
@@ -87,19 +82,19 @@ def search(ranking: Sequence[Row | RankingRow], mark: str, kind: Literal["svg", 
 
 
 def front(costs: Sequence[float], aucs: Sequence[float]) -> list[int]:
-    """Return the candidates that none beats at the same or a smaller cost, by cost: the Pareto front."""
-    found: list[int] = []
+    """Return the Pareto front, by cost: the candidates that none beats at the same or a smaller cost."""
+    best: list[int] = []
     for index in sorted(range(len(costs)), key=lambda i: (costs[i], -aucs[i])):
-        if not found or aucs[index] > aucs[found[-1]]:
-            found.append(index)
-    return found
+        if not best or aucs[index] > aucs[best[-1]]:
+            best.append(index)
+    return best
 
 
-def _scatter(axes: Axes, ranking: Sequence[Row], colours: Any, what: str, label: str, unit: float) -> None:
+def _scatter(axes: Axes, ranking: Sequence[RankingRow], colours: Any, costs: Sequence[float], label: str) -> None:
     """Draw AUC against a cost; pruned candidates are hollow, the Pareto front a line."""
-    costs, aucs = [row[what] / unit for row in ranking], [row["val_auc"] for row in ranking]
+    aucs = [row.val_auc for row in ranking]
     for cost, auc, colour, row in zip(costs, aucs, colours, ranking, strict=True):
-        face = colour if row["survived"] else "none"
+        face = colour if row.survived else "none"
         axes.plot(cost, auc, "o", markersize=8, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6)
     best = front(costs, aucs)
     axes.plot([costs[i] for i in best], [aucs[i] for i in best], color=INK, linewidth=1, linestyle="--", zorder=1)
@@ -118,14 +113,14 @@ def _scatter(axes: Axes, ranking: Sequence[Row], colours: Any, what: str, label:
     )
 
 
-def _parallel(axes: Axes, uprights: Sequence[_Axis], ranking: Sequence[Row], colours: Any) -> None:
+def _parallel(axes: Axes, uprights: Sequence[_Axis], ranking: Sequence[RankingRow], colours: Any) -> None:
     """Draw each candidate as a line over its settings, its AUC last."""
     columns = [upright.heights() for upright in uprights]
     for index in reversed(range(len(ranking))):  # the best on top
         heights = [column[index] for column in columns]
         strong = index == 0
-        width = 3.0 if strong else 1.5 if ranking[index]["survived"] else 0.9
-        alpha = 1.0 if strong or ranking[index]["survived"] else 0.6
+        width = 3.0 if strong else 1.5 if ranking[index].survived else 0.9
+        alpha = 1.0 if strong or ranking[index].survived else 0.6
         axes.plot(range(len(uprights)), heights, color=colours[index], linewidth=width, alpha=alpha)
     for place, upright in enumerate(uprights):
         axes.axvline(place, color=FAINT, linewidth=1, zorder=0)
@@ -140,29 +135,20 @@ def _parallel(axes: Axes, uprights: Sequence[_Axis], ranking: Sequence[Row], col
     axes.tick_params(length=0)
 
 
-def axes_of(ranking: Sequence[Row]) -> list[_Axis]:
+def axes_of(ranking: Sequence[RankingRow]) -> list[_Axis]:
     """Return the settings in which candidates differ, and their AUC."""
-    readers: list[tuple[str, Callable[[Row], Any], bool]] = [
-        ("trunk", lambda row: str(row["backbone"]), False),
-        ("top layers", lambda row: str(top_spec.family(row["top_layers"])), False),
-        ("blocks", lambda row: len(_blocks(row)), False),
-        ("repeats", lambda row: max((block.repeats for block in _blocks(row)), default=0), False),
-        ("widest", lambda row: max((_widest(block) for block in _blocks(row)), default=0), False),
-        ("weights [M]", lambda row: row["parameters"] / 1e6, True),
-        ("lr", lambda row: row["lr"], True),
-        ("decay", lambda row: row["weight_decay"], False),
-        ("dropout", lambda row: row["dropout"], False),
-        ("epochs", lambda row: row["epochs"], False),
+    specs = [parse(row.top_layers) for row in ranking]
+    axes = [
+        _Axis(name="trunk", values=[row.backbone for row in ranking]),
+        _Axis(name="top layers", values=[spec.family for spec in specs]),
+        _Axis(name="blocks", values=[len(spec.blocks) for spec in specs]),
+        _Axis(name="repeats", values=[max((block.repeats for block in spec.blocks), default=0) for spec in specs]),
+        _Axis(name="widest", values=[max((block.widest for block in spec.blocks), default=0) for spec in specs]),
+        _Axis(name="weights [M]", values=[row.parameters / 1e6 for row in ranking], log=True),
+        _Axis(name="lr", values=[row.lr for row in ranking], log=True),
+        _Axis(name="decay", values=[row.weight_decay for row in ranking]),
+        _Axis(name="dropout", values=[row.dropout for row in ranking]),
+        _Axis(name="epochs", values=[row.epochs for row in ranking]),
     ]
-    made = [_Axis(name=name, values=[read(row) for row in ranking], log=log) for name, read, log in readers]
-    varied = [axis for axis in made if len({*axis.values}) > 1]
-    return [*varied, _Axis(name="AUC", values=[float(row["val_auc"]) for row in ranking])]
-
-
-def _blocks(row: Row) -> Sequence[Any]:
-    parsed = top_spec.parse(row["top_layers"])
-    return parsed.blocks if isinstance(parsed, Blocks) else ()
-
-
-def _widest(block: Any) -> int:
-    return max(block.channels) if isinstance(block, ResnetBlock) else int(block.channels)
+    varied = [axis for axis in axes if len({*axis.values}) > 1]
+    return [*varied, _Axis(name="AUC", values=[row.val_auc for row in ranking])]

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from types import TracebackType
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from mammoflow.facts.training import EpochFigures
 
 _AROUND = 8
 """Lines that are no candidate's: headline, the table's head and edges, "and more"; a last one stays free, as a table of
@@ -124,13 +125,13 @@ class SearchProgress:
         number = sum(len(names) for names in packs.values())
         self._line(f"stage {stage}, to epoch {until} of {self._epochs}: {number} candidate(s) in {len(packs)} pack(s)")
 
-    def epoch(self, pack: str, figures: Mapping[str, Any]) -> None:
-        """Take the figures of a pack's epoch: `epoch`, `images_per_s` and `seconds`, and `val_auc` by candidate."""
-        own = self._packs[pack]
-        own.epoch, own.images_per_s = int(figures["epoch"]), float(figures["images_per_s"])
+    def epoch(self, pack: str, figures: Mapping[str, EpochFigures]) -> None:
+        """Take a pack's epoch: a row for each candidate."""
+        own, first = self._packs[pack], next(iter(figures.values()))
+        own.epoch, own.images_per_s = first.epoch, first.images_per_s
         own.heard = self._clock()
-        own.seconds.append(float(figures["seconds"]))
-        aucs: Mapping[str, float] = figures["val_auc"]
+        own.seconds.append(first.seconds or 0.0)
+        aucs = {name: row.val_auc or 0.0 for name, row in figures.items()}
         for name, auc in aucs.items():
             row = self._rows[name]
             row.state = "training" if own.epoch < own.until else "waiting"

@@ -4,23 +4,18 @@ One parent run a search, one child a candidate. Runs go on where an interrupted 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mammoflow import lake, tracking
 from mammoflow.config import Config
 from mammoflow.data import splits
+from mammoflow.facts.stages import RankingRow
+from mammoflow.facts.training import CandidateResult
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.search.bank_job import BankJob
-from mammoflow.search.bank_run import of_candidate
 from mammoflow.search.candidates import Candidate
 from mammoflow.tracking import PLACE_TAG, WEIGHTS_TAG, Tracker
 from mammoflow.training import trials
-
-_OF_RESULT = (
-    *("val_auc", "stage1_val_auc", "best_epoch", "epochs"),
-    *("parameters", "gflops", "epoch_seconds", "memory_gib"),
-)
-"""What a row of the ranking takes over from a candidate's result."""
+from mammoflow.training.loop import Figures
 
 
 class SearchRecord:
@@ -57,7 +52,7 @@ class SearchRecord:
         first, second = self._config.image_training.stages
         for c in candidates:
             one, two = c.changes.of(first), c.changes.of(second)
-            own = {"backbone": c.backbone, "top_layers": c.top_layers, "kind": c.kind}
+            own = {"backbone": c.backbone, "top_layers": str(c.top_layers), "kind": c.kind}
             changed = {"changes": c.changes.words(), "lr_stage1": one.lr, "lr_stage2": two.lr, "dropout": one.dropout}
             decays = {"weight_decay_stage1": one.weight_decay, "weight_decay_stage2": two.weight_decay}
             named = {WEIGHTS_TAG: c.folder(self._out, "best", WEIGHTS_FILE), "start": trunk.start}
@@ -75,39 +70,43 @@ class SearchRecord:
         """Close what earlier starts of this search left open and this one does not go on with."""
         self._tracker.close_others(self._out.url, self.runs.values())
 
-    def epoch(self, figures: Mapping[str, Any]) -> None:
+    def epoch(self, figures: Figures) -> None:
         """Log one epoch of each candidate of a pack."""
-        for name in figures["val_auc"]:
-            own = trials.numbers(of_candidate(figures, name))
-            self._tracker.log(self.runs[name], own, step=int(figures["epoch"]))
+        for name, row in figures.items():
+            self._tracker.log(self.runs[name], row.metrics(), step=row.epoch)
 
     def end(self, candidate: Candidate, state: str, status: str = "FINISHED") -> None:
         """Close a candidate's run, and say how it ended.
 
-        Epochs that were trained as a driver or a node was lost, and of which no driver heard, are logged now.
+        Epochs that were trained while the driver or a node was down are logged now.
         """
-        run_id, history = self.runs[candidate.name], candidate.folder(self._out, "history.json")
-        if lake.exists(history):
-            trials.log_missed(self._tracker, run_id, lake.read_json(history))
-        if lake.exists(candidate.result(self._out)):
-            result = lake.read_json(candidate.result(self._out))
-            self._tracker.log(run_id, {tracking.BEST_METRIC: result["val_auc"]}, step=result["best_epoch"])
+        run_id = self.runs[candidate.name]
+        if epochs := candidate.history(self._out):
+            trials.log_missed(self._tracker, run_id, epochs)
+        if result := candidate.read_result(self._out):
+            self._tracker.log(run_id, {tracking.BEST_METRIC: result.val_auc}, step=result.best_epoch)
         self._tracker.mark(run_id, state, status)
 
-    def row(self, candidate: Candidate, *, survived: bool) -> dict[str, Any]:
+    def row(self, candidate: Candidate, result: CandidateResult, *, survived: bool) -> RankingRow:
         """Return a candidate's row of the ranking."""
-        result = lake.read_json(candidate.result(self._out))
         stage = candidate.changes.of(self._config.image_training.stages[0])
-        return {
-            "name": candidate.name,
-            "backbone": candidate.backbone,
-            "top_layers": candidate.top_layers,
-            "kind": candidate.kind,
-            "changes": candidate.changes.words(),
-            "lr": stage.lr,
-            "weight_decay": stage.weight_decay,
-            "dropout": stage.dropout,
-            **{name: result[name] for name in _OF_RESULT},
-            "run_id": self.runs[candidate.name],
-            "survived": survived,
-        }
+        return RankingRow(
+            name=candidate.name,
+            backbone=candidate.backbone,
+            top_layers=str(candidate.top_layers),
+            kind=candidate.kind,
+            changes=candidate.changes.words(),
+            lr=stage.lr,
+            weight_decay=stage.weight_decay,
+            dropout=stage.dropout,
+            val_auc=result.val_auc,
+            stage1_val_auc=result.stage1_val_auc,
+            best_epoch=result.best_epoch,
+            epochs=result.epochs,
+            parameters=result.parameters,
+            gflops=result.gflops,
+            epoch_seconds=result.epoch_seconds,
+            memory_gib=result.memory_gib,
+            run_id=self.runs[candidate.name],
+            survived=survived,
+        )

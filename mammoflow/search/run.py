@@ -6,11 +6,11 @@ What it knows lies in the candidates' folders, so that an interrupted search, ru
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mammoflow import lake as lakes
 from mammoflow.config import Config
 from mammoflow.errors import TrainingError
+from mammoflow.facts.stages import ImagesFacts, SearchFacts
 from mammoflow.search import capacity, rungs
 from mammoflow.search.bank_job import BankJob
 from mammoflow.search.budget import Budget
@@ -21,6 +21,7 @@ from mammoflow.search.rungs import Leg
 from mammoflow.search.sampling import Draws
 from mammoflow.tracking import FINISHED
 from mammoflow.training import trials
+from mammoflow.training.loop import Figures
 
 _STAGES = 2
 
@@ -45,7 +46,7 @@ class SearchRun:
         self._legs = rungs.legs(config)
         self._pruned: set[str] = set()
         self._halved: dict[str, int] = {}
-        images = jobs[0].images.summary()["images"]
+        images = jobs[0].images.facts(ImagesFacts).images
         self._memory = capacity.worker(config, images).memory if config.compute.pack is None else 0
         self._draws = Draws(config, self._out)
 
@@ -53,8 +54,8 @@ class SearchRun:
     def _candidates(self) -> list[Candidate]:
         return [candidate for job in self._jobs for candidate in job.candidates]
 
-    def run(self) -> dict[str, Any]:
-        """Search, close all runs and return what was found."""
+    def run(self) -> SearchFacts:
+        """Search, close all runs and return the ranking and who failed."""
         for job in self._jobs:
             self._take_in(job.candidates, job)
         self._record.close_others()
@@ -111,7 +112,7 @@ class SearchRun:
         epochs = [stage.epochs for stage in job.training.stages]
         return sum(epochs[: job.stage]) + (job.until or epochs[job.stage])
 
-    def _on_epoch(self, pack: str, figures: dict[str, Any]) -> None:
+    def _on_epoch(self, pack: str, figures: Figures) -> None:
         self._record.epoch(figures)
         self._progress.epoch(pack, figures)
         self._budget.note()
@@ -171,7 +172,8 @@ class SearchRun:
     def _prune(self, dropped: Sequence[Candidate]) -> None:
         by_epochs: dict[int, list[str]] = {}
         for candidate in dropped:
-            epochs = int(lakes.read_json(candidate.result(self._out))["epochs"])
+            result = candidate.read_result(self._out)
+            epochs = result.epochs if result else 0
             lakes.write_json(candidate.stop(self._out), {"epochs": epochs})
             self._record.end(candidate, f"pruned at epoch {epochs}")
             by_epochs.setdefault(epochs, []).append(candidate.name)
@@ -197,34 +199,34 @@ class SearchRun:
             new += found
         return new
 
-    def _result(self) -> dict[str, Any]:
+    def _result(self) -> SearchFacts:
         """Close the runs of the living, and return what `tuning.search` does."""
         living, out = self._living(), self._out
         failed = {c.name: lakes.read_json(c.failure(out))["reason"] for c in self._candidates if self._failed(c)}
         for candidate in living:
             self._record.end(candidate, self._state(candidate))
         self._progress.finished([candidate.name for candidate in living])
-        known = [c for c in self._candidates if lakes.exists(c.result(out)) and not self._failed(c)]
-        if not known and failed:
+        results = {c: c.read_result(out) for c in self._candidates if not self._failed(c)}
+        trained = {c: result for c, result in results.items() if result is not None}
+        if not trained and failed:
             raise TrainingError(f"every candidate failed, the first so: {next(iter(failed.values()))}")
-        if not known:
+        if not trained:
             hours = self._config.search.max_hours
             raise TrainingError(f"no candidate came through an epoch in {hours} hours; give --max-hours more")
-        ranking = [self._record.row(c, survived=c in living) for c in known]
-        ranking.sort(key=lambda row: (-row["val_auc"], row["name"]))
-        unfinished = [candidate for candidate in living if self._state(candidate) != FINISHED]
-        return {
-            "run_id": self._record.runs[""],
-            "ranking": ranking,
-            "failed": failed,
-            "out_of_time": [candidate.name for candidate in unfinished],
-        }
+        ranking = [self._record.row(c, result, survived=c in living) for c, result in trained.items()]
+        return SearchFacts(
+            run_id=self._record.runs[""],
+            ranking=tuple(sorted(ranking, key=lambda row: (-row.val_auc, row.name))),
+            failed=failed,
+            out_of_time=tuple(c.name for c in living if self._state(c) != FINISHED),
+        )
 
     def _failed(self, candidate: Candidate) -> bool:
         return lakes.exists(candidate.failure(self._out))
 
     def _state(self, candidate: Candidate) -> str:
         """Return how far a living candidate came."""
-        url = candidate.result(self._out)
-        result = lakes.read_json(url) if lakes.exists(url) else {"stages": 0, "epochs": 0}
-        return FINISHED if result["stages"] == _STAGES else f"out of time at epoch {result['epochs']}"
+        result = candidate.read_result(self._out)
+        if result and result.stages == _STAGES:
+            return FINISHED
+        return f"out of time at epoch {result.epochs if result else 0}"

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mammoflow import lake
 from mammoflow.config import Config
 from mammoflow.lake import Artefact
 from mammoflow.search.bank_job import BankJob
@@ -120,11 +119,10 @@ def survivors(living: Sequence[Candidate], out: Artefact, config: Config) -> lis
 
 def arrived(candidates: Iterable[Candidate], out: Artefact, rung: int) -> list[Candidate]:
     """Return those that have come to a rung, whether they went on from there or not."""
-    found = [c for c in candidates if lake.exists(c.folder(out, "history.json"))]
-    return [c for c in found if any(row["epoch"] >= rung for row in lake.read_json(c.folder(out, "history.json")))]
+    return [c for c in candidates if any(row.epoch >= rung for row in c.history(out))]
 
 
 def best_so_far(candidate: Candidate, out: Artefact, rung: int) -> float:
     """Return the best validation AUC up to an epoch; .5 where there is none."""
-    history = lake.read_json(candidate.folder(out, "history.json"))
-    return max((row["val_auc"] for row in history if row["epoch"] <= rung), default=0.5)
+    aucs = [row.val_auc for row in candidate.history(out) if row.epoch <= rung]
+    return max((auc for auc in aucs if auc is not None), default=0.5)

@@ -16,7 +16,7 @@ from optuna.trial import BaseTrial, FixedTrial, TrialState, create_trial
 
 from mammoflow.config import SearchConfig, SpaceConfig
 from mammoflow.errors import SpecError
-from mammoflow.models import top_spec
+from mammoflow.models import top_layers
 from mammoflow.models.top_layers import Ground
 from mammoflow.search.candidates import Candidate, Changes
 
@@ -66,7 +66,7 @@ def draw(
         if len(found) == number:
             break
         trial = study.ask()
-        candidate = _candidate(backbone, *_write(config.space, trial))
+        candidate = Candidate.of(backbone, _write(config.space, trial))
         if candidate.name in known or candidate.name in found or not _fits(candidate, ground):
             study.tell(trial, state=TrialState.FAIL)
         else:
@@ -88,8 +88,8 @@ def _as_told(space: SpaceConfig, choices: Mapping[str, Any], value: float | None
     return create_trial(state=state, value=value, params=fixed.params, distributions=fixed.distributions)
 
 
-def _write(space: SpaceConfig, trial: BaseTrial) -> tuple[str, Changes]:
-    """Return the top layers and changes that a trial chooses."""
+def _write(space: SpaceConfig, trial: BaseTrial) -> str:
+    """Return the candidate that a trial chooses, as written."""
     kind = trial.suggest_categorical("kind", space.kinds)
     number = trial.suggest_categorical("blocks", space.blocks)
     repeats = trial.suggest_categorical("repeats", space.repeats)
@@ -108,20 +108,16 @@ def _write(space: SpaceConfig, trial: BaseTrial) -> tuple[str, Changes]:
         decay=_rounded(trial.suggest_float("decay", *space.decay, log=True)),
         dropout=trial.suggest_categorical("dropout", space.dropout),
     )
-    return ",".join(blocks), changes
+    return f"{','.join(blocks)} {changes.words()}"
 
 
 def _rounded(factor: float) -> float:
     return float(f"{factor:.2g}")
 
 
-def _candidate(backbone: str, top_layers: str, changes: Changes) -> Candidate:
-    return Candidate.of(backbone, f"{top_layers} {changes.words()}")
-
-
 def _fits(candidate: Candidate, ground: Ground) -> bool:
     try:
-        top_spec.map_sizes(candidate.top_layers, ground.features, ground.kernel)
+        top_layers.map_sizes(candidate.top_layers, ground)
     except SpecError:
         return False
     return True

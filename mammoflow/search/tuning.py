@@ -9,14 +9,14 @@ K candidate heads.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mammoflow import lake as lakes
 from mammoflow.cluster import telemetry
 from mammoflow.config import Config
 from mammoflow.errors import ConfigError, LakeError
+from mammoflow.facts.stages import SearchFacts, TrunkFacts
 from mammoflow.lake import Artefact, Lake
-from mammoflow.models import backbones, model_files, top_spec, weights
+from mammoflow.models import backbones, model_files, top_layers, weights
 from mammoflow.models.classifiers import ImageSpec
 from mammoflow.models.model_files import SPEC_FILE
 from mammoflow.search import capacity
@@ -37,7 +37,7 @@ def search(
     trunks: Mapping[str, Artefact],
     out: Artefact,
     starts: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> SearchFacts:
     """Train every candidate of the config through stage 1 and the survivors through stage 2.
 
     Args:
@@ -50,10 +50,6 @@ def search(
         starts: candidate name -> folder of a whole-image classifier of other data, to go on from; then there are no
             trunks.
 
-    Returns:
-        {"run_id": parent run, "ranking": one row per candidate, best validation AUC first, "failed": candidate -> why
-        it could not go on, "out_of_time": names of candidates that `search.max_hours` stopped}.
-
     Raises:
         SplitError, ConfigError: images that can't be trained on (inputs.py); before anything is.
         SpecError: top layers that can't be read or don't fit; before anything is trained.
@@ -64,7 +60,7 @@ def search(
     budget = Budget(out, config.search.max_hours)
     jobs = [replace(job, deadline=budget.deadline) for job in jobs]
     tracker = Tracker.open(lake, SEARCHES)
-    trunk_runs = {name: str(trunk.summary()["run_id"]) for name, trunk in trunks.items()}
+    trunk_runs = {name: trunk.facts(TrunkFacts).run_id for name, trunk in trunks.items()}
     record = SearchRecord(tracker, config, jobs, trunk_runs)
     epochs = sum(stage.epochs for stage in config.image_training.stages)
     with (
@@ -134,7 +130,7 @@ def plan(config: Config) -> list[Candidate]:
         ground = run_ground(config, trunk.backbone)
         for written in trunk.top_layers:
             candidate = Candidate.of(trunk.backbone, written)
-            top_spec.map_sizes(candidate.top_layers, ground.features, ground.kernel)
+            top_layers.map_sizes(candidate.top_layers, ground)
             candidates.append(candidate)
     names = [candidate.name for candidate in candidates]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -11,7 +11,7 @@ from mammoflow.ensemble.split_door import open_scores
 from mammoflow.facts.results import Interval, LeaderboardRow, ListedAuc, Score
 from mammoflow.facts.stages import ImagesFacts, TwoStepFacts
 from mammoflow.lake import Artefact, Lake
-from mammoflow.registry.registered_model import Version
+from mammoflow.registry.registry import Version
 from mammoflow.rendering import marks
 from mammoflow.site.runs import Run
 

@@ -19,8 +19,8 @@ from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
 from mammoflow.ensemble.split_door import open_split
 from mammoflow.lake.schema import MALIGNANT, pixels_of
 from mammoflow.metrics.roc import FloatArray
-from mammoflow.registry import registered_model
 from mammoflow.registry.predictor import Predictor
+from mammoflow.registry.registry import Registry
 from mammoflow.rendering import pages
 from mammoflow.rendering import pictures as draw
 from mammoflow.rendering.tables import Column, numbers, table, texts
@@ -78,7 +78,7 @@ def _cases(
     most: int,
 ) -> list[dict[str, Any]]:
     """Write the pictures of a registered run's films, and return what the page shows of them, highest score first."""
-    model = registered_model.load(tracking_uri, f"models:/{run.version}")
+    model = Registry(tracking_uri).version(f"models:/{run.version}").load()
     picked = pick(*ensembles.columns(mean), most)
     films = track(_films(run, frozen, mean, picked), f"  films of {run.key}", len(picked))
     shown = [

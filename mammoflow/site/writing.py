@@ -15,7 +15,7 @@ import mammoflow
 from mammoflow import lake
 from mammoflow.facts.results import LeaderboardRow
 from mammoflow.lake import Lake
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.rendering import pages
 from mammoflow.rendering.marks import PHANTOM_MARK
 from mammoflow.site import leaderboard, run_page, runs
@@ -54,7 +54,7 @@ def write(root: Lake, tracking_uri: str, out: str, cases: int, say: Callable[[st
         LakeError: the lake can't be read or `out` can't be written.
         TrackingError: the registry does not answer.
     """
-    versions = registered_model.versions(tracking_uri)
+    versions = Registry(tracking_uri).versions()
     found = runs.find(root, tracking_uri, {each.key for each in versions}, say)
     shared = {"version_of_mammoflow": mammoflow.__version__, "date": datetime.now(UTC).strftime("%d %B %Y")}
     lake.write_bytes(lake.join(out, "plotly.min.js"), get_plotlyjs().encode())

@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics: taken anew before a model is judged, and the same on every worker. Plain PyTorch.
+"""BatchNorm's running statistics: recalibrated, frozen, and the same on every worker. Plain PyTorch.
 
 Shape letters: N rows of a batch.
 """
@@ -13,8 +13,8 @@ from mammoflow.data.batches import Batch
 from mammoflow.training.loop import Workers
 
 
-def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Iterator[Batch]) -> None:
-    """Take the BatchNorm statistics of the layers that learn anew: their plain mean over these batches.
+def recalibrate(layers: nn.Module, forward: Callable[[Batch], object], batches: Iterator[Batch]) -> None:
+    """Recompute the BatchNorm statistics of the layers that learn: their plain mean over these batches.
 
     Weights don't change. Running averages mix the statistics of a hundred older versions of the weights; where those
     still move fast, a model that fits well fails as soon as it is evaluated.
@@ -33,17 +33,17 @@ def settle(layers: nn.Module, forward: Callable[[Batch], object], batches: Itera
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for the plain mean
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # a plain mean would be compiled anew
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # a plain mean would be compiled again
         for batch in batches:
             forward(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def keep(layers: nn.Module) -> None:
-    """Have BatchNorm layers in training mode normalise by the statistics that they have, and keep these.
+def freeze(layers: nn.Module) -> None:
+    """Have BatchNorm layers in training mode normalise by their running statistics, and leave these unchanged.
 
-    Their weights are trained as before.
+    Their weights still learn.
     """
     for layer in layers.modules():
         if isinstance(layer, _BatchNorm):

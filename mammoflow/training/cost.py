@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mammoflow.models import backbones
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.top_layers import Ground, TopLayers
+from mammoflow.models.top_spec import TopSpec
 
 _WEIGHT, _TRAINED = 4, 12
 """Bytes of a float32 weight, and of its gradient and Adam's two moments."""
@@ -67,11 +68,11 @@ def of_trunk(backbone: str, height: int, width: int, dtype: torch.dtype) -> Cost
 
 
 @cache
-def of_top(top_layers: str, ground: Ground, dtype: torch.dtype) -> Cost:
+def of_top(top_layers: TopSpec, ground: Ground, dtype: torch.dtype) -> Cost:
     """Return the cost of top layers.
 
     Raises:
-        SpecError: they can't be read, or shrink the map below 1x1.
+        SpecError: they shrink the map below 1x1.
     """
     with torch.device("meta"):
         top = TopLayers(top_layers, ground).to(dtype)
@@ -164,7 +165,7 @@ class Shape:
     checkpointing: bool = False
     """Of the trunk, in stage 2."""
     judged: int = 0
-    """Images that are validated at a time, where these are more: a step's batch is not cut into parts there."""
+    """Images that are validated at a time, where these are more: validation doesn't cut a batch into micro-batches."""
     host: bool = False
     """The device is the host: best weights and checkpoints lie in the same memory."""
     averaged: bool = False

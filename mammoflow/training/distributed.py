@@ -2,7 +2,7 @@
 
 A `Job` says what to train from which artefacts. `train` runs it in the process that calls it, which is all that one
 worker needs; `fit` runs it on the workers of a Ray Train run. Heavy bytes go straight from there to the lake: what
-comes back is one small dict of figures an epoch.
+comes back is one small record an epoch of each model.
 
 A checkpoint is files in the job's folder of the lake, written each epoch, so a killed process, node or driver costs
 at most one epoch: whoever trains the same job next goes on from there, alone or with other workers.
@@ -13,8 +13,9 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ from mammoflow.cluster import nodes
 from mammoflow.config import ComputeConfig
 from mammoflow.data.batches import ShardBatches
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
+from mammoflow.facts.training import EpochFigures
 from mammoflow.lake import stores
 from mammoflow.models import devices
 from mammoflow.training.loop import Figures, Run, Workers
@@ -82,6 +84,21 @@ def train(job: Job[Any], compute: ComputeConfig, report: Callable[[Figures], Non
     """
     workers = Workers(checkpointing=compute.checkpointing, compiled=compute.compile)
     _train(job, compute, workers, devices.find(compute.gpu), report)
+
+
+def to_metrics(figures: Figures) -> dict[str, Any]:
+    """Return an epoch as the plain metrics that Ray carries."""
+    return {"models": {name: asdict(row) for name, row in figures.items()}}
+
+
+def from_metrics(metrics: Mapping[str, Any]) -> Figures:
+    """Return the epoch of `to_metrics`; empty where the metrics hold none."""
+    return {name: EpochFigures(**row) for name, row in metrics.get("models", {}).items()}
+
+
+def _report(figures: Figures) -> None:
+    """Tell Ray Train of an epoch."""
+    ray.train.report(to_metrics(figures))
 
 
 def fit(job: Job[Any], compute: ComputeConfig, callbacks: list[Any]) -> None:
@@ -146,7 +163,7 @@ def _work(settings: dict[str, Any]) -> None:
     job = settings["job"]
     _raise_refusal(job)  # of a try before: this one would end the same way
     try:
-        _train(job, compute, workers, get_device(), ray.train.report)
+        _train(job, compute, workers, get_device(), _report)
     except MammoflowError as error:
         model = error.model if isinstance(error, ModelError) else ""
         about = {"reason": str(error), "model": model, "memory": isinstance(error, DeviceMemoryError)}
@@ -167,7 +184,7 @@ def _train(
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
             f"{job.name} does not fit in the device's memory ({str(error).partition('.')[0]}); give "
-            "--compute.checkpointing, more parts, smaller images, or a larger GPU"
+            "--compute.checkpointing, more micro-batches, smaller images, or a larger GPU"
         ) from error
 
 
@@ -178,9 +195,9 @@ def _epochs(job: Job[R], workers: Workers, device: torch.device, report: Callabl
     over = False
     while run.epoch < run.epochs and not over:
         started = time.perf_counter()
-        figures = run.train_epoch(training)
-        figures |= run.validate(validation)
-        figures |= {"seconds": time.perf_counter() - started, "memory_gib": _memory(device)}
+        trained, judged = run.train_epoch(training), run.validate(validation)
+        seconds, memory = time.perf_counter() - started, _memory(device)
+        figures = {name: row.judged(judged[name], seconds=seconds, memory_gib=memory) for name, row in trained.items()}
         run.record(figures)
         if workers.rank == 0:
             job.keep(run)

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from mammoflow.config import ComputeConfig, Config, PatchConfig, require
 from mammoflow.errors import SplitError
+from mammoflow.facts.stages import ImagesFacts, PatchesFacts
 from mammoflow.lake import Artefact
 
 
@@ -39,8 +40,8 @@ def check_images(images: Artefact, compute: ComputeConfig) -> None:
         SplitError: no images for training, or train or val without one of the classes.
         ConfigError: more workers than images in either.
     """
-    summary = images.summary()
-    films, malignant = summary["images"], summary["malignant"]
+    facts = images.facts(ImagesFacts)
+    films, malignant = facts.images, facts.malignant
     if not films["train"]:
         raise SplitError(
             f"none of the {films['test']} images is for training: the source holds an official test part only; "
@@ -62,13 +63,25 @@ def check_images(images: Artefact, compute: ComputeConfig) -> None:
         )
 
 
+def mean_grey(images: Artefact) -> float:
+    """Return the mean grey value of the training images [0-255].
+
+    Raises:
+        SplitError: there are none.
+    """
+    mean = images.facts(ImagesFacts).mean_grey
+    if mean is None:
+        raise SplitError(f"{images.url} holds no training image; add the training part to --source")
+    return mean
+
+
 def check_patches(images: Artefact, patches: Artefact, config: PatchConfig) -> None:
     """Refuse patches among which no lesion is for training.
 
     Raises:
         SplitError: there is none.
     """
-    cut = patches.summary()["patches"]["train"]
+    cut = patches.facts(PatchesFacts).patches["train"]
     if not sum(number for name, number in cut.items() if name != config.classes[0]):
         raise SplitError(
             "no patch of a lesion is for training: no training film has an outline that can be used; the reasons stand "

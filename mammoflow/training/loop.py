@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mammoflow.config import AugmentConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import ModelError, TrainingError
+from mammoflow.facts.training import EpochFigures, Validation
 from mammoflow.models import augment, timm_trunks, top_layers
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import to_grey, to_input
@@ -29,7 +30,8 @@ from mammoflow.models.timm_trunks import is_timm
 
 _CHECK_EVERY = 16  # steps between two looks at the losses; each look waits for the device
 
-Figures = dict[str, Any]
+Figures = dict[str, EpochFigures]
+"""The epoch of each model of a run, by the model's name."""
 State = dict[str, Any]
 
 
@@ -51,10 +53,10 @@ class Run(Protocol):
         """Epochs in all."""
 
     def train_epoch(self, batches: Batches) -> Figures:
-        """Train one epoch; returns its figures."""
+        """Train one epoch of every model."""
 
-    def validate(self, batches: Batches) -> Figures:
-        """Judge the epoch just trained and keep the weights if they are the best so far; returns its figures."""
+    def validate(self, batches: Batches) -> dict[str, Validation]:
+        """Judge the epoch just trained, and keep the weights if they are the best so far."""
 
     def record(self, figures: Figures) -> None:
         """Add the figures of the epoch just judged to the run's history."""
@@ -169,40 +171,40 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def parts(batch: Batch, number: int) -> list[Batch]:
-    """Cut a worker's share of a step into so many parts, of nearly equal size and of the same step."""
-    rows = [part for part in np.array_split(np.arange(len(batch.labels)), number) if len(part)]
+def micro_batches(batch: Batch, number: int) -> list[Batch]:
+    """Cut a worker's share of a step into at most `number` micro-batches of nearly equal size."""
+    pieces = [rows for rows in np.array_split(np.arange(len(batch.labels)), number) if len(rows)]
     return [
         replace(
             batch,
-            pixels=batch.pixels[part[0] : part[-1] + 1],
-            labels=batch.labels[part[0] : part[-1] + 1],
-            weights=batch.weights[part[0] : part[-1] + 1],
-            ids=batch.ids[part[0] : part[-1] + 1],
+            pixels=batch.pixels[rows[0] : rows[-1] + 1],
+            labels=batch.labels[rows[0] : rows[-1] + 1],
+            weights=batch.weights[rows[0] : rows[-1] + 1],
+            ids=batch.ids[rows[0] : rows[-1] + 1],
         )
-        for part in rows
+        for rows in pieces
     ]
 
 
-def in_parts(net: nn.Module, batch: Batch, number: int, add_gradient: Callable[[Batch], Tensor]) -> list[Tensor]:
-    """Add up a step's gradient part by part; workers' gradients are averaged after the last one.
+def accumulate(net: nn.Module, batch: Batch, number: int, add_gradient: Callable[[Batch], Tensor]) -> list[Tensor]:
+    """Accumulate a step's gradient over micro-batches; workers' gradients are averaged after the last one.
 
     Args:
         net: what is trained, as `Workers.wrap` returned it.
         batch: the worker's share of the step.
-        number: of parts.
-        add_gradient: runs forwards and backwards on a part, and returns its losses.
+        number: of micro-batches.
+        add_gradient: runs forwards and backwards on a micro-batch, and returns its losses.
 
     Returns:
-        The losses of each part.
+        The losses of each micro-batch.
     """
-    found = []
-    own = parts(batch, number)
-    for place, part in enumerate(own, start=1):
-        more = place < len(own)
+    losses = []
+    pieces = micro_batches(batch, number)
+    for place, piece in enumerate(pieces, start=1):
+        more = place < len(pieces)
         with net.no_sync() if more and isinstance(net, DistributedDataParallel) else nullcontext():
-            found.append(add_gradient(part))
-    return found
+            losses.append(add_gradient(piece))
+    return losses
 
 
 def balance_step(labels_N: Tensor, step_labels: Tensor) -> Tensor:
@@ -266,10 +268,10 @@ class Feed:
             self._rows += len(batch.step_labels)
             yield batch
 
-    def figures(self) -> Figures:
+    def speed(self) -> tuple[float, float]:
         """Return images a second over all workers, and the share of time that this one waited for data [0-1]."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        return {"images_per_s": self._rows / seconds, "data_wait": self._waited / seconds}
+        return self._rows / seconds, self._waited / seconds
 
 
 class EpochLosses:

@@ -18,8 +18,9 @@ from mammoflow.data import hard_patches, ingest, patches
 from mammoflow.data.hard_patches import Scan
 from mammoflow.data.ingest import shards
 from mammoflow.data.ingest.patches import CutEntry, CutJob
-from mammoflow.data.ingest.shards import Done, Row, Say
+from mammoflow.data.ingest.shards import Done, Say
 from mammoflow.errors import LakeError
+from mammoflow.facts.stages import MinedFacts
 from mammoflow.lake import Artefact
 from mammoflow.models import classifiers, devices, model_files
 from mammoflow.models.classifiers import PatchClassifier
@@ -30,8 +31,10 @@ STEP = 16
 """Distance of scored positions [px]: the trunk runs on the image, and on it less 16 rows, 16 columns, or both."""
 
 
-def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, out: Artefact, say: Say = print) -> Row:
-    """Cut the training patches anew, `trunk.mined` of them where the classifier is most wrong.
+def mine(
+    config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, out: Artefact, say: Say = print
+) -> MinedFacts:
+    """Cut the training patches again, the share `trunk.hard_examples` of them where the classifier is most wrong.
 
     Args:
         config: the patch set and the seed, whose random patches stay where none is exchanged.
@@ -40,9 +43,6 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
         first: the trained patch classifier.
         out: the artefact, shards of `schema.patches`; what it holds already is kept.
         say: takes progress lines.
-
-    Returns:
-        The stage's summary: {"patches": in all, "mined": of them}.
 
     Raises:
         LakeError: the lake can't be read or written.
@@ -53,17 +53,17 @@ def mine(config: Config, trunk: TrunkConfig, images: Artefact, first: Artefact, 
         seed=config.seed,
         out=out.url,
         folder=first.file("best"),
-        share=trunk.mined,
+        share=trunk.hard_examples,
         precision=trunk.training.precision,
         gpu=config.compute.gpu,
     )
     progress = shards.Progress("images mined", say, f"for {trunk.backbone}")
     jobs = ingest.shard_jobs(config, images, "train")
     ledger = shards.complete(work, jobs, out, CutEntry, progress, gpus=int(config.compute.gpu))
-    return {
-        "patches": sum(sum(entry.patches.values()) for entry in ledger),
-        "mined": sum(entry.mined for entry in ledger),
-    }
+    return MinedFacts(
+        patches=sum(sum(entry.patches.values()) for entry in ledger),
+        mined=sum(entry.mined for entry in ledger),
+    )
 
 
 def _mine_shard(

@@ -4,6 +4,7 @@ Shape letters: N rows of a batch, C classes. Source: paper, methods (3-stage sch
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import islice
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from mammoflow.config import PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch
+from mammoflow.facts.training import EpochFigures, Validation
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.models.model_files import to_files
 from mammoflow.training import batch_norm, loop
@@ -40,7 +42,7 @@ class PatchRun:
         self.epoch = 0
         self.improved = False
         self.best: Best | None = None
-        self.history: list[Figures] = []
+        self.history: list[EpochFigures] = []
         self._config, self._device, self._workers, self._seed = config, device, workers, seed
         loop.prepare(model, model.trunk, device, workers)
         self._model = model
@@ -56,10 +58,6 @@ class PatchRun:
     def train_epoch(self, batches: Batches) -> Figures:
         """Train one epoch.
 
-        Returns:
-            `epoch` and `stage` from 1, `epochs` in all, `lr`, `images_per_s`, `data_wait`; `loss`: mean cross-entropy
-            of the augmented rows without class weights, to compare with `val_loss`.
-
         Raises:
             TrainingError: a loss is not finite.
         """
@@ -70,18 +68,30 @@ class PatchRun:
         lr = loop.learning_rate(self._config.stages[number], self.epoch - _first_of(self._config.stages, number))
         loop.set_learning_rate(optimiser, lr)
         self._model.train()
-        if self._config.stages[number].batch_norm == "kept":
-            batch_norm.keep(self._model)
+        if self._config.stages[number].batch_norm == "frozen":
+            batch_norm.freeze(self._model)
         losses = EpochLosses([self._model.spec.backbone], self.epoch + 1)
         feed = Feed(batches.epoch(self.epoch), self._workers.world_size)
         for batch in feed:
             self._step(optimiser, batch, losses)
-        if self._config.settle:
-            batch_norm.settle(self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.settle))
+        if self._config.recalibrate:
+            batch_norm.recalibrate(
+                self._model, self._forward, islice(batches.epoch(self.epoch + 1), self._config.recalibrate)
+            )
         self.epoch += 1
-        (loss,) = losses.means(self._workers).values()
-        figures = {"epoch": self.epoch, "epochs": self.epochs, "stage": number + 1, "lr": lr, "loss": loss}
-        return figures | feed.figures()
+        images_per_s, data_wait = feed.speed()
+        return {
+            name: EpochFigures(
+                epoch=self.epoch,
+                epochs=self.epochs,
+                stage=number + 1,
+                lr=lr,
+                loss=loss,
+                images_per_s=images_per_s,
+                data_wait=data_wait,
+            )
+            for name, loss in losses.means(self._workers).items()
+        }
 
     def _enter(self, number: int) -> torch.optim.Adam:
         """Start a stage: choose what is trained, with a fresh optimiser as the reference's recompiling gives."""
@@ -104,12 +114,12 @@ class PatchRun:
 
     def _step(self, optimiser: torch.optim.Adam, batch: Batch, losses: EpochLosses) -> None:
         optimiser.zero_grad(set_to_none=True)
-        found = loop.in_parts(self._net, batch, self._config.parts, self._add_gradient)
+        micro_losses = loop.accumulate(self._net, batch, self._config.micro_batches, self._add_gradient)
         optimiser.step()
-        losses.add(torch.cat(found)[None], batch.weights, batch.ids)
+        losses.add(torch.cat(micro_losses)[None], batch.weights, batch.ids)
 
     def _add_gradient(self, batch: Batch) -> Tensor:
-        """Add the gradient of a step's part; returns the losses (N,)."""
+        """Add the gradient of a micro-batch; returns the losses (N,)."""
         device = self._device
         logits = self._forward(batch)
         labels, weights = batch.labels.to(device), batch.weights.to(device)
@@ -122,23 +132,24 @@ class PatchRun:
         return losses_N.detach()
 
     @torch.inference_mode()
-    def validate(self, batches: Batches) -> Figures:
-        """Judge the model on the validation split; keep it if its accuracy is the best so far.
-
-        Returns:
-            `val_loss`, `val_accuracy`, `val_balanced_accuracy` (mean recall of the classes there are) and a
-            `val_recall_<class>` for each.
-        """
+    def validate(self, batches: Batches) -> dict[str, Validation]:
+        """Judge the model on the validation split; keep it if its accuracy is the best so far."""
         batch_norm.sync_buffers(self._model, self._workers)
         self._model.eval()
         rows = [self._judge(batch) for batch in batches.epoch(self.epoch)]
         label_N, named_N, loss_N = self._workers.gather(np.concatenate(rows)).T
-        figures = {"val_loss": float(loss_N.mean()), **_accuracies(label_N, named_N, self._model.spec.classes)}
-        self.improved = loop.is_better(figures["val_accuracy"], self.best)
+        accuracy = float((label_N == named_N).mean())
+        recalls = _recalls(label_N, named_N, self._model.spec.classes)
+        self.improved = loop.is_better(accuracy, self.best)
         if self.improved:
-            weights = loop.snapshot(self._model.state_dict())
-            self.best = Best(value=figures["val_accuracy"], epoch=self.epoch, weights=weights)
-        return figures
+            self.best = Best(value=accuracy, epoch=self.epoch, weights=loop.snapshot(self._model.state_dict()))
+        validation = Validation(
+            val_loss=float(loss_N.mean()),
+            val_accuracy=accuracy,
+            val_balanced_accuracy=float(np.mean(list(recalls.values()))),
+            val_recalls=recalls,
+        )
+        return {self._model.spec.backbone: validation}
 
     def _judge(self, batch: Batch) -> NDArray[np.float64]:
         """Return (label, named class, loss) of each real row of a batch."""
@@ -155,14 +166,14 @@ class PatchRun:
 
     def record(self, figures: Figures) -> None:
         """Add the figures of the epoch just judged to the history."""
-        self.history.append(figures)
+        self.history += figures.values()
 
     def state(self) -> dict[str, bytes]:
         """Return all that is needed to continue, as files."""
         state = loop.pack(
             {
                 "epoch": self.epoch,
-                "history": self.history,
+                "history": [asdict(row) for row in self.history],
                 "stage": self._stage,
                 "model": self._model.state_dict(),
                 "optimiser": None if self._optimiser is None else self._optimiser.state_dict(),
@@ -178,7 +189,7 @@ class PatchRun:
             TrainingError: the files are damaged.
         """
         state = loop.unpack(files[STATE_FILE])
-        self.history = state["history"]
+        self.history = [EpochFigures(**row) for row in state["history"]]
         self._model.load_state_dict(state["model"])
         self.epoch = state["epoch"]
         self.best = None if state["best"] is None else Best(**state["best"])
@@ -199,13 +210,9 @@ def _first_of(stages: tuple[StageConfig, ...], number: int) -> int:
     return sum(stage.epochs for stage in stages[:number])
 
 
-def _accuracies(label_N: NDArray[np.float64], named_N: NDArray[np.float64], classes: tuple[str, ...]) -> Figures:
+def _recalls(label_N: NDArray[np.float64], named_N: NDArray[np.float64], classes: tuple[str, ...]) -> dict[str, float]:
+    """Return the recall of each class that is present [0-1]."""
     right_N = label_N == named_N
-    recalls = {
-        name: float(right_N[label_N == code].mean()) for code, name in enumerate(classes) if (label_N == code).any()
-    }
     return {
-        "val_accuracy": float(right_N.mean()),
-        "val_balanced_accuracy": float(np.mean(list(recalls.values()))),
-        **{f"val_recall_{name}": recall for name, recall in recalls.items()},
+        name: float(right_N[label_N == code].mean()) for code, name in enumerate(classes) if (label_N == code).any()
     }

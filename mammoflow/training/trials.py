@@ -7,7 +7,7 @@ hold the CPUs and GPUs. Either way figures of each epoch come back through Tune,
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,11 @@ from mammoflow import lake
 from mammoflow.cluster import interrupts, nodes, telemetry
 from mammoflow.config import ComputeConfig
 from mammoflow.errors import DeviceMemoryError, MammoflowError, ModelError, TrainingError
+from mammoflow.facts.training import EpochFigures
 from mammoflow.lake import stores
 from mammoflow.tracking import Tracker
 from mammoflow.training import distributed
+from mammoflow.training.loop import Figures
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 """A trial that drives workers takes no CPU from them and stays on the head node, which is never a spot machine."""
@@ -30,13 +32,8 @@ _REFUSED, _MODEL, _MEMORY = "refused", "model", "memory"
 """What a trial reports instead of an epoch where its input or its loss stops it for good; beside it, which of the job's
 models is the cause (empty: none is), and whether it is that the device's memory is too small."""
 
-OnEpoch = Callable[[str, dict[str, Any]], None]
-
-FIGURES = (
-    *("loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr"),
-    *("images_per_s", "data_wait", "seconds", "memory_gib"),
-)
-"""What an epoch says of itself; Tune adds its own to it."""
+OnEpoch = Callable[[str, Figures], None]
+"""Takes a job's name and the epoch of each of its models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +72,9 @@ class _Stream(tune.Callback):
     ) -> None:
         """Pass on the figures of one epoch."""
         interrupts.check_terminated()
-        if "epoch" in result:
-            telemetry.of_epoch(trial.config["job"].name, result)
-            self._on_epoch(trial.config["job"].name, result)
+        if figures := distributed.from_metrics(result):
+            telemetry.of_epoch(trial.config["job"].name, figures)
+            self._on_epoch(trial.config["job"].name, figures)
 
 
 class _Queue(Searcher):
@@ -143,7 +140,7 @@ def run(
     Args:
         jobs: what to train; each writes its own results to the lake.
         compute: resources of each.
-        on_epoch: called in this process as `on_epoch(job name, figures)` after every epoch of every job.
+        on_epoch: called in this process after every epoch of every job.
         on_end: called in this process with each job that ended, and with why where one of its models or the device's
             memory ended it; returns the jobs that follow. Without it none do, and such an end is a failure.
         over: asked before each job; once true, no more begin.
@@ -196,7 +193,7 @@ def _trial(settings: dict[str, Any], compute: ComputeConfig) -> None:
     job = settings["job"]
     try:
         if compute.workers == 1:
-            distributed.train(job, compute, tune.report)
+            distributed.train(job, compute, lambda figures: tune.report(distributed.to_metrics(figures)))
         else:
             distributed.fit(job, compute, [TuneReportCallback()])
     except MammoflowError as error:  # another try would end the same way
@@ -204,14 +201,9 @@ def _trial(settings: dict[str, Any], compute: ComputeConfig) -> None:
         tune.report({_REFUSED: str(error), _MODEL: model, _MEMORY: isinstance(error, DeviceMemoryError)})
 
 
-def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Keep the numbers of an epoch that MLflow draws: no text, no nested figures, nothing of Tune's own."""
-    return {name: float(figures[name]) for name in FIGURES if isinstance(figures.get(name), int | float)}
-
-
-def log_missed(tracker: Tracker, run_id: str, history: Sequence[Mapping[str, Any]]) -> None:
-    """Log the epochs of a history of which no driver heard: it, or the node that trained, was lost in between."""
-    known = tracker.steps(run_id, "loss")
+def log_missed(tracker: Tracker, run_id: str, history: Sequence[EpochFigures]) -> None:
+    """Log the epochs of a history that a driver missed while it, or the node that trained, was down."""
+    logged = tracker.steps(run_id, "loss")
     for row in history:
-        if row["epoch"] not in known:
-            tracker.log(run_id, numbers(row), step=int(row["epoch"]))
+        if row.epoch not in logged:
+            tracker.log(run_id, row.metrics(), step=row.epoch)

@@ -7,19 +7,19 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from mammoflow import lake as lakes
 from mammoflow.config import Config, PatchTrainingConfig, TrunkConfig
 from mammoflow.data.batches import ShardBatches
+from mammoflow.facts.stages import TrunkFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.models import backbones, classifiers
 from mammoflow.models.model_files import WEIGHTS_FILE
 from mammoflow.tracking import WEIGHTS_TAG, Tracker
-from mammoflow.training import inputs, trials
-from mammoflow.training.loop import Workers
+from mammoflow.training import history, inputs, trials
+from mammoflow.training.loop import Figures, Workers
 from mammoflow.training.patch_run import STATE_FILE, PatchRun
 
 EXPERIMENT = "patch-classifiers"
@@ -75,7 +75,7 @@ class PatchJob:
     def close(self, run: PatchRun) -> None:
         """Write the best model and the curves to the lake."""
         lakes.write_folder(self.out.file("best"), run.best_files())
-        lakes.write_json(self.out.file("history.json"), run.history)
+        history.write(self.out.file("history.json"), run.history)
 
 
 def train(
@@ -86,7 +86,7 @@ def train(
     wanted: Mapping[str, Artefact],
     *,
     mined: Mapping[str, Artefact] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, TrunkFacts]:
     """Train the patch classifiers of the wanted backbones, several at a time where the cluster has room.
 
     Args:
@@ -98,7 +98,7 @@ def train(
         mined: backbone -> patches to train on instead.
 
     Returns:
-        backbone -> summary of its artefact.
+        backbone -> what its training came to.
 
     Raises:
         SplitError, ConfigError: images or patches that can't be trained on (inputs.py); before anything is.
@@ -107,7 +107,7 @@ def train(
     inputs.check_images(images, config.compute)
     inputs.check_patches(images, patches, config.patches)
     tracker = Tracker.open(lake, EXPERIMENT)
-    mean_grey = float(images.summary()["mean_grey"])
+    mean_grey = inputs.mean_grey(images)
     jobs = [
         _job(config, trunk, patches, wanted[trunk.backbone], mean_grey, (mined or {}).get(trunk.backbone, patches))
         for trunk in config.trunks
@@ -120,8 +120,8 @@ def train(
             runs[job.name] = _open_run(tracker, config, job)
         trials.run(jobs, config.compute, stream.on_epoch)
         for job in jobs:
-            trials.log_missed(tracker, runs[job.name], lakes.read_json(job.out.file("history.json")))
-    return {job.spec.backbone: _summary(job, runs[job.name]) for job in jobs}
+            trials.log_missed(tracker, runs[job.name], history.read(job.out.file("history.json")))
+    return {job.spec.backbone: _facts(job, runs[job.name]) for job in jobs}
 
 
 class _Stream:
@@ -132,13 +132,14 @@ class _Stream:
         self._tracker, self._runs = tracker, runs
         self._started = time.monotonic()
 
-    def on_epoch(self, name: str, figures: dict[str, Any]) -> None:
-        """Take the figures of one epoch of one job."""
-        self._tracker.log(self._runs[name], trials.numbers(figures), step=int(figures["epoch"]))
+    def on_epoch(self, name: str, figures: Figures) -> None:
+        """Take an epoch of one job."""
+        (row,) = figures.values()
+        self._tracker.log(self._runs[name], row.metrics(), step=row.epoch)
         print(
-            f"  {name} stage {figures['stage']} epoch {figures['epoch']}/{figures['epochs']}: "
-            f"loss {figures['loss']:.3f}, validation accuracy {figures['val_accuracy']:.3f}, "
-            f"{figures['images_per_s']:.0f} patches/s, {time.monotonic() - self._started:.0f} s",
+            f"  {name} stage {row.stage} epoch {row.epoch}/{row.epochs}: "
+            f"loss {row.loss:.3f}, validation accuracy {row.val_accuracy:.3f}, "
+            f"{row.images_per_s:.0f} patches/s, {time.monotonic() - self._started:.0f} s",
             flush=True,
         )
 
@@ -177,12 +178,12 @@ def _open_run(tracker: Tracker, config: Config, job: PatchJob) -> str:
     return tracker.reopen(job.out.file("work", "run.json"), job.name, params=params, tags=tags)
 
 
-def _summary(job: PatchJob, run_id: str) -> dict[str, Any]:
-    history = lakes.read_json(job.out.file("history.json"))
-    best = max(history, key=lambda row: (row["val_accuracy"], -row["epoch"]), default=None)
-    return {
-        "val_accuracy": best and best["val_accuracy"],  # None: no epoch was asked for, the trunk is as initialised
-        "best_epoch": best and best["epoch"],
-        "epochs": len(history),
-        "run_id": run_id,
-    }
+def _facts(job: PatchJob, run_id: str) -> TrunkFacts:
+    epochs = history.read(job.out.file("history.json"))
+    best = max(epochs, key=lambda row: (row.val_accuracy or 0.0, -row.epoch), default=None)
+    return TrunkFacts(
+        val_accuracy=best.val_accuracy if best else None,
+        best_epoch=best.epoch if best else None,
+        epochs=len(epochs),
+        run_id=run_id,
+    )

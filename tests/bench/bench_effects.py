@@ -94,7 +94,7 @@ def variants(whole: Config) -> Variants:
         "p1": variant("effects-p1", per_lesion=1),
         "p3": variant("effects-p3", per_lesion=3),
         "p30": variant("effects-p30", per_lesion=30),
-        "mined": variant("effects-mined", replace(trunk, mined=0.5)),
+        "mined": variant("effects-mined", replace(trunk, hard_examples=0.5)),
     }
 
 

@@ -28,19 +28,23 @@ import numpy as np
 import psutil
 import ray
 import torch
+import whole_images
 from bench_classifiers import show
+from mlflow import MlflowClient
 
 from mammoflow import lake
 from mammoflow.cluster import session
-from mammoflow.config import CLASSES, ComputeConfig, ImageConfig
+from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.data import decode
 from mammoflow.ensemble.ensemble import Ensemble, Member
 from mammoflow.facts.results import Interval
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.registry import predictor, registered_model
+from mammoflow.models.top_kinds import parse
+from mammoflow.registry import predictor
+from mammoflow.registry.registry import Registry
 from mammoflow.scoring import score, score_files
-from mammoflow.scoring.score import Request
+from mammoflow.scoring.score import Request, ScoringCompute
 from mammoflow.scoring.score_files import Outputs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -59,8 +63,8 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
     folders, members = {}, []
     for backbone, top in tops.items():
         spec = PatchSpec(backbone=backbone, classes=CLASSES, side=side, mean_grey=52.0, weights=None)
-        model = classifiers.whole_image(classifiers.patch_classifier(spec, 0), top, images, 0).model
-        name = classifiers.candidate_name(backbone, top)
+        model = whole_images.whole_image(classifiers.patch_classifier(spec, 0), top, images, 0).model
+        name = classifiers.candidate_name(backbone, parse(top))
         folders[name] = str(root / name)
         lake.write_folder(folders[name], model_files.to_files(model.eval()))
         members.append(Member(name=name, kind="a-b", backbone=backbone, top_layers=top, val_auc=0.8))
@@ -74,15 +78,15 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
     sized = replace(made, config=replace(made.config, images=images))
     uri = f"sqlite:///{root}/mlflow/mlflow.db"
     registering.register(sized, uri, frozen, NAME, folders=folders, precision="bf16")
-    version = registered_model.MlflowClient(uri, uri).get_model_version(NAME, "1")
+    version = MlflowClient(uri, uri).get_model_version(NAME, "1")
     return uri, f"{version.source}/data/ensemble"
 
 
 def request(uri: str, out: str) -> Request:
     """Return what is asked of the pipeline: scores alone."""
-    model = registered_model.describe(uri, f"models:/{NAME}/1")
+    model = Registry(uri).version(f"models:/{NAME}/1").describe()
     outputs = Outputs(model=f"{NAME}/1", heatmaps="none", dicom=False)
-    return Request(model=model, tracking_uri=uri, out=out, outputs=outputs, salt="", compute=ComputeConfig())
+    return Request(model=model, tracking_uri=uri, out=out, outputs=outputs, salt="", compute=ScoringCompute())
 
 
 say = functools.partial(print, file=sys.stderr)

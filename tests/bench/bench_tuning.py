@@ -23,6 +23,7 @@ from itertools import pairwise
 import numpy as np
 import search_share
 import torch
+import whole_images
 from bench_classifiers import most_memory, seconds, show
 
 from mammoflow import recipes
@@ -31,6 +32,7 @@ from mammoflow.data.batches import Batch
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchSpec, WholeImageClassifier
+from mammoflow.models.top_kinds import parse
 from mammoflow.search.bank_run import BankRun
 from mammoflow.tracking import Tracker
 from mammoflow.training import cost, distributed, loop
@@ -74,7 +76,7 @@ class Epochs:
     def __init__(self, backbone: str, tops: Sequence[str], images: ImageConfig) -> None:
         """Build the pack on a trunk of random weights."""
         spec = PatchSpec(backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
-        self.models = classifiers.candidates(classifiers.patch_classifier(spec, 0), tops, images, 0)
+        self.models = whole_images.candidates(classifiers.patch_classifier(spec, 0), tops, images, 0)
         counts = np.array([1, 1])
         self.run = BankRun(TRAINING, 0, self.models, counts, CPU, Workers(), 0)
         self._train, self._val = InMemory(images, STEPS), InMemory(images, VAL_STEPS)
@@ -171,7 +173,7 @@ def memory(images: ImageConfig) -> None:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for number in (1, 2, 4, 6, len(MORE)):
             took, gib = found[number] = pool.apply(one_epoch, ("resnet50", MORE[:number], images))
-            tops = [cost.of_top(top, ground, shape.dtype) for top in MORE[:number]]
+            tops = [cost.of_top(parse(top), ground, shape.dtype) for top in MORE[:number]]
             estimate = cost.pack_memory(shape, trunk, tops, ground.channels * int(np.prod(ground.features)))
             about = {"gib": round(gib, 2), "estimated_gib": round(estimate / 2**30, 2)}
             show(f"step_of_{number}", took, "s", "-", "a step of stage 1 on Resnet50", **about)

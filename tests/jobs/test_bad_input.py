@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from small_dicom import metadata, release, write
 
 from mammoflow import recipes
 from mammoflow.cluster import session
+from mammoflow.lake import Lake
+from mammoflow.pipeline import graph
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -92,13 +94,62 @@ def test_an_unknown_recipe_is_named_with_the_known_ones(run: Run, lake: Path) ->
 
 
 @pytest.mark.usefixtures("no_ray")
+def test_an_unknown_flag_is_named(run: Run, lake: Path) -> None:
+    end = run("tune_top_layers", "smoke", "--lake", lake, "--serch.drawn", "3")
+    assert end.code == 2
+    assert "Unrecognized options: --serch.drawn" in end.err
+    assert "--search.drawn" in end.err, "the nearest ones"
+    end = run("score", "--images", lake, "--out", lake, "--compute.compile")
+    assert end.code == 2
+    assert "Unrecognized options: --compute.compile" in end.err
+    end = run("tune_top_layers", "smoke", "--lake", lake, "--compute.gpu", "True")
+    assert end.code == 2
+    assert "switches take no value" in end.err
+    assert not lake.exists()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_an_unknown_row_is_named_with_the_known_ones(run: Run, lake: Path) -> None:
+    end = run("tune_top_layers", "cbis-s10", "--only", "vgg16-1x1", "--lake", lake)
+    assert end.code == 1
+    assert "only is 'vgg16-1x1', but must be a row of recipe cbis-s10; choose from resnet50-512-512-2048x1" in end.err
+    assert not lake.exists()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_lake_of_another_version_is_refused(run: Run, lake: Path) -> None:
+    made = graph.locate(replace(recipes.smoke(), dataset="cbis_ddsm"), Lake(str(lake))).images
+    Path(made.url).mkdir(parents=True)
+    Path(made.file("done.json")).write_text('{"schema": 999, "inputs": [], "finished": "2999-01-01T00:00:00+00:00"}')
+    end = run("ingest", "smoke", "--lake", lake)
+    assert end.code == 1
+    assert f"{made.key} (version 999): made by another version of the lake's layout, this mammoflow reads" in end.err
+    assert "use a newer mammoflow, or remove them (" in end.err
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_fine_tuning_from_nothing_is_refused(run: Run, lake: Path) -> None:
+    end = run("finetune", "smoke", "--lake", lake)
+    assert end.code == 1
+    assert (
+        "start is None, but fine-tuning needs whole-image classifiers; name whole-image classifiers with --start"
+        in end.err
+    )
+    end = run("train_patch", "inbreast", "--source", "/data", "--lake", lake)
+    assert end.code == 1
+    assert "start is 'models:/mammoflow@champion', but patch classifiers are trained without it" in end.err
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_a_source_that_is_no_cbis_ddsm(run: Run, lake: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "holiday.jpg").write_bytes(b"sea")
     end = run("ingest", "smoke", "--source", source, "--lake", lake)
     assert end.code == 1
-    assert f"{source} holds no release that is known (cbis_ddsm by mass_case_description_train_set.csv or" in end.err
+    assert (
+        f"{source} holds no known release (recognised: cbis_ddsm by mass_case_description_train_set.csv or" in end.err
+    )
     end = run("ingest", "smoke", "--source", source, "--lake", lake, "--dataset", "cbis_ddsm")
     assert end.code == 1
     assert f"{source} holds no CBIS-DDSM: looked for mass_case_description_train_set.csv" in end.err
@@ -106,7 +157,7 @@ def test_a_source_that_is_no_cbis_ddsm(run: Run, lake: Path, tmp_path: Path) -> 
     write(source / "mass_case_description_train_set.csv", text.replace("pathology", "outcome").encode())
     end = run("ingest", "smoke", "--source", source, "--lake", lake)
     assert end.code == 1
-    assert "mass_case_description_train_set.csv has no column pathology; fetch it again, or mend its header" in end.err
+    assert "mass_case_description_train_set.csv has no column pathology; fetch it again, or fix its header" in end.err
     assert not lake.exists()
 
 
@@ -190,7 +241,7 @@ def test_packages_of_another_version_are_named(run: Run, lake: Path, monkeypatch
     end = run("ingest", "smoke", "--lake", lake)
     assert end.code == 1
     assert "numpy is " in end.err
-    assert "but must be >=99; install mammoflow anew with its constraints.txt on every node" in end.err
+    assert "but must be >=99; reinstall mammoflow with its constraints.txt on every node" in end.err
     assert not lake.exists()
 
 

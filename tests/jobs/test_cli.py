@@ -16,7 +16,7 @@ from mammoflow.cluster import interrupts
 from mammoflow.commands import COMMANDS, manual
 from mammoflow.config import Config, PatchConfig
 from mammoflow.errors import ConfigError
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, top_kinds
 from mammoflow.reports import paper_tables
 from mammoflow.search import tuning
 
@@ -124,7 +124,7 @@ def test_help_of_a_command_shows_its_manual_and_what_it_uses(
     ("name", "used", "unused"),
     [
         ("ingest", "--compute.images-per-shard", ("--compute.gpu", "--search.drawn", "--trunks.0.backbone")),
-        ("train-patch", "--trunks.0.mined", ("--search.drawn", "--image-training.batch", "--compute.pack")),
+        ("train-patch", "--trunks.0.hard-examples", ("--search.drawn", "--image-training.batch", "--compute.pack")),
         ("tune", "--search.drawn", ("--ensemble.rule", "--two-step.trees")),
         ("train-image", "--max-hours", ("--search.drawn", "--search.space.blocks")),
         ("score", "--compute.gpu", ("--compute.compile", "--compute.workers", "--dry-run")),
@@ -261,6 +261,7 @@ def test_a_signal_that_arrives_in_a_finalizer_ends_the_job(number: str, code: in
     program = f"""
 import signal, time
 from mammoflow import cli
+from mammoflow.models.top_kinds import parse
 class Held:
     def __del__(self):
         signal.raise_signal(signal.{number})
@@ -280,7 +281,7 @@ cli.run(main)
 def test_every_row_of_the_papers_tables_is_chosen_by_only() -> None:
     for row in paper_tables.ROWS:
         recipe = {"S1": "cbis-s1-resnet50", "S10": "cbis-s10"}[row.patch_set]
-        name = classifiers.candidate_name(row.backbone, row.top_layers)
+        name = classifiers.candidate_name(row.backbone, top_kinds.parse(row.top_layers))
         config = cli.parse("", [recipe, "--only", name, "--seed", "3"])
         assert config.name == f"cbis-{row.patch_set.lower()}-{name}"
         assert config.seed == 3

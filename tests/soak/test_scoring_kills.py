@@ -14,6 +14,7 @@ from small_dicom import breast
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.facts.results import Interval
 from mammoflow.registry import promotion
+from mammoflow.registry.registry import Registry
 
 pytestmark = pytest.mark.soak
 IMAGES, KILLS = 240, 6
@@ -34,7 +35,7 @@ def lake(tmp_path_factory):
     frozen = Ensemble(members=members(made), cutoff=0.5, val_images=200, **figures)
     uri = f"sqlite:///{root}/mlflow/mlflow.db"
     register(made, uri, frozen, "mammoflow")
-    promotion.promote(uri, "mammoflow")
+    promotion.promote(Registry(uri), "mammoflow")
     return root
 
 

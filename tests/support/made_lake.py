@@ -15,6 +15,7 @@ from mammoflow.facts.stages import RankingRow, SearchFacts
 from mammoflow.lake import Artefact, Lake, schema
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchSpec
+from mammoflow.models.top_kinds import parse
 
 BACKBONE = "resnet10_narrow"
 TOP_LAYERS = ("16x1,8x1", "[8-8-16]x1,[8-8-16]x1", "8x1,8x1")
@@ -107,6 +108,7 @@ def _write_images(images: Artefact, rng: np.random.Generator) -> list[dict]:
     per_split = {s: sum(row["split"] == s for row in films) for s in schema.SPLITS}
     malignant = {s: sum(row["split"] == s and row["label"] for row in films) for s in schema.SPLITS}
     summary = {"images": per_split, "malignant": malignant, "patients": per_split, "mean_grey": 60.0, "quarantined": 1}
+    summary["outlines_missing"] = 0
     pixels = np.stack([row["pixels"] for row in films])
     summary["histogram"] = np.histogram(pixels, bins=256, range=(0, 65536))[0].tolist()
     summary |= {"outlines_missing": 0, "duplicates": 0, "left_out": None, "source": {}}
@@ -151,13 +153,14 @@ def _write_models(made: MadeLake) -> None:
     made.trunk.finish({"val_accuracy": 0.5, "best_epoch": 4, "epochs": 4, "run_id": "none"})
     ranking = []
     for index, top in enumerate(TOP_LAYERS):
-        name = classifiers.candidate_name(BACKBONE, top)
-        model = classifiers.whole_image(trunk, top, made.config.images, seed=index).model
+        spec = parse(top)
+        name = classifiers.candidate_name(BACKBONE, spec)
+        model = classifiers.whole_image(trunk, spec, made.config.images, seed=index).model
         survived = index < 2
         _write_model(made.search.file("candidates", name, "best"), model_files.to_files(model))
         history = [_epoch(n, val_auc=0.5 + 0.05 * n) for n in range(4 if survived else 2)]
         lake.write_json(made.search.file("candidates", name, "history.json"), history)
-        kind = classifiers.candidate_kind(BACKBONE, top)
+        kind = classifiers.candidate_kind(BACKBONE, spec)
         row = {
             "name": name,
             "backbone": BACKBONE,

@@ -13,7 +13,7 @@ from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble, selection
 from mammoflow.facts.stages import EnsembleFacts, SearchFacts, TwoStepFacts
 from mammoflow.lake import Artefact, Lake
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.site import runs, writing
 from mammoflow.site.runs import Run
 from mammoflow.site.writing import Site
@@ -32,7 +32,7 @@ class MadeSite:
 
     def runs(self, say: Callable[[str], None] = print) -> list[Run]:
         """Return its runs, as the site finds them."""
-        known = {each.key for each in registered_model.versions(self.tracking_uri)}
+        known = {each.key for each in Registry(self.tracking_uri).versions()}
         return runs.find(self.root, self.tracking_uri, known, say)
 
     def write(self, out: Path, cases: int) -> Site:
@@ -78,5 +78,5 @@ def _evaluated(root: Lake, made: MadeLake, name: str, uri: str | None) -> Artefa
         registered.finish({"tracking_uri": uri, "name": "mammoflow", "version": version}, [chosen])
         other = replace(frozen, val_auc=0.5)  # a version whose run is not in this lake
         elsewhere = f"models:/mammoflow/{register(made, uri, other, 'mammoflow', val)}"
-        registered_model.tag(uri, elsewhere, {"test_auc": "0.6100", "test_auc_by_patient": "0.5000 to 0.7000"})
+        Registry(uri).version(elsewhere).tag({"test_auc": "0.6100", "test_auc_by_patient": "0.5000 to 0.7000"})
     return evaluation

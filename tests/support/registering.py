@@ -11,6 +11,7 @@ from mammoflow.ensemble import ensemble, profile
 from mammoflow.ensemble.ensemble import Ensemble, Member
 from mammoflow.lake.schema import SCORES
 from mammoflow.registry import model_card, registered_model
+from mammoflow.registry.registry import Registry
 
 
 def members(made: MadeLake) -> tuple[Member, ...]:
@@ -54,5 +55,13 @@ def register(
     images = made.config.images
     seen = profile.fit(np.array([[0.3] * len(profile.FIGURES), [0.7] * len(profile.FIGURES)]), [None, None])
     return registered_model.register(
-        uri, frozen, folders or made.folders, card, name, images, precision=precision, profile=seen, validation=average
+        Registry(uri),
+        frozen,
+        folders or made.folders,
+        card,
+        name,
+        images,
+        precision=precision,
+        profile=seen,
+        validation=average,
     )

@@ -1,6 +1,8 @@
 """Small training runs on blobs in memory, for tests of what trains: data, configs, models, and how two runs compare."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mammoflow.config import AugmentConfig, ImageConfig, ImageTrainingConfig, PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch, plan_epoch, slice_order
+from mammoflow.facts.training import EpochFigures
 from mammoflow.models import classifiers
 from mammoflow.models.classifiers import PatchClassifier, PatchSpec, WholeImageClassifier
 from mammoflow.search.bank_run import BankRun
@@ -90,7 +93,8 @@ def go(run: PatchRun | BankRun, data: TensorBatches, validation: TensorBatches, 
     """Train some epochs, as distributed.py does."""
     rows = []
     for _ in range(epochs):
-        rows.append(run.train_epoch(data) | run.validate(validation))
+        trained, judged = run.train_epoch(data), run.validate(validation)
+        rows.append({name: row.judged(judged[name], seconds=1.0, memory_gib=1.0) for name, row in trained.items()})
         run.record(rows[-1])
     return rows
 
@@ -116,11 +120,14 @@ def same(one: object, other: object) -> bool:
 def timeless_state(run: PatchRun | BankRun) -> dict[str, loop.State]:
     """Return what a run's files hold, but for the times in its history."""
     states = {name: loop.unpack(file) for name, file in run.state().items()}
-    return {name: state | {"history": timeless(state["history"])} for name, state in states.items()}
+    return {
+        name: state | {"history": [row | {"images_per_s": 0, "data_wait": 0} for row in state["history"]]}
+        for name, state in states.items()
+    }
 
 
 def timeless(figures: list[loop.Figures]) -> list[loop.Figures]:
-    return [{key: row[key] for key in row if key not in ("images_per_s", "data_wait")} for row in figures]
+    return [{name: replace(row, images_per_s=0, data_wait=0) for name, row in epoch.items()} for epoch in figures]
 
 
 def train_as_one_of_two(rank: int, folder: str) -> None:
@@ -135,7 +142,8 @@ def train_as_one_of_two(rank: int, folder: str) -> None:
 
     workers = Workers(rank=rank, world_size=2, wrap=DistributedDataParallel, gather=gather)
     run, figures = short_run(workers)
-    torch.save((figures, run.best_files()["model.safetensors"]), f"{folder}/{rank}")
+    epochs = [{name: asdict(row) for name, row in epoch.items()} for epoch in figures]
+    torch.save((epochs, run.best_files()["model.safetensors"]), f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
 
@@ -150,3 +158,9 @@ def short_run(workers: Workers) -> tuple[PatchRun, list[loop.Figures]]:
     config = patch_config(("last", 1e-2, 1), ("top", 1e-4, 2), ("all", 1e-4, 2), batch=10)
     run = PatchRun(config, patch_model("vgg11").double(), CPU, workers, 2)
     return run, go(run, data, validation, run.epochs)
+
+
+def read_worker(path: Path) -> tuple[list[loop.Figures], bytes]:
+    """Return what `train_as_one_of_two` saved."""
+    figures, weights = torch.load(path, weights_only=True)
+    return [{name: EpochFigures(**row) for name, row in epoch.items()} for epoch in figures], weights

@@ -142,7 +142,15 @@ def test_a_real_run_fills_every_panel(cluster: Cluster, tmp_path: Path) -> None:
     since = time.time()
     with prometheus(tmp_path, targets) as address:
         lake = tmp_path / "lake"
-        words = ["smoke", "--lake", str(lake), "--trunks.0.mined", "0.5", "--image-training.stages.1.epochs", "60"]
+        words = [
+            "smoke",
+            "--lake",
+            str(lake),
+            "--trunks.0.hard-examples",
+            "0.5",
+            "--image-training.stages.1.epochs",
+            "60",
+        ]
         done = cluster.submit("jobs/demo.py", *words, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
         films = next(lake.glob("phantoms/*"))

@@ -8,6 +8,7 @@ import pytest
 from mammoflow import tracking
 from mammoflow.cluster.interrupts import Terminated
 from mammoflow.errors import TrackingError
+from mammoflow.facts.training import EpochFigures
 from mammoflow.lake import Lake
 from mammoflow.training import trials
 
@@ -115,7 +116,10 @@ def test_weights_of_a_run_are_found_by_its_id(tracker: tracking.Tracker) -> None
 
 def test_epochs_of_which_no_driver_heard_are_logged_afterwards_and_the_others_not_again(tracker: tracking.Tracker):
     run_id = tracker.start("lost", params={}, tags={})
-    history = [{"epoch": epoch, "loss": 1 / epoch, "stage": 1} for epoch in (1, 2, 3)]
+    history = [
+        EpochFigures(epoch=epoch, epochs=3, stage=1, lr=1e-3, loss=1 / epoch, images_per_s=9.0, data_wait=0.0)
+        for epoch in (1, 2, 3)
+    ]
     tracker.log(run_id, {"loss": 0.5}, step=2)
     trials.log_missed(tracker, run_id, history)
     logged = tracker.client.get_metric_history(run_id, "loss")

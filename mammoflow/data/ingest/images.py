@@ -159,7 +159,7 @@ def _decode_shard(job: DecodeJob, exams: pa.Table, images: ImageConfig, out: str
         rows.append(
             {name: exam.get(name) for name in schema.images(1, 1).names if name != "pixels"}
             | {name: exam[name] or getattr(decoded.identity, name) for name in ("laterality", "view")}
-            | {"source_height": decoded.source_height, "source_width": decoded.source_width, "lesions": lesions}
+            | {"source_height": decoded.fit.source_height, "source_width": decoded.fit.source_width, "lesions": lesions}
             | {"vendor": decoded.identity.vendor}
         )
     pixels_NHW = room_NHW[: len(rows)]
@@ -245,7 +245,7 @@ def _outlines(exam: Row, decoded: decode.Decoded) -> tuple[list[Row], list[Quara
 
 
 def _outline(lesion: Row, decoded: decode.Decoded) -> outlines.Outline:
-    height, width = decoded.source_height, decoded.source_width
+    height, width = decoded.fit.source_height, decoded.fit.source_width
     if lesion["outline"]:
         return outlines.draw_outline(lesion["outline"], height, width, from_bottom=lesion["from_bottom"])
     return outlines.load_mask(lesion["mask_paths"], height, width)

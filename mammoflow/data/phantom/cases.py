@@ -1,7 +1,7 @@
-"""Who is in a drawn release: women, films, series and lesions, with everything that is decided before a pixel is.
+"""Plan a drawn release: its patients, films, series and lesions, before any pixel is drawn.
 
-NumPy only; no pixels, no files. Marginals are those of the real release (marginals.py); what is drawn for
-one woman depends on the seed and her number alone, so more or fewer women change nothing about her.
+NumPy only; no pixels, no files. Frequencies follow the real release (marginals.py). A patient depends on the seed and
+their number alone, so a larger plan starts with the same patients.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from mammoflow.data.phantom.marginals import BENIGN, CALCIFICATION, MALIGNANT, M
 from mammoflow.data.phantom.seeds import generator, spread
 
 CODECS = ("rle", "jpeg2000", "jpeg-lossless")
-"""How a compressed film may be stored; the others are stored as `raw`."""
+"""Codecs of compressed films; all others are stored as `raw`."""
 
 _LOOK = (4.6, 2.2)
-"""Kumaraswamy parameters of how suspicious a malignant lesion looks; a benign one mirrors it. The two overlap, so
-even a perfect reader errs at times."""
+"""Kumaraswamy parameters of a malignant lesion's look; a benign one mirrors it. The two overlap, so even a perfect
+classifier makes errors."""
 
 _DIAMETERS = {MASS: (0.09, 0.17), CALCIFICATION: (0.07, 0.13)}
-"""Least and largest diameter of a mass, or of a cluster [share of film height]."""
+"""Smallest and largest diameter of a mass or cluster [share of film height]."""
 
 _TAGGED = 0.85
 """Share of films whose files carry Laterality and ViewPosition [0-1]."""
@@ -29,7 +29,7 @@ _TAGGED = 0.85
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesion:
-    """One abnormality of a breast; the same object in each film that shows it."""
+    """One abnormality of a breast; every film that shows it shares this object."""
 
     number: int
     """`abnormality id` of the CSV, from 1, within its breast and kind."""
@@ -38,7 +38,7 @@ class Lesion:
     pathology: str
     """MALIGNANT, BENIGN or BENIGN_WITHOUT_CALLBACK."""
     look: float
-    """From 0, smooth or coarse and round, to 1, spiculated or fine and pleomorphic [0-1]."""
+    """From 0 (smooth, or coarse and round) to 1 (spiculated, or fine and pleomorphic)."""
     shape: str
     """`mass shape` or `calc type`."""
     edge: str
@@ -48,11 +48,11 @@ class Lesion:
     subtlety: int
     """1 (hard to see) to 5 (obvious)."""
     diameter: float
-    """Of the mass, or of the cluster [share of film height]."""
+    """Of the mass or cluster [share of film height]."""
     depth: float
-    """Place between chest wall (0) and nipple (1)."""
+    """Position between chest wall (0) and nipple (1)."""
     across: float
-    """Place between the outline's upper (0) and lower (1) end."""
+    """Position between the upper (0) and lower (1) end of the outline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
-    """One film: a side and a view of one woman."""
+    """One film: a side and a view of one patient."""
 
     film_id: str
     """E.g. P_00001_LEFT_CC."""
@@ -80,17 +80,17 @@ class Film:
     tagged: bool
     """Whether its files carry Laterality and ViewPosition."""
     series: tuple[Series, ...]
-    """One, or two with the same pixels; none where the film shows no lesion."""
+    """One, or two with the same pixels; none if the film shows no lesion."""
 
     @property
     def lesions(self) -> tuple[Lesion, ...]:
-        """Every lesion of the film, over its series."""
+        """All lesions of the film, over its series."""
         return tuple(lesion for series in self.series for lesion in series.lesions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patient:
-    """One woman."""
+    """One patient and all their films."""
 
     patient_id: str
     """E.g. P_00001."""
@@ -100,15 +100,15 @@ class Patient:
 
     @property
     def number(self) -> int:
-        """Her place in the plan, from 1."""
+        """Position in the plan, from 1."""
         return int(self.patient_id.removeprefix("P_"))
 
 
 def plan(config: PhantomConfig, seed: int) -> tuple[Patient, ...]:
-    """Decide who is in the release and what each film shows; cheap, no pixels.
+    """Decide the patients of the release and what each film shows; cheap, no pixels.
 
     Returns:
-        One `Patient` per `config.patients`, P_00001 on. The first N of a larger plan are the plan of N.
+        `config.patients` patients, from P_00001. The first N of a larger plan equal a plan of N.
 
     Source: counts in the training CSVs of CBIS-DDSM (marginals.py).
     """
@@ -122,13 +122,15 @@ def _patient(index: int, config: PhantomConfig, seed: int) -> Patient:
     parts = _parts(config, kind, rng)
     density = pick(marginals.DENSITIES[kind], rng.random())
     views = pick(marginals.VIEWS, rng.random())
-    place = spread(seed, "pathology", index)  # of her first breast, so that few women already hold both
+    place = spread(
+        seed, "pathology", index
+    )  # of the first breast; evenly spread, so that few patients already include both pathologies
     films: list[Film] = []
     for side in dict.fromkeys(side for side, _ in views):
         breast = generator(seed, patient_id, side, "plan")
         two_series = len({*parts.values()}) > 1 or bool(breast.random() < config.two_series)
         lesions = _breast(kind, place, two_series, breast)
-        for view in [view for each, view in views if each == side]:
+        for view in [view for film_side, view in views if film_side == side]:
             codec = _codec(spread(seed, "codec", index * 4 + len(films)), config.compressed)
             series = _series(lesions, view, parts)
             film_id = f"{patient_id}_{side}_{view}"
@@ -139,11 +141,11 @@ def _patient(index: int, config: PhantomConfig, seed: int) -> Patient:
 
 
 def _parts(config: PhantomConfig, kind: str, rng: np.random.Generator) -> dict[str, str]:
-    """Return the official part of a woman's series under each kind, her own kind first."""
+    """Return the official part of a patient's series by kind, the patient's main kind first."""
     test, both = rng.random(2)
     part = "test" if test < config.official_test else "train"
-    own = "train" if part == "test" and both < marginals.BOTH_PARTS else part
-    return {kind: own, _other(kind): part}
+    main = "train" if part == "test" and both < marginals.BOTH_PARTS else part
+    return {kind: main, _other(kind): part}
 
 
 def _other(kind: str) -> str:
@@ -155,7 +157,7 @@ def _codec(place: float, compressed: float) -> str:
 
 
 def _breast(kind: str, place: float, two_series: bool, rng: np.random.Generator) -> list[tuple[Lesion, str]]:
-    """Return a breast's lesions, each with the views that show it: `both`, or one of CC and MLO."""
+    """Return a breast's lesions, each with the views that show it: `both`, CC or MLO."""
     pathology = pick(marginals.PATHOLOGIES[kind], place)
     lesions = [(draw_lesion(1, kind, pathology, rng), "both")]
     for number in range(2, pick(marginals.LESIONS[kind, pathology], rng.random()) + 1):
@@ -173,7 +175,7 @@ def _opposite(pathology: str) -> str:
 
 
 def draw_lesion(number: int, kind: str, pathology: str, rng: np.random.Generator) -> Lesion:
-    """Draw what is decided of one lesion before it is seen on a film; its place in the breast is any."""
+    """Draw the properties of one lesion that all its films share, its position included."""
     place, shape, edge, assessment, subtlety, size, depth, across = rng.random(8)
     key = (kind, pathology)
     least, largest = _DIAMETERS[kind]
@@ -201,13 +203,13 @@ def _look(pathology: str, place: float) -> float:
 
 
 def _near(place: float, change: float) -> float:
-    """Return a place near `place`, as evenly spread: descriptors follow the look loosely, as readers do."""
+    """Return a place near `place`, uniform overall: readers' descriptors follow the look only loosely."""
     moved = abs(place + 0.3 * (change - 0.5))
     return moved if moved < 1 else 2 - moved
 
 
 def _series(lesions: list[tuple[Lesion, str]], view: str, parts: dict[str, str]) -> tuple[Series, ...]:
-    """Group what one view shows by kind; the first lesion is seen in every view, so none is empty."""
+    """Group the lesions of one view by kind; the first lesion is in every view, so there is at least one group."""
     shown = [lesion for lesion, where in lesions if where in ("both", view)]
     groups = {kind: tuple(lesion for lesion in shown if lesion.kind == kind) for kind in parts}
     return tuple(Series(kind=kind, part=parts[kind], lesions=group) for kind, group in groups.items() if group)

@@ -1,6 +1,6 @@
-"""Pixels to the bytes of a DICOM file: secondary captures as in CBIS-DDSM, or digital mammograms. No files.
+"""Encode pixels as DICOM: secondary captures as in CBIS-DDSM, or digital mammograms. Bytes only, no files.
 
-NumPy, pydicom and GDCM only. Identifiers are made up from names, so the same name gives the same file.
+NumPy, pydicom and GDCM only. UIDs are derived from names, so the same name gives the same file.
 """
 
 import io
@@ -28,15 +28,15 @@ SYNTAXES = {
     "jpeg2000": JPEG2000Lossless,
     "jpeg-lossless": JPEGLosslessSV1,
 }
-"""Transfer syntax of each codec, all of them lossless. Source: DICOM PS3.5, 10 and A.4."""
+"""Transfer syntax of each codec; all are lossless. Source: DICOM PS3.5, 10 and A.4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a file says of itself."""
+    """The tags that identify a file."""
 
     patient: str
-    """PatientID and name: in this release the case folder, e.g. Mass-Training_P_00001_LEFT_CC."""
+    """PatientID and PatientName; in CBIS-DDSM the case folder, e.g. Mass-Training_P_00001_LEFT_CC."""
     description: str
     """SeriesDescription: `full mammogram images`, `cropped images` or `ROI mask images`."""
     study: str
@@ -49,11 +49,11 @@ class Identity:
     view: str | None = None
     """ViewPosition and PatientOrientation, CC or MLO; None leaves the tags out."""
     digital: bool = False
-    """A digital mammogram for presentation, else the secondary capture of a film."""
+    """A digital mammogram for presentation; otherwise the secondary capture of a film."""
 
 
 def uid(*names: str) -> str:
-    """Return the UID that belongs to these names."""
+    """Return a UID derived from these names."""
     return str(generate_uid(entropy_srcs=["mammoflow phantom", *names]))
 
 
@@ -65,12 +65,12 @@ def encode(
     Args:
         pixels_HW: values below 2 ** stored.
         codec: a name of SYNTAXES.
-        identity: what the file says of itself.
-        stored: bits stored of those allocated; without it all of them.
+        identity: its identifying tags.
+        stored: BitsStored; None for all allocated bits.
 
     Raises:
-        KeyError: a codec that is not in SYNTAXES.
-        RuntimeError: GDCM refuses to compress, as it does JPEG lossless of an odd number of 8-bit pixels.
+        KeyError: the codec is not in SYNTAXES.
+        RuntimeError: GDCM can't compress the pixels, e.g. an odd number of 8-bit pixels as JPEG lossless.
     """
     dataset = _dataset(identity)
     dataset.file_meta.TransferSyntaxUID = SYNTAXES[codec]
@@ -85,7 +85,7 @@ def encode(
         dataset.PixelData = _even(pixels_HW)
         dataset["PixelData"].VR = "OW"
     elif codec == "rle":
-        plugin = "pydicom" if pixels_HW.nbytes % 2 else "gdcm"  # GDCM is faster, but odd sizes end the process
+        plugin = "pydicom" if pixels_HW.nbytes % 2 else "gdcm"  # GDCM is faster, but crashes on odd sizes
         dataset.compress(RLELossless, pixels_HW, encoding_plugin=plugin, generate_instance_uid=False)
     else:
         dataset.PixelData = encapsulate([_compress(pixels_HW, SYNTAXES[codec], bits)])
@@ -97,7 +97,7 @@ def encode(
 
 
 def _dataset(identity: Identity) -> Dataset:
-    """Return everything but the pixels, with the tags that the real films have."""
+    """Return a data set without pixels, with the tags of the real films."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
@@ -116,13 +116,13 @@ def _dataset(identity: Identity) -> Dataset:
     if identity.view is not None:
         dataset.PatientOrientation = dataset.ViewPosition = identity.view
     if identity.digital:
-        _say_digital(dataset, identity)
+        _add_digital_tags(dataset, identity)
     else:
-        _say_captured(dataset, identity)
+        _add_capture_tags(dataset, identity)
     return dataset
 
 
-def _say_captured(dataset: Dataset, identity: Identity) -> None:
+def _add_capture_tags(dataset: Dataset, identity: Identity) -> None:
     """Add the tags of a digitised film of DDSM."""
     dataset.SOPClassUID = SecondaryCaptureImageStorage
     dataset.ConversionType = "WSD"
@@ -132,7 +132,7 @@ def _say_captured(dataset: Dataset, identity: Identity) -> None:
         dataset.Laterality = identity.side
 
 
-def _say_digital(dataset: Dataset, identity: Identity) -> None:
+def _add_digital_tags(dataset: Dataset, identity: Identity) -> None:
     """Add the tags of a digital mammogram. Source: DICOM PS3.3, A.27 and C.8.11."""
     dataset.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     dataset.ImageType = ["DERIVED", "PRIMARY"]
@@ -153,8 +153,8 @@ def _even(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8]) -> bytes:
 
 
 def _compress(pixels_HW: npt.NDArray[np.uint16] | npt.NDArray[np.uint8], syntax: UID, bits: int) -> bytes:
-    """Return one frame as JPEG 2000 or JPEG lossless, which pydicom can't write alone."""
-    writer = gdcm.ImageWriter()  # owns the image, so it has to live as long
+    """Return one frame as JPEG 2000 or JPEG lossless, which pydicom can't write by itself."""
+    writer = gdcm.ImageWriter()  # owns the image, so keep it alive
     image = writer.GetImage()
     image.SetNumberOfDimensions(2)
     image.SetDimensions((pixels_HW.shape[1], pixels_HW.shape[0], 1))

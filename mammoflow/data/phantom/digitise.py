@@ -1,4 +1,4 @@
-"""From attenuation to a digitised film: exposure, grain, letters, borders, dust. NumPy and OpenCV only; no files.
+"""Turn attenuation into a digitised film: exposure, grain, letters, borders, dust. NumPy and OpenCV only; no files.
 
 Grey values are shares of full scale, air dark. Shape letters: H, W film rows, columns [px].
 """
@@ -9,13 +9,13 @@ import numpy as np
 from mammoflow.data.phantom.anatomy import BoolArray, FloatArray
 
 _GRAIN = 0.006
-"""Deviation of the film's grain [share of full scale]."""
+"""Standard deviation of the film's grain [share of full scale]."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def expose(tissue_HW: FloatArray, inside_HW: BoolArray, rng: np.random.Generator) -> FloatArray:
-    """Return the grey values of a film, float32 (H, W): bright tissue saturates, grain lies on it, air is 0."""
+    """Return the grey values of a film, float32 (H, W), with saturation, grain and air at 0."""
     gain = rng.uniform(1.35, 1.75)
     grey_HW = 1 - np.exp(-np.float32(gain) * tissue_HW)
     grey_HW += _GRAIN * rng.standard_normal(grey_HW.shape, dtype=np.float32)
@@ -23,7 +23,7 @@ def expose(tissue_HW: FloatArray, inside_HW: BoolArray, rng: np.random.Generator
 
 
 def mark(grey_HW: FloatArray, side: str, view: str, rng: np.random.Generator) -> None:
-    """Add in place what a film carries beside the breast: letters, white borders, scratches and dust."""
+    """Add letters, white borders, scratches and dust to a film in place."""
     _letters(grey_HW, side, view, rng)
     _dust(grey_HW, rng)
     if rng.random() < 0.5:
@@ -31,7 +31,7 @@ def mark(grey_HW: FloatArray, side: str, view: str, rng: np.random.Generator) ->
 
 
 def _letters(grey_HW: FloatArray, side: str, view: str, rng: np.random.Generator) -> None:
-    """Write side and view in lead letters into the upper corner away from the chest wall."""
+    """Write side and view in lead letters in the upper corner opposite the chest wall."""
     height, width = grey_HW.shape
     canvas = np.zeros((height, width), np.uint8)
     text = side[0] + view
@@ -44,7 +44,7 @@ def _letters(grey_HW: FloatArray, side: str, view: str, rng: np.random.Generator
     cv2.putText(canvas, text, (round(column - wide / 2), round(row + high / 2)), _FONT, scale, 255, thick, cv2.LINE_AA)
     turn = cv2.getRotationMatrix2D((column, row), float(rng.uniform(-50, 50)), 1.0)
     canvas = np.asarray(cv2.warpAffine(canvas, turn, (width, height), flags=cv2.INTER_LINEAR), np.uint8)
-    if rng.random() < 0.25:  # a number beside it, cut by the film's edge
+    if rng.random() < 0.25:  # a number at the film's edge, cut off by it
         edge = width - 20 * scale if side == "LEFT" else -8 * scale
         number = str(rng.integers(1, 40))
         cv2.putText(canvas, number, (round(edge), round(30 * scale)), _FONT, 0.7 * scale, 255, thick, cv2.LINE_AA)
@@ -54,7 +54,7 @@ def _letters(grey_HW: FloatArray, side: str, view: str, rng: np.random.Generator
 
 
 def _dust(grey_HW: FloatArray, rng: np.random.Generator) -> None:
-    """Add a few bright grains and at times a faint scratch, anywhere on the film."""
+    """Add a few bright grains, and sometimes a faint scratch, anywhere on the film."""
     height, width = grey_HW.shape
     radius = max(1, round(height * 0.0012))
     for row, column in zip(rng.integers(0, height, 3), rng.integers(0, width, 3), strict=True):
@@ -67,7 +67,7 @@ def _dust(grey_HW: FloatArray, rng: np.random.Generator) -> None:
 
 
 def _borders(grey_HW: FloatArray, rng: np.random.Generator) -> None:
-    """Whiten some edges, where the scanner saw past the film, with its corners rounded."""
+    """Whiten some edges, where the scanner saw past the film, whose corners are rounded."""
     height, width = grey_HW.shape
     top, bottom, left, right = (rng.uniform(0.002, 0.012, 4) * height * (rng.random(4) < 0.4)).round().astype(int)
     film = np.zeros((height, width), np.uint8)

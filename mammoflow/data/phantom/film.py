@@ -1,4 +1,4 @@
-"""One digitised film: a breast with its lesions and with what only looks like one. No files, no DICOM.
+"""Draw one film: a breast with its lesions and with distractors that merely resemble them. No files, no DICOM.
 
 NumPy and OpenCV only. Shape letters: H, W film rows, columns [px].
 """
@@ -18,7 +18,7 @@ from mammoflow.data.phantom.seeds import generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnFilm:
-    """The pixels of one film and the outlines of what it shows."""
+    """The pixels of one film and the outlines of its lesions."""
 
     pixels: npt.NDArray[np.uint16]
     """(H, W): grey values over the full range, air dark (MONOCHROME2)."""
@@ -29,13 +29,13 @@ class DrawnFilm:
 def draw(film: Film, patient: Patient, config: PhantomConfig, seed: int, *, digitised: bool = True) -> DrawnFilm:
     """Draw one film of `config.height` x `config.width` [px].
 
-    Every draw is seeded from (seed, patient or film id, stage): the pixels depend on nothing else, and the breast
-    beneath a lesion is the same whatever the contrast. One that was not `digitised` has no letters, borders or dust.
+    Every random draw is seeded by (seed, patient or film id, stage), so the breast beneath a lesion does not depend on
+    the contrast. Only `digitised` films have letters, borders and dust.
     """
-    her = anatomy.woman(patient.density, generator(seed, patient.patient_id, "woman"))
+    sizes = anatomy.proportions(patient.density, generator(seed, patient.patient_id, "woman"))
     shape = (config.height, config.width)
-    breast = anatomy.outline(film.view, her, shape, generator(seed, film.film_id, "outline"))
-    tissue_HW = anatomy.attenuation(breast, film.view, her, generator(seed, film.film_id, "tissue"))
+    breast = anatomy.outline(film.view, sizes, shape, generator(seed, film.film_id, "outline"))
+    tissue_HW = anatomy.attenuation(breast, film.view, sizes, generator(seed, film.film_id, "tissue"))
     _distract(tissue_HW, breast, generator(seed, film.film_id, "distractors"))
     masks: dict[tuple[str, int], BoolArray] = {}
     taken_HW = np.zeros(shape, np.uint8)
@@ -60,9 +60,9 @@ def draw(film: Film, patient: Patient, config: PhantomConfig, seed: int, *, digi
 def _place(
     lesion: Lesion, breast: Breast, taken_HW: npt.NDArray[np.uint8], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Return the lesion's centre (row, column) [px]: its place in the breast, moved to where it fits.
+    """Return the lesion's centre (row, column) [px]: its planned place, moved to the nearest place where it fits.
 
-    The two views of a breast show it at about the same depth and height.
+    Both views of a breast show it at about the same depth and height.
     """
     height = breast.inside.shape[0]
     radius = lesion.diameter * height / 2
@@ -85,7 +85,7 @@ def _place(
 
 
 def _add(image_HW: FloatArray, stamp_SS: FloatArray, centre: tuple[int, int]) -> None:
-    """Add a stamp to an image in place, cut off at the image's borders."""
+    """Add a stamp to an image in place, clipped at the borders."""
     half = stamp_SS.shape[0] // 2
     top, left = centre[0] - half, centre[1] - half
     rows = slice(max(top, 0), min(top + stamp_SS.shape[0], image_HW.shape[0]))
@@ -94,7 +94,7 @@ def _add(image_HW: FloatArray, stamp_SS: FloatArray, centre: tuple[int, int]) ->
 
 
 def _distract(tissue_HW: FloatArray, breast: Breast, rng: np.random.Generator) -> None:
-    """Add what is no lesion and belongs to no outline: dense lumps, and specks that stand alone."""
+    """Add distractors without outlines: dense lumps and isolated specks."""
     height = tissue_HW.shape[0]
     deep = np.argwhere(breast.skin[::4, ::4] > 0.05 * height) * 4
     if not len(deep):

@@ -1,8 +1,7 @@
-"""Lesions as small stamps: what they add to the film, and their outline. NumPy and OpenCV only.
+"""Draw lesions as small stamps: the attenuation they add, and their outlines. NumPy and OpenCV only.
 
-One number, `Lesion.look`, moves a mass from smooth and sharp to irregular, ill-defined and spiculated, and a cluster
-from few, coarse and round to many, fine and pleomorphic. Shape letter: S stamp
-side [px], odd, the lesion at its centre.
+`Lesion.look` moves a mass from smooth and sharp to irregular, ill-defined and spiculated, and a cluster from few
+coarse, round specks to many fine, pleomorphic ones. Shape letter: S stamp side [px], odd, the lesion at its centre.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from mammoflow.data.phantom.marginals import MASS
 FloatArray = npt.NDArray[np.float32]
 
 MASS_CONTRAST, SPECK_CONTRAST = 0.17, 0.21
-"""Attenuation at the centre of a mass of middling subtlety, and of a speck; fat alone is about .25."""
+"""Attenuation at the centre of a mass of medium subtlety, and of a speck; fat alone has about 0.25."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +24,13 @@ class Stamp:
     """One lesion, to be added to a film."""
 
     signal: FloatArray
-    """float32 (S, S): attenuation it adds."""
+    """float32 (S, S): attenuation that the lesion adds."""
     mask: npt.NDArray[np.bool_]
-    """(S, S): whether a pixel is within its outline, drawn a little wide as readers do."""
+    """(S, S): True inside the outline, drawn slightly wide, as radiologists do."""
 
 
 def stamp(lesion: Lesion, height: int, contrast: float, rng: np.random.Generator) -> Stamp:
-    """Draw one lesion for a film of `height` rows [px], `contrast` times as strong as by default."""
+    """Draw one lesion for a film of `height` rows [px]; `contrast` multiplies its attenuation."""
     strength = contrast * (0.7 + 0.1 * lesion.subtlety)
     drawn = _mass(lesion, height, rng) if lesion.kind == MASS else _cluster(lesion, height, rng)
     return Stamp(signal=(drawn.signal * strength).astype(np.float32), mask=drawn.mask)
@@ -61,7 +60,7 @@ def _mass(lesion: Lesion, height: int, rng: np.random.Generator) -> Stamp:
 
 
 def _boundary(angle: FloatArray, look: float, rng: np.random.Generator) -> FloatArray:
-    """Return the radius of the outline at each angle, about 1: waves that grow more and finer with the look."""
+    """Return the relative radius at each angle, around 1; a higher look adds more and finer waves."""
     border = np.ones_like(angle)
     for order in range(2, 9):
         size = (0.05 if order < 4 else 0.0) + 0.17 * look**1.5 / np.sqrt(order - 1)
@@ -72,7 +71,7 @@ def _boundary(angle: FloatArray, look: float, rng: np.random.Generator) -> Float
 def _spicules(
     rows: FloatArray, columns: FloatArray, radius: float, look: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Draw fine lines that leave the centre and taper off; none below a look of .35."""
+    """Draw fine lines that leave the centre and taper off, from a look of 0.35 up."""
     total = np.zeros_like(rows)
     for _ in range(round(max(look - 0.35, 0) * 26)):
         direction, reach, width = rng.uniform([0, 1.3, 0.05], [2 * np.pi, 2.05, 0.09])
@@ -97,11 +96,11 @@ def _cluster(lesion: Lesion, height: int, rng: np.random.Generator) -> Stamp:
     size = height * (0.0105 - 0.006 * look)
     for place in places:
         # benign specks are alike and round; malignant ones differ in size, brightness and shape
-        own = size * float(np.exp(rng.normal(0, 0.10 + 0.35 * look)))
+        long = size * float(np.exp(rng.normal(0, 0.10 + 0.35 * look)))
         strength = SPECK_CONTRAST * float(np.clip(rng.normal(1, 0.1 + 0.3 * look), 0.35, 1.7))
         aspect = 1 + abs(rng.normal(0, 0.1 + 0.9 * look))
         hollow = look < 0.3 and rng.random() < 0.35
-        add_speck(signal, place + half, (own, own / aspect), strength, rng.uniform(0, np.pi), hollow)
+        add_speck(signal, place + half, (long, long / aspect), strength, rng.uniform(0, np.pi), hollow)
         cv2.circle(mask, (round(place[1] + half), round(place[0] + half)), round(0.015 * height), 1, -1)
     hull = cv2.convexHull(cv2.findNonZero(mask))
     cv2.fillConvexPoly(mask, hull, 1)
@@ -126,7 +125,7 @@ def add_speck(
     turn: float,
     hollow: bool,
 ) -> None:
-    """Add one soft-edged ellipse of these diameters [px] to the stamp, or a ring."""
+    """Add one soft-edged ellipse, or a ring if `hollow`, of these diameters [px] to the stamp."""
     reach = int(max(axes) * 1.2) + 2
     top, left = (max(int(c) - reach, 0) for c in centre)
     part = signal[top : int(centre[0]) + reach + 1, left : int(centre[1]) + reach + 1]

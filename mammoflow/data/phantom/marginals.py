@@ -1,7 +1,7 @@
-"""How often things occur in CBIS-DDSM, counted in its two training CSVs, and in INbreast. Constants; imports NumPy.
+"""Frequencies of findings in CBIS-DDSM, counted in its training CSVs, and in INbreast. Constants; imports NumPy.
 
-The tables of descriptors run from harmless to suspicious look, so that a lesion's place within its own pathology
-decides both its descriptor and how it is drawn (cases.py). Rare compound descriptors are left out.
+Tables of descriptors run from harmless to suspicious, so that one number per lesion, its place within its pathology,
+decides both its descriptors and its drawn look (cases.py). Rare compound descriptors are left out.
 """
 
 from collections.abc import Mapping
@@ -29,23 +29,23 @@ VIEWS: Mapping[tuple[tuple[str, str], ...], float] = {
     (("LEFT", "CC"), ("RIGHT", "CC"), ("RIGHT", "MLO")): 2,
     (("LEFT", "CC"), ("LEFT", "MLO"), ("RIGHT", "CC"), ("RIGHT", "MLO")): 84,
 }
-"""Women by the films the release holds of them."""
+"""Patients by the films that the release holds."""
 
 KINDS: Table = {MASS: 668.5, CALCIFICATION: 579.5}
-"""Women by kind of lesion; the 45 with both count half for each."""
+"""Patients by kind of lesion; the 45 with both count half for each."""
 
 BOTH_BREASTS = 90 / 115
-"""Share of INbreast's women of whom it has both breasts [0-1]. Source: Moreira et al. 2012."""
+"""Share of INbreast's patients with films of both breasts [0-1]. Source: Moreira et al. 2012."""
 
 NORMAL = 0.37
-"""Share of other breasts, those that the plan does not hold, without any lesion [0-1]: then about 67 of 410 films have
-none, as in INbreast."""
+"""Share of added breasts (screening.py) without any lesion [0-1]; it leaves about 67 of 410 films without lesions, as
+in INbreast."""
 
 BIRADS: Mapping[str, Table] = {
     BENIGN: {"2": 220, "3": 23},
     MALIGNANT: {"4a": 13, "4b": 8, "4c": 22, "5": 49, "6": 8},
 }
-"""INbreast's films with lesions by BI-RADS; the 67 others have 1."""
+"""INbreast's films with lesions, by BI-RADS; the other 67 have 1."""
 
 PATHOLOGIES: Mapping[str, Table] = {
     MASS: {BENIGN: 315, NO_CALLBACK: 57, MALIGNANT: 350},
@@ -54,7 +54,7 @@ PATHOLOGIES: Mapping[str, Table] = {
 """Breasts by pathology."""
 
 OTHER_PATHOLOGY = {MASS: 0.10, CALCIFICATION: 0.05}
-"""Share of second and later lesions whose pathology is not their breast's [0-1]."""
+"""Share of second and later lesions whose pathology differs from their breast's [0-1]."""
 
 LESIONS: Mapping[tuple[str, str], Mapping[int, float]] = {
     (MASS, BENIGN): {1: 304, 2: 10, 3: 1, 4: 1, 6: 1},
@@ -64,16 +64,16 @@ LESIONS: Mapping[tuple[str, str], Mapping[int, float]] = {
     (CALCIFICATION, NO_CALLBACK): {1: 55, 2: 31, 3: 18, 4: 7, 5: 3, 6: 5, 7: 2},
     (CALCIFICATION, MALIGNANT): {1: 253, 2: 16, 3: 7},
 }
-"""Breasts by number of lesions of one kind; calcifications that nobody was called back for come in numbers."""
+"""Breasts by number of lesions of one kind; calcifications without callback often come in groups."""
 
 BOTH_VIEWS = 0.70
-"""Share of second and later lesions that are seen in both of a breast's views [0-1]; the first always is."""
+"""Share of second and later lesions visible in both views of a breast [0-1]; the first always is."""
 
 DIFFERENT_SERIES = 7 / 38
 """Share of the films with two series whose series have different labels [0-1]."""
 
 BOTH_PARTS = 31 / 349
-"""Share of the official test part's women who are in the training part too [0-1]."""
+"""Share of the official test part's patients who are also in the training part [0-1]."""
 
 DENSITIES: Mapping[str, Mapping[int, float]] = {
     MASS: {1: 0.218, 2: 0.444, 3: 0.256, 4: 0.082},
@@ -213,11 +213,11 @@ SEPARATE_FOLDERS = {MASS: 92 / 1318, CALCIFICATION: 1 / 1546}
 """Share of rows whose crop and mask lie in series of their own, both named 000000.dcm [0-1]."""
 
 SWAPPED_CONTENTS = 0.10
-"""Share of rows whose crop and mask stand under each other's name [0-1]; a guess, the releases' copies differ."""
+"""Share of rows whose crop and mask files have swapped names [0-1]; a guess, since copies of the release differ."""
 
 
 def pick(table: Mapping[Key, float], place: float) -> Key:
-    """Return the key at `place` [0-1) of a table of weights laid end to end."""
+    """Return the key at `place` [0-1) on a line on which the table's weights lie end to end."""
     keys = list(table)
     ends = np.cumsum(list(table.values()))
     return keys[min(int(np.searchsorted(ends, place * ends[-1], side="right")), len(keys) - 1)]

@@ -1,6 +1,6 @@
-"""A drawn release, in whichever layout: who is in it, one woman's files, the metadata of all. Returns bytes only.
+"""Draw a release in any layout: plan its patients, draw their films, write its tables. Returns bytes only.
 
-`plan` decides who is in it, `draw` draws one woman's films, `metadata` turns all their rows into the tables.
+`plan` decides the patients and films, `draw` draws one patient's films, `metadata` turns all rows into tables.
 """
 
 from collections.abc import Iterator
@@ -15,28 +15,28 @@ __all__ = ["FilmFiles", "Patient", "draw", "metadata", "plan"]
 
 
 def plan(config: PhantomConfig, seed: int) -> tuple[Patient, ...]:
-    """Decide who is in the release and what each film shows; cheap, no pixels.
+    """Decide the patients of the release and what each film shows; cheap, no pixels.
 
     Returns:
-        One `Patient` per `config.patients`. The first N of a larger plan are the plan of N.
+        `config.patients` patients. The first N of a larger plan equal a plan of N.
     """
-    women = LAYOUTS[config.layout].women
-    return tuple(women(patient, seed) for patient in cases.plan(config, seed))
+    examine = LAYOUTS[config.layout].examine
+    return tuple(examine(patient, seed) for patient in cases.plan(config, seed))
 
 
 def draw(patient: Patient, config: PhantomConfig, seed: int) -> Iterator[FilmFiles]:
-    """Draw one woman of `plan(config, seed)`, film by film: real sizes would not fit in memory together.
+    """Draw one patient of `plan(config, seed)`, a film at a time to save memory.
 
-    Returns:
-        Of each film its files, to be read before the next film is asked for, and its rows; the same seed gives the
-        same bytes.
+    Yields:
+        Each film's files, to be consumed before the next film is drawn, and its rows. The same seed gives the same
+        bytes.
     """
     layout = LAYOUTS[config.layout]
-    for each in patient.films:
-        drawn = film.draw(each, patient, config, seed, digitised=layout.digitised)
-        yield layout.film_files(patient, each, drawn, seed)
+    for planned in patient.films:
+        drawn = film.draw(planned, patient, config, seed, digitised=layout.digitised)
+        yield layout.film_files(patient, planned, drawn, seed)
 
 
 def metadata(rows: Rows, config: PhantomConfig) -> dict[str, bytes]:
-    """Return the release's tables by path, from the rows of any number of women in any order."""
+    """Return the release's tables by path, from the rows of any patients in any order."""
     return LAYOUTS[config.layout].metadata(rows)

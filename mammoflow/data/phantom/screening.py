@@ -1,6 +1,6 @@
-"""From women with lesions, as in CBIS-DDSM, to examined women: both views, and mostly the other breast.
+"""Complete the films of planned patients to full screening examinations: both views, usually of both breasts.
 
-NumPy only; no pixels, no files. What is added to one woman depends on the seed and her number alone.
+NumPy only; no pixels, no files. The films added to a patient depend on the seed and the patient's number alone.
 """
 
 from dataclasses import replace
@@ -16,12 +16,12 @@ _OTHER = {"LEFT": "RIGHT", "RIGHT": "LEFT"}
 
 
 def screened(patient: Patient, seed: int) -> Patient:
-    """Return a woman of the plan with the films that an examination takes.
+    """Return a patient of the plan with the films of a full examination.
 
-    A breast that the plan shows in one view gets the other, with the same lesions. Most women of whom the plan has one
-    breast get the other one too: normal, or with one benign lesion.
+    A breast planned in one view gets the other, with the same lesions. Most patients with only one planned breast also
+    get the other, which is normal or has one benign lesion.
 
-    Source: INbreast (Moreira et al. 2012), where 90 of 115 women have four films and the others two.
+    Source: INbreast (Moreira et al. 2012): 90 of 115 patients have four films, the others two.
     """
     rng = generator(seed, patient.patient_id, "screening")
     films: list[Film] = []
@@ -35,7 +35,7 @@ def screened(patient: Patient, seed: int) -> Patient:
 
 
 def _both_views(films: list[Film]) -> list[Film]:
-    """Return a breast's CC and MLO film, the one that is missing made from the other."""
+    """Return a breast's CC and MLO films, deriving a missing one from the other."""
     by_view = {film.view: film for film in films}
     return [
         by_view[view] if view in by_view else _moved(films[0], films[0].side, view, films[0].series)

@@ -1,8 +1,8 @@
-"""CBIS-DDSM: its four case description CSVs, as an exams table; cbis_trees.py finds the files. No Ray, no pixels.
+"""CBIS-DDSM: an exams table from its four case description CSVs; cbis_trees.py finds the files. No Ray, no pixels.
 
-A row of the CSVs is a lesion; a path in it leads to an image *series*. One physical film may come as two series
-(under mass and under calcification) with a lesion list each: it has one label and one lesion list here, the union,
-carried by every series of the film. Benign without callback counts as benign.
+A row of the CSVs is a lesion; its path leads to an image *series*. One physical film may appear as two series (under
+mass and under calcification), each with its own lesions. Here every series of a film carries the same label and the
+union of lesions. Benign without callback counts as benign.
 
 Source: The Cancer Imaging Archive, CBIS-DDSM (doi:10.7937/K9/TCIA.2016.7O02S9CY); paper, 2.1.
 """
@@ -30,7 +30,9 @@ CSV_FILES = {
     "calc_case_description_train_set.csv": ("train", "calcification", "Calc-Training_"),
     "calc_case_description_test_set.csv": ("test", "calcification", "Calc-Test_"),
 }
-"""File name to the release's part, the kind of its lesions, and how its case folders begin."""
+"""File name -> the release's part, the kind of lesion, and the prefix of case folders."""
+FILMS = 2458
+"""Films that the paper uses. Source: paper, 2.1."""
 
 DENSITY_COLUMNS = ("breast_density", "breast density")
 COLUMNS = {
@@ -50,7 +52,7 @@ PATHOLOGIES = {"MALIGNANT": "malignant", "BENIGN": "benign", "BENIGN_WITHOUT_CAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LesionRow:
-    """One CSV row, its values stripped of the newlines that some quoted fields end in."""
+    """One CSV row, with the newlines stripped in which some quoted fields end."""
 
     part: str
     kind: str
@@ -71,24 +73,23 @@ class LesionRow:
 
     @property
     def film(self) -> tuple[str, str, str]:
-        """Patient, side and view: what one physical film shows, in whichever part and series it comes."""
+        """Patient, side and view, which identify a physical film across parts and series."""
         return self.patient, self.side, self.view
 
 
 def read(source: str) -> Listing:
-    """Read a CBIS-DDSM folder: one exam per image series, its film's label and lesions over all its series.
+    """Read a CBIS-DDSM folder: one exam per image series, with the label and lesions of its film.
 
-    Each lesion lists the files that may be its mask: those the CSV names as mask and crop, which are swapped in
-    many cases, and any other DICOM file beside them. Pixels decide later.
+    Each lesion lists the files that may be its mask: those the CSV names as mask and crop, which are often swapped, and
+    any other DICOM file beside them. Decoding picks the mask by its pixels.
 
     Raises:
-        SourceError: the folder holds none of the CSVs, or images of a CSV that is missing; a CSV without a column;
-            a path that leads out of the source.
+        SourceError: the folder holds none of the CSVs, or images whose CSV is missing; a CSV lacks a column; a path
+            leads out of the source.
     """
     files = scan(source)
     tree = cbis_trees.index(files)
-    found = _find_csvs(tree)
-    by_csv = {name: _read_csv(files, name, path) for name, path in found.items()}
+    by_csv = {name: _read_csv(files, name, path) for name, path in _find_csvs(tree).items()}
     rows = [row for some in by_csv.values() for row in some]
     faults = _faults(rows)
     films: dict[tuple[str, str, str], list[LesionRow]] = {}
@@ -100,7 +101,7 @@ def read(source: str) -> Listing:
         if fault is None:
             good.append(film)
             continue
-        for row in film:  # the film's label is in doubt, so none of its series is used
+        for row in film:  # the film's label is uncertain, so none of its series is used
             path = files.url(tree.film(row.image))
             problems[row.image_id] = left_out(row.image_id, path, fault)
     exams = exams_table([exam for film in good for exam in _exams_of_film(tree, film)])
@@ -110,40 +111,40 @@ def read(source: str) -> Listing:
 
 
 def _faults(rows: list[LesionRow]) -> dict[str, str]:
-    """Return image_id -> what in its rows can't be understood or contradicts another row."""
+    """Return image_id -> the invalid value or contradiction in its rows."""
     faults: dict[str, str] = {}
     first: dict[tuple[str, str], LesionRow] = {}
     for row in rows:
         values = (("side", row.side, SIDES), ("view", row.view, VIEWS), ("pathology", row.pathology, PATHOLOGIES))
-        for field, value, known in values:
-            if value not in known:
-                reason = f"column `{COLUMNS[field]}` is {value!r}, but must be one of {', '.join(known)}; mend the CSV"
+        for field, value, allowed in values:
+            if value not in allowed:
+                reason = f"column `{COLUMNS[field]}` is {value!r}, but must be one of {', '.join(allowed)}; fix the CSV"
                 faults.setdefault(row.image_id, reason)
         image = first.setdefault((row.image_id, ""), row)
         if (image.film, image.image) != (row.film, row.image):
-            faults.setdefault(row.image_id, "its rows disagree on patient, side, view or path; mend the CSV")
+            faults.setdefault(row.image_id, "its rows disagree on patient, side, view or path; fix the CSV")
         lesion = first.setdefault((row.image_id, row.number), row)
         if lesion.pathology != row.pathology:
-            faults.setdefault(row.image_id, f"two rows of abnormality {row.number} disagree on pathology; mend the CSV")
+            faults.setdefault(row.image_id, f"two rows of abnormality {row.number} disagree on pathology; fix the CSV")
     return faults
 
 
 def _find_csvs(tree: Tree) -> dict[str, str]:
-    """Return CSV name -> relative path of those that are there; refuse a folder whose images lack their CSV."""
+    """Return CSV name -> relative path of the CSVs present; refuse a folder with images whose CSV is missing."""
     files = tree.files
-    found = {name: path for name in CSV_FILES if (path := files.locate(name, ROOTS))}
-    if not found:
+    paths = {name: path for name in CSV_FILES if (path := files.locate(name, ROOTS))}
+    if not paths:
         raise SourceError(
             f"{files.root} holds no CBIS-DDSM: looked for {', '.join(CSV_FILES)} there and in its folders CBIS-DDSM "
             "and csv; put the case description CSVs beside the case folders, or name another --dataset"
         )
     for name, (_, _, prefix) in CSV_FILES.items():
-        if name not in found and any(case.startswith(prefix) for case in tree.by_case):
+        if name not in paths and any(case.startswith(prefix) for case in tree.by_case):
             raise SourceError(
-                f"{files.root} holds folders {prefix}* but not {name}, without which they have no labels; "
-                "put that CSV beside the case folders"
+                f"{files.root} holds folders {prefix}* but not {name} with their labels; put that CSV beside the case "
+                "folders"
             )
-    return found
+    return paths
 
 
 def _read_csv(files: SourceFiles, name: str, path: str) -> list[LesionRow]:
@@ -153,7 +154,7 @@ def _read_csv(files: SourceFiles, name: str, path: str) -> list[LesionRow]:
         density = next((record[column] for column in DENSITY_COLUMNS if column in record), None)
         if density is None:
             raise SourceError(
-                f"{files.url(path)} has no column {' or '.join(DENSITY_COLUMNS)}; fetch it again, or mend its header"
+                f"{files.url(path)} has no column {' or '.join(DENSITY_COLUMNS)}; fetch it again, or fix its header"
             )
         values = {field: record[column] for field, column in COLUMNS.items()}
         for field in ("image", "crop", "mask"):
@@ -163,14 +164,16 @@ def _read_csv(files: SourceFiles, name: str, path: str) -> list[LesionRow]:
 
 
 def _exams_of_film(tree: Tree, film: list[LesionRow]) -> list[dict[str, Any]]:
-    """Return one exam per series of a film, all with the film's label and the lesions of all its series."""
+    """Return one exam per series of a film, each with the film's label and lesions."""
     lesions = {}
     for row in film:
         lesion_id = f"{row.image_id}_{row.number}"
         lesions[lesion_id] = lesion(lesion_id, row.kind, PATHOLOGIES[row.pathology], masks=_masks(tree, row))
     union = [lesions[lesion_id] for lesion_id in sorted(lesions)]
-    label = int(any(one["pathology"] == "malignant" for one in union))
-    densities = [int(row.density) for row in film if row.density in ("1", "2", "3", "4")]  # the release has 0 twice
+    label = int(any(item["pathology"] == "malignant" for item in union))
+    densities = [
+        int(row.density) for row in film if row.density in ("1", "2", "3", "4")
+    ]  # two rows of the release have 0
     series = {row.image_id: row for row in film}
     return [
         {

@@ -1,11 +1,11 @@
-"""Where the files of CBIS-DDSM lie, in every tree in which users have them. No Ray, no pixels.
+"""Find the files of CBIS-DDSM in each folder layout in which it is distributed. No Ray, no pixels.
 
     classic      <case>/<StudyUID>/<SeriesUID>/000000.dcm, as in the CSVs
     NBIA         <case>/07-20-2016-DDSM-74994/1-full mammogram images-24515/000000.dcm
     NBIA, newer  <case>/07-20-2016-DDSM-NA-74994/1.000000-full mammogram images-24515/1-1.dcm
     JPEG mirror  jpeg/<SeriesUID>/1-263.jpg, and csv/dicom_info.csv
 
-The five digits of NBIA's folders are the last ones of the UIDs. Any folder may stand above these.
+NBIA's folder names end in the last five digits of the UIDs. Any folders may stand above these.
 """
 
 import re
@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 from mammoflow.data.releases.listing import SourceFiles, read_csv
 
 ROOTS = ("", "CBIS-DDSM", "csv")
-"""Where the CSVs may stand within the source."""
+"""Folders of the source that may hold the CSVs."""
 FILM, MASK, CROP = "full mammogram images", "ROI mask images", "cropped images"
-"""Descriptions of series, in folders' names and in dicom_info.csv."""
+"""Series descriptions, in folder names and in dicom_info.csv."""
 
 _INFO = "dicom_info.csv"
 _INFO_COLUMNS = ("PatientID", "SeriesDescription", "image_path")
@@ -32,56 +32,57 @@ class _Series:
     study: str
     """Name of the folder above it; empty in the JPEG mirror."""
     name: str
-    """Its own name, or its description."""
+    """Name of the folder, or the series' description."""
     folder: str
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The files of a source, found by the CSVs' paths `<case>/<StudyUID>/<SeriesUID>/<file>`."""
+    """Files of a source, looked up by the CSVs' paths `<case>/<StudyUID>/<SeriesUID>/<file>`."""
 
     files: SourceFiles
     by_uid: dict[str, list[str]]
-    """Name of a folder of images -> where it is."""
+    """Name of a folder with images -> its paths."""
     by_case: dict[str, list[_Series]]
     """Case folder, or PatientID in the JPEG mirror -> its series."""
 
     def film(self, path: str) -> str:
-        """Return where a film of the CSVs is in the source; the CSV's own path where it is nowhere."""
-        return next((found for folder in self._folders(path, (FILM,)) if (found := self._pick(folder, path))), path)
+        """Return the relative path of a film named in the CSVs; the CSV's own path if it is absent."""
+        return next((file for folder in self._folders(path, (FILM,)) if (file := self._pick(folder, path))), path)
 
     def masks(self, mask: str, crop: str) -> list[str]:
-        """Return the files that may be a lesion's mask, the likeliest first: what the CSV names, then those beside."""
+        """Return files that may be a lesion's mask, most likely first: those the CSV names, then their neighbours."""
         named, beside = [], []
         for path in (mask, crop):
             folders = self._folders(path, (MASK, CROP))
-            named.append(next((found for folder in folders if (found := self._pick(folder, path))), path))
+            named.append(next((file for folder in folders if (file := self._pick(folder, path))), path))
             beside += [file for folder in folders for file in self.files.inside(folder, _IMAGES)]
         return list(dict.fromkeys([*named, *beside]))
 
     def _folders(self, path: str, descriptions: tuple[str, ...]) -> list[str]:
-        """Return the folders of a series: as the CSV says, by its UID, by the UIDs' digits, or by case and kind."""
+        """Return the folders of a series: by the CSV's path, by UID, by the UIDs' last digits, or by description."""
         folder = path.rpartition("/")[0]
-        exact = [known for root in ROOTS if (known := str(PurePosixPath(root, folder))) in self.files.folders]
+        exact = [full for root in ROOTS if (full := str(PurePosixPath(root, folder))) in self.files.folders]
         case, study, series = (*folder.split("/"), "", "")[:3]
-        here = self.by_case.get(case, [])
-        digits = [
-            one.folder for one in here if one.study.endswith(f"-{study[-5:]}") and one.name.endswith(f"-{series[-5:]}")
+        of_case = self.by_case.get(case, [])
+        by_digits = [
+            item.folder
+            for item in of_case
+            if item.study.endswith(f"-{study[-5:]}") and item.name.endswith(f"-{series[-5:]}")
         ]
-        by_uid = self.by_uid.get(series, [])
-        for found in (exact, by_uid, digits):
-            if len(found) == 1:
-                return found
-        return [one.folder for kind in descriptions for one in here if kind in one.name]
+        for matches in (exact, self.by_uid.get(series, []), by_digits):
+            if len(matches) == 1:
+                return matches
+        return [item.folder for kind in descriptions for item in of_case if kind in item.name]
 
     def _pick(self, folder: str, path: str) -> str | None:
-        """Return the file of a folder that the CSV means: by name, by number (000001 is 1-2), or the only one."""
+        """Return the file of a folder that a CSV path means: by name, by number (000001 is 1-2), or the only one."""
         images = self.files.inside(folder, _IMAGES)
         name = path.rpartition("/")[2]
         number = name.partition(".")[0]
-        for known in (name, f"1-{int(number) + 1}.dcm" if number.isdigit() else name):
-            if f"{folder}/{known}" in images:
-                return f"{folder}/{known}"
+        for candidate in (name, f"1-{int(number) + 1}.dcm" if number.isdigit() else name):
+            if f"{folder}/{candidate}" in images:
+                return f"{folder}/{candidate}"
         return images[0] if len(images) == 1 else None
 
 
@@ -89,7 +90,7 @@ def index(files: SourceFiles) -> Tree:
     """Index a source by case folders, UIDs and the JPEG mirror's table.
 
     Raises:
-        SourceError: that table can't be read, or lacks a column.
+        SourceError: the mirror's table can't be read, or lacks a column.
     """
     by_uid: dict[str, list[str]] = {}
     by_case: dict[str, list[_Series]] = {}

@@ -1,13 +1,24 @@
-"""Users' own images: a folder with images.csv and, where there are outlines, lesions.csv. No Ray, no pixels.
+"""Your own images: a folder with images.csv and, optionally, lesions.csv. No Ray, no pixels.
 
-images.csv, a row an image: `path` (below the folder), `patient_id` (yours, free of names; where it is empty, a salted
-hash of the DICOM file's), `label` (1 malignant, 0 benign); optional `laterality` (L | R) and `view` (CC | MLO | ...),
-taken from the DICOM file where empty, `density` (1-4 or A-D) and `split` (train | val | test). Paths and patient ids
-stand in the lake as they are here.
+images.csv has one row per image:
+    path        below the folder
+    patient_id  your id, free of names; if empty, a salted hash of the DICOM file's id
+    label       1 malignant, 0 benign
+    laterality  L | R; optional, taken from the DICOM file if empty
+    view        CC | MLO | ...; optional, taken from the DICOM file if empty
+    density     1-4 or A-D; optional
+    split       train | val | test; optional
+Paths and patient ids appear unchanged in the lake.
 
-lesions.csv, a row a lesion: `path` (of its image), `kind` (mass | calcification | other), `pathology` (malignant |
-benign), and one of: `mask` (a file below the folder); `xmin`, `ymin`, `xmax`, `ymax` (a box); `x`, `y`, `radius` (a
-circle); `polygon` (`x y x y ...`). All in pixels of the file; with `origin` = `bottom-left`, y counts from below.
+lesions.csv has one row per lesion:
+    path        of its image
+    kind        mass | calcification | other
+    pathology   malignant | benign
+and one of these, in pixels of the file; with `origin` = `bottom-left`, y is counted from the lower edge:
+    mask                    a file below the folder
+    xmin, ymin, xmax, ymax  a box
+    x, y, radius            a circle
+    polygon                 `x y x y ...`
 """
 
 import math
@@ -21,8 +32,8 @@ from mammoflow.data.releases.listing import (
     SourceFiles,
     box,
     density_class,
-    exams_table,
     lesion,
+    listing,
     read_csv,
     refuse_escape,
     scan,
@@ -36,7 +47,7 @@ LESION_COLUMNS = ("path", "kind", "pathology")
 KINDS, PATHOLOGIES = ("mass", "calcification", "other"), ("malignant", "benign")
 SIDES = {"L": "L", "R": "R", "LEFT": "L", "RIGHT": "R"}
 ORIGINS = ("", "top-left", "bottom-left")
-_CIRCLE = 64  # vertices
+_CIRCLE = 64  # vertices that approximate a circle
 
 Row = dict[str, str]
 Vertices = list[tuple[float, float]]
@@ -46,8 +57,8 @@ def read(source: str) -> Listing:
     """Read a user's folder: one exam per row of images.csv.
 
     Raises:
-        SourceError: no images.csv, a column missing, an image named twice, a path that leads out of the folder, or a
-            lesion that can't be read or whose image is not in images.csv.
+        SourceError: images.csv is missing; a column is missing; an image is named twice; a path leads out of the
+            folder; or a lesion is invalid or its image is not in images.csv.
     """
     files = scan(source)
     if not files.has(IMAGES):
@@ -62,20 +73,18 @@ def read(source: str) -> Listing:
     for row in rows:
         fault = _fault(row)
         if fault:
-            reason = f"{fault}; mend {IMAGES}, line {row['line']}"
+            reason = f"{fault}; fix {IMAGES}, line {row['line']}"
             problems.append(left_out(_image_id(row), files.url(row["path"]), reason))
         else:
             exams.append(_exam(files, row, lesions[row["path"]]))
-    patients = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows)})
 
 
 def _check_paths(files: SourceFiles, rows: list[Row]) -> None:
-    seen: dict[str, str] = {}
+    first_lines: dict[str, str] = {}
     for row in rows:
         refuse_escape(row["path"], files.url(IMAGES), "path", row["line"])
-        first = seen.setdefault(_image_id(row), row["line"])
+        first = first_lines.setdefault(_image_id(row), row["line"])
         if first != row["line"]:
             raise SourceError(
                 f"{files.url(IMAGES)}: lines {first} and {row['line']} name the same image {row['path']}; keep one"
@@ -87,7 +96,7 @@ def _image_id(row: Row) -> str:
 
 
 def _fault(row: Row) -> str | None:
-    """Return what of a row can't be understood."""
+    """Return the first invalid value of a row, as an error; None if all are valid."""
     if row["label"] not in ("0", "1"):
         return f"column `label` is {row['label']!r}, but must be 1 (malignant) or 0 (benign)"
     if row.get("laterality", "").upper() not in ("", *SIDES):
@@ -113,25 +122,25 @@ def _exam(files: SourceFiles, row: Row, lesions: list[dict[str, Any]]) -> dict[s
 
 
 def _lesions(files: SourceFiles, images: set[str]) -> defaultdict[str, list[dict[str, Any]]]:
-    """Return path of an image -> its lesions."""
-    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Return image path -> lesions."""
+    lesions: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     if not files.has(LESIONS):
-        return found
+        return lesions
     for row in read_csv(files, LESIONS, LESION_COLUMNS):
         path = row["path"]
         try:
             if path not in images:
                 raise ValueError(f"image {path!r} is not in {IMAGES}")
-            found[path].append(_lesion(files, row, f"{_image_id(row)}_{len(found[path]) + 1}"))
+            lesions[path].append(_lesion(files, row, f"{_image_id(row)}_{len(lesions[path]) + 1}"))
         except ValueError as error:
-            raise SourceError(f"{files.url(LESIONS)}, line {row['line']}: {error}; mend the line") from error
-    return found
+            raise SourceError(f"{files.url(LESIONS)}, line {row['line']}: {error}; fix the line") from error
+    return lesions
 
 
 def _lesion(files: SourceFiles, row: Row, lesion_id: str) -> dict[str, Any]:
-    for column, known in (("kind", KINDS), ("pathology", PATHOLOGIES)):
-        if row[column] not in known:
-            raise ValueError(f"column `{column}` is {row[column]!r}, but must be one of {', '.join(known)}")
+    for column, allowed in (("kind", KINDS), ("pathology", PATHOLOGIES)):
+        if row[column] not in allowed:
+            raise ValueError(f"column `{column}` is {row[column]!r}, but must be one of {', '.join(allowed)}")
     if row.get("origin", "") not in ORIGINS:
         raise ValueError(f"column `origin` is {row['origin']!r}, but must be one of {', '.join(ORIGINS[1:])}")
     if row.get("mask"):
@@ -167,4 +176,4 @@ SHAPES: dict[tuple[str, ...], Callable[..., Vertices]] = {
     ("x", "y", "radius"): _circle,
     ("polygon",): _polygon,
 }
-"""Columns that must all be filled, to the function that makes vertices (row, column) of them."""
+"""Columns that must all be filled -> function that turns them into vertices (row, column)."""

@@ -1,7 +1,7 @@
-"""INbreast: its metadata table, DICOM file names and XML outlines, as an exams table. No Ray, no pixels.
+"""INbreast: an exams table from its metadata table, DICOM file names and XML outlines. No Ray, no pixels.
 
-The only key of a patient is the hash in her files' names. BI-RADS 3 is left out; 1 and 2 are benign, 4 to 6 malignant;
-the lesions of an image have its pathology, for the release has none of their own.
+Patients are identified only by the hash in file names. BI-RADS 3 is left out; 1 and 2 are benign, 4 to 6 malignant.
+Lesions take the pathology of their image, since the release gives none per lesion.
 
 Source: Moreira et al. 2012 (doi:10.1016/j.acra.2011.09.014); paper, 2.2.
 """
@@ -18,8 +18,8 @@ from mammoflow.data.releases.listing import (
     SourceFiles,
     birads_label,
     density_class,
-    exams_table,
     lesion,
+    listing,
     read_csv,
     read_sheet,
     scan,
@@ -28,6 +28,8 @@ from mammoflow.errors import LakeError, SourceError
 
 ROOTS = ("", "INbreast Release 1.0")
 TABLES = ("INbreast.csv", "INbreast.xls")
+FILMS = 387
+"""Films without BI-RADS 3. Source: paper, 2.2."""
 COLUMNS = ("Laterality", "View", "File Name", "ACR", "Bi-Rads")
 VIEWS = {"CC": "CC", "ML": "MLO", "MLO": "MLO"}
 KINDS = {
@@ -38,21 +40,23 @@ KINDS = {
     "calcifications": "calcification",
     "cluster": "calcification",
 }
-"""Name of a region, in lower case, to the kind of lesion; every other name is `other`."""
+"""Name of a region, in lower case -> kind of lesion; any other name is `other`."""
 
 _DICOM = re.compile(r"^(?P<file>\d+)_(?P<patient>[0-9a-f]+)_MG_(?P<side>[LR])_(?P<view>[A-Z]+)_ANON\.dcm$")
 _POINT = re.compile(r"\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)")
-_LEAST_VERTICES = 3  # fewer are a marker, not an outline
+_LEAST_VERTICES = 3  # fewer make a marker, not an outline
 
 
 def read(source: str) -> Listing:
     """Read an INbreast folder: one exam per image with BI-RADS other than 3.
 
     Raises:
-        SourceError: the folder holds no table of INbreast, or one without a column.
+        SourceError: the folder lacks the table of INbreast, or the table lacks a column.
     """
     files = scan(source)
-    rows = [row for row in _rows(files) if row["File Name"].isdigit()]  # the Excel file ends in two rows of no image
+    rows = [
+        row for row in _rows(files) if row["File Name"].isdigit()
+    ]  # the Excel file ends in two rows without an image
     dicoms = _dicoms(files)
     exams, problems, excluded = [], [], 0
     for row in rows:
@@ -60,7 +64,7 @@ def read(source: str) -> Listing:
         try:
             label = birads_label(row["Bi-Rads"])
         except ValueError as error:
-            problems.append(left_out(number, files.url(""), f"{error}; mend the table"))
+            problems.append(left_out(number, files.url(""), f"{error}; fix the table"))
             continue
         if label is None:
             excluded += 1
@@ -69,9 +73,7 @@ def read(source: str) -> Listing:
             problems.append(left_out(number, files.url("AllDICOMs"), reason))
         else:
             exams.append(_exam(files, row, dicoms[number], label))
-    patients = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows), "BI-RADS 3, left out": excluded})
 
 
 def _rows(files: SourceFiles) -> list[dict[str, str]]:
@@ -90,14 +92,14 @@ def _semicolons(files: SourceFiles, path: str, columns: tuple[str, ...]) -> list
 
 
 def _dicoms(files: SourceFiles) -> dict[str, tuple[str, re.Match[str]]]:
-    """Return file id -> relative path of the DICOM and what its name says."""
-    found = {}
+    """Return file number -> relative path of the DICOM file and its parsed name."""
+    dicoms = {}
     for folder, names in files.folders.items():
         for name in names:
             match = _DICOM.match(name)
             if match:
-                found[match["file"]] = (f"{folder}/{name}" if folder else name, match)
-    return found
+                dicoms[match["file"]] = (f"{folder}/{name}" if folder else name, match)
+    return dicoms
 
 
 def _exam(files: SourceFiles, row: dict[str, str], dicom: tuple[str, re.Match[str]], label: int) -> dict[str, Any]:
@@ -118,10 +120,10 @@ def _exam(files: SourceFiles, row: dict[str, str], dicom: tuple[str, re.Match[st
 
 
 def _lesions(files: SourceFiles, number: str, pathology: str) -> list[dict[str, Any]]:
-    """Return the outlined regions of an image's XML file; images without one have none.
+    """Return the outlined regions in an image's XML file, if it has one.
 
     Raises:
-        SourceError: the file is no property list of regions.
+        SourceError: the file is not a property list of regions.
     """
     path = files.locate(f"AllXML/{number}.xml", ROOTS)
     if path is None:
@@ -131,7 +133,7 @@ def _lesions(files: SourceFiles, number: str, pathology: str) -> list[dict[str, 
         regions = plistlib.loads(lake.read_bytes(url))["Images"][0]["ROIs"]
         outlines = [(str(region.get("Name") or ""), _vertices(region["Point_px"])) for region in regions]
     except (LakeError, plistlib.InvalidFileException, KeyError, IndexError, TypeError, ValueError) as error:
-        raise SourceError(f"{url} is no INbreast outline file ({error!r}); fetch it again") from error
+        raise SourceError(f"{url} is not an INbreast outline file ({error!r}); fetch it again") from error
     return [
         lesion(f"{number}_{index}", KINDS.get(name.strip().lower(), "other"), pathology, outline=vertices)
         for index, (name, vertices) in enumerate(outlines, start=1)
@@ -140,11 +142,11 @@ def _lesions(files: SourceFiles, number: str, pathology: str) -> list[dict[str, 
 
 
 def _vertices(points: list[str]) -> list[tuple[float, float]]:
-    """Return (row, column) of points written as `(x, y)`."""
-    found = []
+    """Parse points written as `(x, y)` into (row, column)."""
+    vertices = []
     for point in points:
         match = _POINT.fullmatch(point.strip())
         if match is None:
             raise ValueError(f"point {point!r}")
-        found.append((float(match[2]), float(match[1])))
-    return found
+        vertices.append((float(match[2]), float(match[1])))
+    return vertices

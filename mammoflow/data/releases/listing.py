@@ -1,4 +1,4 @@
-"""What every release adapter returns, and what adapters share: file index, tables, lesions, labels. No Ray, no pixels.
+"""The result of every release adapter, and their shared tools: file index, tables, lesions, labels. No Ray, no pixels.
 
 A source is a local folder or URL; paths within it are relative, with forward slashes.
 """
@@ -7,9 +7,10 @@ import csv
 import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -17,47 +18,65 @@ import pyarrow.fs as pafs
 
 from mammoflow import lake
 from mammoflow.data.quarantine import Quarantined
-from mammoflow.errors import LakeError, SourceError
+from mammoflow.errors import DecodeError, LakeError, SourceError
 from mammoflow.lake import schema, stores
 from mammoflow.lake.schema import BENIGN, MALIGNANT
 
+T = TypeVar("T")
+
+_READERS = 16  # threads: reading headers waits for the disk or the network
 _LARGEST_SHEET = 64 * 2**20
-"""Bytes that an Excel file may unpack to; those of INbreast and CMMD have less than one MiB."""
+"""Most bytes that an Excel file may unpack to; those of INbreast and CMMD need less than 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The images of a release, by its metadata alone: no image file has been opened."""
+    """The images of a release, by its metadata alone."""
 
     exams: pa.Table
-    """schema.EXAMS, one row an image, `split` null, sorted by image_id."""
+    """schema.EXAMS, one row per image, `split` null, sorted by image_id."""
     problems: tuple[Quarantined, ...]
     """Images whose metadata can't be used."""
     counts: dict[str, int]
-    """What was read: rows per metadata file, patients, images, films."""
+    """Counts for the user: rows per metadata file, patients, images, films."""
     files: "SourceFiles"
-    """What the source held when it was listed."""
+    """The source's files at the time of listing."""
+
+
+def listing(
+    files: "SourceFiles", exams: list[dict[str, Any]], problems: Iterable[Quarantined], counts: Mapping[str, int]
+) -> Listing:
+    """Return the listing of these exams; images and patients are added to `counts`."""
+    patients = len({exam["patient_id"] for exam in exams})
+    return Listing(
+        exams=exams_table(exams),
+        problems=tuple(problems),
+        counts={**counts, "images": len(exams), "patients": patients},
+        files=files,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """How a release is read."""
+    """A release in the registry."""
 
     read: Callable[[str], Listing]
     """Lists the images of a source folder or URL."""
     marks: tuple[str, ...]
-    """Files of which a source of this release holds one."""
+    """Files that identify the release; any one suffices."""
     roots: tuple[str, ...] = ("",)
-    """Folders of the source where they may stand."""
+    """Folders of the source that may hold them."""
+    films: int | None = None
+    """Films of the published release, for cost estimates; None for users' own folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFiles:
-    """Every file of a source, listed once: adapters match the metadata's paths against it."""
+    """Every file of a source, listed once, so that adapters can match the metadata's paths."""
 
     root: str
     folders: dict[str, dict[str, int]]
-    """Names and sizes [bytes] of the files of each folder that holds any; the root is the empty string."""
+    """Folder (the root is empty) -> file name -> size [bytes]; without empty folders."""
 
     def has(self, path: str) -> bool:
         """Tell whether a relative path is a file of the source."""
@@ -65,7 +84,7 @@ class SourceFiles:
         return name in self.folders.get(folder, ())
 
     def inside(self, folder: str, suffix: str | tuple[str, ...]) -> list[str]:
-        """Return the relative paths of a folder's own files that end in `suffix`, sorted."""
+        """Return the relative paths of the files directly in a folder that end in `suffix`, sorted."""
         return [f"{folder}/{name}" for name in sorted(self.folders.get(folder, ())) if name.endswith(suffix)]
 
     def sizes(self) -> dict[str, int]:
@@ -77,7 +96,7 @@ class SourceFiles:
         }
 
     def locate(self, path: str, roots: Sequence[str]) -> str | None:
-        """Return where a path is below the first of these folders that holds it, or None."""
+        """Return a path below the first of these folders that holds it, or None."""
         return next((p for root in roots if self.has(p := str(PurePosixPath(root, path)))), None)
 
     def url(self, path: str) -> str:
@@ -89,7 +108,7 @@ def scan(source: str) -> SourceFiles:
     """List a source folder, all levels.
 
     Raises:
-        SourceError: it is not there, is no folder, or can't be read.
+        SourceError: it is absent, not a folder, or can't be read.
     """
     fs, root = stores.filesystem(source)
     try:
@@ -108,20 +127,20 @@ def scan(source: str) -> SourceFiles:
 
 
 def contents(exam: dict[str, Any], sizes: Mapping[str, int]) -> list[Any]:
-    """Return what decides the image that an exam becomes, wherever it lies: its metadata, and its files' sizes.
+    """Return everything that decides an exam's decoded image, except where its files lie: metadata and file sizes.
 
     Args:
         exam: a row of schema.EXAMS.
-        sizes: as `SourceFiles.sizes`; a file that is not there has none.
+        sizes: as `SourceFiles.sizes`; missing files count as None.
     """
-    lesions = [{name: value for name, value in one.items() if name != "mask_paths"} for one in exam["lesions"]]
-    masks = [[sizes.get(path) for path in one["mask_paths"]] for one in exam["lesions"]]
-    said = {name: value for name, value in exam.items() if name not in ("path", "lesions")}
-    return [said, sizes.get(exam["path"]), lesions, masks]
+    lesions = [{name: value for name, value in lesion.items() if name != "mask_paths"} for lesion in exam["lesions"]]
+    masks = [[sizes.get(path) for path in lesion["mask_paths"]] for lesion in exam["lesions"]]
+    metadata = {name: value for name, value in exam.items() if name not in ("path", "lesions")}
+    return [metadata, sizes.get(exam["path"]), lesions, masks]
 
 
 def exams_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Return rows as schema.EXAMS, sorted by image_id whatever their order, with the split still null."""
+    """Return rows as schema.EXAMS, sorted by image_id, with the split still null."""
     ordered = sorted(rows, key=lambda row: str(row["image_id"]))
     return pa.Table.from_pylist([{**row, "split": None} for row in ordered], schema=schema.EXAMS)
 
@@ -135,14 +154,14 @@ def lesion(
     outline: Sequence[tuple[float, float]] = (),
     from_bottom: bool = False,
 ) -> dict[str, Any]:
-    """Return one lesion of an exam: mass, calcification or other; by files that may be its mask, or by its outline.
+    """Return one lesion of an exam, located by files that may be its mask, or by its outline.
 
     Args:
         lesion_id: unique in the release.
         kind: mass | calcification | other.
         pathology: malignant | benign.
-        masks: absolute paths or URLs, the likeliest first.
-        outline: vertices (row, column) in the file's own pixels; may reach past its edges.
+        masks: absolute paths or URLs, most likely first.
+        outline: vertices (row, column) in the file's pixels; may reach past the edges.
         from_bottom: rows of the outline are counted from the lower edge.
     """
     vertices = [[float(row), float(column)] for row, column in outline]
@@ -162,12 +181,12 @@ def box(top: float, left: float, bottom: float, right: float) -> list[tuple[floa
 
 
 def read_csv(files: SourceFiles, path: str, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
-    """Read a CSV of the source: every value stripped, absent ones empty, and the line it ends on as `line`.
+    """Read a CSV of the source as rows with stripped values; absent ones are empty, `line` is the row's last line.
 
     Args:
         files: of the source.
         path: relative path of the CSV.
-        columns: those that must be there.
+        columns: required columns.
         delimiter: between fields.
 
     Raises:
@@ -190,10 +209,10 @@ def read_csv(files: SourceFiles, path: str, columns: Sequence[str], delimiter: s
 
 
 def read_sheet(files: SourceFiles, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read the first sheet of an Excel file (xls, xlsx) like `read_csv`; whole numbers come without a decimal point.
+    """Read the first sheet of an Excel file (xls, xlsx) like `read_csv`; whole numbers lose their decimal point.
 
     Raises:
-        SourceError: it can't be read, lacks a column, or unpacks to more than a table of a release can be.
+        SourceError: it can't be read, lacks a column, or unpacks to too many bytes.
     """
     url = files.url(path)
     data = lake.read_bytes(url)
@@ -211,15 +230,15 @@ def read_sheet(files: SourceFiles, path: str, columns: Sequence[str]) -> list[di
 
 
 def _refuse_bomb(url: str, data: bytes) -> None:
-    """A file of xlsx is an archive, which may claim to unpack to anything; no part unpacks to more than it claims."""
+    """Refuse an xlsx archive whose parts claim too large a size; zip readers never unpack more than a part claims."""
     try:
         size = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(data)).infolist())
-    except zipfile.BadZipFile:  # xls, or no table at all, which its reader says
+    except zipfile.BadZipFile:  # xls, or not a table at all, which the reader reports
         return
     if size > _LARGEST_SHEET:
         raise SourceError(
-            f"{url} would unpack to {size / 2**20:.0f} MiB, at most {_LARGEST_SHEET / 2**20:.0f} are read: it is no "
-            "table of a release; fetch it again"
+            f"{url} would unpack to {size / 2**20:.0f} MiB, but tables of at most {_LARGEST_SHEET / 2**20:.0f} are "
+            "read; fetch it again"
         )
 
 
@@ -231,31 +250,44 @@ def _cell(value: Any) -> str:
 
 def _refuse_missing(url: str, header: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [column for column in columns if column not in header]:
-        raise SourceError(f"{url} has no column {', '.join(missing)}; fetch it again, or mend its header")
+        raise SourceError(f"{url} has no column {', '.join(missing)}; fetch it again, or fix its header")
+
+
+def read_headers(urls: Sequence[str], read: Callable[[str], T]) -> dict[str, T | DecodeError]:
+    """Return URL -> what `read` makes of a DICOM file's header, or its error; several are read at once."""
+
+    def attempt(url: str) -> T | DecodeError:
+        try:
+            return read(url)
+        except DecodeError as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(zip(urls, pool.map(attempt, urls), strict=True))
 
 
 def refuse_escape(path: str, url: str, column: str, line: str) -> None:
-    """A path of a CSV must lie below the source: files elsewhere on the machine are none of its business.
+    """Refuse a path of a CSV that leads out of the source, e.g. to other files of the machine.
 
     Raises:
-        SourceError: it is empty, absolute, or leads out.
+        SourceError: it is empty, absolute, or contains `..`.
     """
     parts = path.replace("\\", "/").split("/")
     if not path or "" in parts or ".." in parts or ":" in parts[0]:
         raise SourceError(
             f"{url}, line {line}: column `{column}` is {path!r}, but must be a relative path inside the source, "
-            "without `..`; mend the CSV"
+            "without `..`; fix the CSV"
         )
 
 
 def birads_label(text: str) -> int | None:
-    """Return the label that a BI-RADS assessment stands for: 1 and 2 benign, 4 to 6 malignant, 3 none.
+    """Return the label of a BI-RADS assessment: 1 and 2 benign, 4 to 6 malignant, 3 None.
 
     Args:
         text: e.g. `4a` or `BI-RADS 4`.
 
     Raises:
-        ValueError: no assessment 1 to 6.
+        ValueError: not an assessment from 1 to 6.
 
     Source: paper, 2.2 (INbreast: 3 is left out, 4-6 positive).
     """
@@ -266,10 +298,10 @@ def birads_label(text: str) -> int | None:
 
 
 def density_class(text: str) -> int | None:
-    """Return BI-RADS density 1-4 of `1`-`4`, `A`-`D` or `DENSITY A`; None where unknown."""
+    """Return BI-RADS density 1-4 from `1`-`4`, `A`-`D` or `DENSITY A`; None if unknown."""
     mark = text.upper().removeprefix("DENSITY").strip()
     return {"1": 1, "2": 2, "3": 3, "4": 4, "A": 1, "B": 2, "C": 3, "D": 4}.get(mark)
 
 
 PATHOLOGY = {BENIGN: "benign", MALIGNANT: "malignant"}
-"""The pathology of a lesion by the label that it gives its image."""
+"""A lesion's pathology, if only its image's label is known."""

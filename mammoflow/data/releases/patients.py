@@ -1,66 +1,53 @@
-"""Patient keys where a release has none of its own: salted hashes of what DICOM says. No Ray, no pixels.
+"""Patient ids for releases without their own: salted hashes of DICOM patient ids. No Ray, no pixels.
 
-Without the salt nobody can tell whose hash it is, not even by hashing every id of a hospital.
+Without the salt, a hash can't be traced to a patient, not even by hashing every id of a hospital.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mammoflow.data.dicom import reader
 from mammoflow.data.quarantine import left_out
-from mammoflow.data.releases.listing import Listing
+from mammoflow.data.releases.listing import Listing, read_headers
 from mammoflow.errors import DecodeError, SourceError
-
-_READERS = 16  # headers read at once: the wait is for the disk or the store
 
 
 def no_salt() -> str:
-    """Stand for a salt where none is to be needed.
+    """Stand in for a salt that should not be needed.
 
     Raises:
         SourceError: always.
     """
-    raise SourceError("some images have no patient id, and there is no salt to hash their files' with; fill the column")
+    raise SourceError("some images have no patient id, and no salt is set to hash their DICOM ids; fill `patient_id`")
 
 
 def fill(listing: Listing, salt: Callable[[], str]) -> Listing:
-    """Return a listing in which every image has a patient: those without one get the salted hash of their file's.
+    """Give every image without a patient id the salted hash of its DICOM file's.
 
     Args:
-        listing: as an adapter made it; `patient_id` may be null.
-        salt: asked for only where it is needed.
+        listing: from an adapter; `patient_id` may be null.
+        salt: returns the salt; called only if it is needed.
 
     Returns:
-        The listing; images whose patient can't be told are among its problems instead.
+        The listing; images whose patient is unknown move to its problems.
     """
     unknown = listing.exams.filter(pc.is_null(listing.exams["patient_id"])).select(["image_id", "path"]).to_pylist()
     if not unknown:
         return listing
-    secret = salt()
-
-    def key(path: str) -> str | DecodeError:
-        """Return a file's patient, or why she can't be told."""
-        try:
-            return reader.read_patient_key(path, secret)
-        except DecodeError as error:
-            return error
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        keys = dict(zip((row["image_id"] for row in unknown), pool.map(key, (r["path"] for r in unknown)), strict=True))
-    failed = {image_id: found for image_id, found in keys.items() if isinstance(found, DecodeError)}
+    keys = read_headers([row["path"] for row in unknown], partial(reader.read_patient_key, salt=salt()))
     problems = [
-        left_out(row["image_id"], row["path"], failed[row["image_id"]].reason)
+        left_out(row["image_id"], row["path"], key.reason)
         for row in unknown
-        if row["image_id"] in failed
+        if isinstance(key := keys[row["path"]], DecodeError)
     ]
     exams = [
-        {**exam, "patient_id": exam["patient_id"] or keys[exam["image_id"]]}
+        {**exam, "patient_id": patient}
         for exam in listing.exams.to_pylist()
-        if exam["image_id"] not in failed
+        if isinstance(patient := exam["patient_id"] or keys[exam["path"]], str)
     ]
     table = pa.Table.from_pylist(exams, schema=listing.exams.schema)
     counts = {**listing.counts, "images": len(exams), "patients": len({exam["patient_id"] for exam in exams})}

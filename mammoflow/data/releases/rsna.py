@@ -1,6 +1,6 @@
-"""RSNA-2022 screening mammography: its train.csv, as an exams table. No Ray, no pixels, no lesions in the release.
+"""RSNA-2022 screening mammography: an exams table from its train.csv. No Ray, no pixels; the release has no lesions.
 
-The label is the breast's. Source: RSNA Screening Mammography Breast Cancer Detection, 2022 (Kaggle).
+An image's label is that of its breast. Source: RSNA Screening Mammography Breast Cancer Detection, 2022 (Kaggle).
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from mammoflow.data.releases.listing import (
     Listing,
     SourceFiles,
     density_class,
-    exams_table,
+    listing,
     read_csv,
     refuse_escape,
     scan,
@@ -18,6 +18,7 @@ from mammoflow.data.releases.listing import (
 from mammoflow.errors import SourceError
 
 TABLE, FOLDER = "train.csv", "train_images"
+FILMS = 54_706
 COLUMNS = ("patient_id", "image_id", "laterality", "view", "cancer", "density")
 
 
@@ -25,7 +26,7 @@ def read(source: str) -> Listing:
     """Read an RSNA-2022 folder: one exam per row of train.csv.
 
     Raises:
-        SourceError: no train.csv, or one without a column.
+        SourceError: train.csv is missing, or lacks a column.
     """
     files = scan(source)
     if not files.has(TABLE):
@@ -36,11 +37,9 @@ def read(source: str) -> Listing:
         if row["cancer"] in ("0", "1"):
             exams.append(_exam(files, row))
         else:
-            reason = f"column `cancer` is {row['cancer']!r}, but must be 0 or 1; mend {TABLE}, line {row['line']}"
+            reason = f"column `cancer` is {row['cancer']!r}, but must be 0 or 1; fix {TABLE}, line {row['line']}"
             problems.append(left_out(row["image_id"], files.url(TABLE), reason))
-    patients = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "images": len(exams), "patients": patients}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows)})
 
 
 def _exam(files: SourceFiles, row: dict[str, str]) -> dict[str, Any]:

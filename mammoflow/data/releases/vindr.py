@@ -1,7 +1,8 @@
-"""VinDr-Mammo: its breast-level and finding annotations, as an exams table. No Ray, no pixels.
+"""VinDr-Mammo: an exams table from its breast-level and finding annotations. No Ray, no pixels.
 
-A study is a patient: the release has no other key. A film's label follows its breast's BI-RADS as in INbreast: 3 is
-left out, 1 and 2 are benign, 4 and 5 malignant; a finding's pathology follows its own BI-RADS, else its breast's.
+A study counts as a patient, since the release has no patient ids. A film's label follows the BI-RADS of its breast, as
+in INbreast: 3 is left out, 1 and 2 are benign, 4 and 5 malignant. A finding's pathology follows its own BI-RADS, or
+else that of its breast.
 
 Source: Nguyen et al. 2023 (doi:10.1038/s41597-023-02100-7), PhysioNet.
 """
@@ -18,8 +19,8 @@ from mammoflow.data.releases.listing import (
     birads_label,
     box,
     density_class,
-    exams_table,
     lesion,
+    listing,
     read_csv,
     refuse_escape,
     scan,
@@ -30,9 +31,10 @@ BREASTS, FINDINGS = "breast-level_annotations.csv", "finding_annotations.csv"
 BREAST_COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads", "breast_density", "split")
 EDGES = ("ymin", "xmin", "ymax", "xmax")
 FINDING_COLUMNS = ("image_id", "finding_categories", "finding_birads", *EDGES)
+FILMS = 20_000
 PARTS = {"training": "train", "test": "test"}
 KINDS = {"Mass": "mass", "Suspicious Calcification": "calcification"}
-"""Finding category to the kind of lesion; every other category is `other`."""
+"""Finding category -> kind of lesion; any other category is `other`."""
 
 
 def read(source: str) -> Listing:
@@ -57,16 +59,14 @@ def read(source: str) -> Listing:
             if row["split"] not in PARTS:
                 raise ValueError(f"split is {row['split']!r}, but must be one of {', '.join(PARTS)}")
         except ValueError as error:
-            reason = f"{error}; mend {BREASTS}, line {row['line']}"
+            reason = f"{error}; fix {BREASTS}, line {row['line']}"
             problems.append(left_out(row["image_id"], files.url(BREASTS), reason))
             continue
         if label is None:
             excluded += 1
         else:
             exams.append(_exam(files, row, findings[row["image_id"]], label))
-    studies = len({exam["patient_id"] for exam in exams})
-    counts = {"rows": len(rows), "BI-RADS 3, left out": excluded, "images": len(exams), "patients": studies}
-    return Listing(exams=exams_table(exams), problems=tuple(problems), counts=counts, files=files)
+    return listing(files, exams, problems, {"rows": len(rows), "BI-RADS 3, left out": excluded})
 
 
 def _exam(files: SourceFiles, row: dict[str, str], findings: list[dict[str, str]], label: int) -> dict[str, Any]:
@@ -90,11 +90,11 @@ def _lesion(files: SourceFiles, number: int, finding: dict[str, str], label: int
     try:
         categories = ast.literal_eval(finding["finding_categories"])
         edges = [float(finding[edge]) for edge in EDGES]
-        own = birads_label(finding["finding_birads"]) if finding["finding_birads"] else None
+        finding_label = birads_label(finding["finding_birads"]) if finding["finding_birads"] else None
     except (ValueError, SyntaxError) as error:
         raise SourceError(
-            f"{files.url(FINDINGS)}, line {finding['line']}: {error}; fetch it again, or mend the line"
+            f"{files.url(FINDINGS)}, line {finding['line']}: {error}; fetch it again, or fix the line"
         ) from error
     kind = next((KINDS[name] for name in categories if name in KINDS), "other")
-    pathology = PATHOLOGY[label if own is None else own]
+    pathology = PATHOLOGY[label if finding_label is None else finding_label]
     return lesion(f"{finding['image_id']}_{number}", kind, pathology, outline=box(*edges))

@@ -1,4 +1,4 @@
-"""Whose film it is stays in the hospital: nothing that DICOM says of a woman reaches lake, output or logs."""
+"""No identity of a patient in DICOM files reaches the lake, the output or the logs."""
 
 import os
 import subprocess

@@ -42,7 +42,7 @@ def contents(artefact: Artefact) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """24 films of 12 women; of one film the file is missing, of one it is cut off, of one the mask is missing."""
+    """24 films of 12 patients; one file is missing, one is cut off, one mask is missing."""
     root = tmp_path_factory.mktemp("cbis")
     release(root, patients=12)
     shutil.rmtree(root / "Mass-Training_P_00000_LEFT_CC")
@@ -204,7 +204,7 @@ def test_own_images_go_all_the_way_with_their_outlines_and_splits(tmp_path, ray_
     assert summary.images == {"train": 4, "val": 4, "test": 4}
     assert summary.quarantined == summary.outlines_missing == 0
     assert summary.source == {"rows": 12, "images": 12, "patients": 12}
-    counts = ingest.cut_patches(run, decoded, cut, silent)["patches"]
+    counts = ingest.cut_patches(run, decoded, cut, silent).patches
     assert counts["train"] == {
         "background": 16,
         "malignant_mass": 8,

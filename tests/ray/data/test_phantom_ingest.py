@@ -38,17 +38,17 @@ def silent(_: str) -> None:
 
 def planned_films(run: Config) -> Counter:
     """Films that the release's reader uses, by whether they are malignant."""
-    films = [each for woman in release.plan(run.phantoms, run.seed) for each in woman.films]
+    films = [film for patient in release.plan(run.phantoms, run.seed) for film in patient.films]
     if run.phantoms.layout == "inbreast":
-        films = [each for each in films if inbreast.birads(each, run.seed) != "3"]
-    return Counter(any(lesion.pathology == MALIGNANT for lesion in each.lesions) for each in films)
+        films = [film for film in films if inbreast.birads(film, run.seed) != "3"]
+    return Counter(any(lesion.pathology == MALIGNANT for lesion in film.lesions) for film in films)
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
 def test_a_layout_goes_all_the_way_with_every_outline_label_and_patch(layout, tmp_path, ray_cluster):
     run = config(layout)
     made = graph.locate(run, Lake(str(tmp_path)))
-    drawn = ingest.draw_phantoms(run, made.phantoms, silent)
+    drawn = ingest.draw_phantoms(run, made.one("phantoms"), silent)
     assert drawn.patients == 16
     images = ingest.decode_images(run, made.source, made.images, silent)
     assert (images.quarantined, images.outlines_missing, images.duplicates) == (0, 0, 0)
@@ -80,7 +80,7 @@ def test_the_layout_names_the_artefacts_and_the_dataset(tmp_path):
     fingerprints = set()
     for layout in LAYOUTS:
         made = graph.locate(config(layout), store)
-        assert made.phantoms.name == layout
+        assert made.one("phantoms").name == layout
         assert made.images.name == f"phantoms-{layout}-120x80"
         assert made.patches.name == f"phantoms-{layout}-120x80-S10"
         fingerprints.add(made.images.fingerprint)
@@ -93,13 +93,13 @@ def test_the_layout_names_the_artefacts_and_the_dataset(tmp_path):
 def test_a_rerun_without_its_ledger_draws_the_same_release(tmp_path, ray_cluster):
     run = config("csv_folder", compute=ComputeConfig(images_per_shard=40))
     made = graph.locate(run, Lake(str(tmp_path)))
-    summary = ingest.draw_phantoms(run, made.phantoms, silent)
+    summary = ingest.draw_phantoms(run, made.one("phantoms"), silent)
     root = Path(made.source)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert len(before) == summary.files + 2
     for gone in ("films/P_00001*", "lesions.csv"):
         next(root.glob(gone)).unlink()
-    for entry in Path(made.phantoms.file("ledger")).iterdir():
+    for entry in Path(made.one("phantoms").file("ledger")).iterdir():
         entry.unlink()
-    assert ingest.draw_phantoms(run, made.phantoms, silent) == summary
+    assert ingest.draw_phantoms(run, made.one("phantoms"), silent) == summary
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before

@@ -44,11 +44,7 @@ def test_a_dry_run_on_decoded_images_counts_them(tmp_path, capsys) -> None:
     smoke = recipes.smoke()
     config = replace(made.config, image_training=smoke.image_training, compute=ComputeConfig())
 
-    class Found:
-        images, starts = made.images, None
-
-    Found.config = config
-    dry_run.show(Found)
+    dry_run.show(config, made.images.record().facts["images"], None)
     said = capsys.readouterr().out
     assert "1,000" not in said
     assert "resnet10_narrow, pack 1  │          3" in said

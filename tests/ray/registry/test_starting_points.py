@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import whole_images
 from made_lake import make
 from registering import members, register
 
@@ -18,6 +19,7 @@ from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
 from mammoflow.pipeline import build, graph, stages
 from mammoflow.registry import promotion, starting_points
+from mammoflow.registry.registry import Registry
 from mammoflow.search import tuning
 
 NAME = "of-elsewhere"
@@ -42,7 +44,7 @@ def store(made) -> Lake:
     frozen = Ensemble(members=members(made), cutoff=0.5, **figures)
     uri = f"sqlite:///{folder}/mlflow/mlflow.db"
     register(made, uri, frozen, NAME)
-    promotion.promote(uri, NAME)
+    promotion.promote(Registry(uri), NAME)
     return Lake(folder)
 
 
@@ -89,7 +91,7 @@ def test_what_cannot_be_gone_on_from_is_refused(made, store, tmp_path) -> None:
     for start, images, error, reason in (
         (made.trunk.file("best"), {}, ConfigError, "is a patch classifier, but start wants whole-image classifiers"),
         (f"models:/{NAME}@nobody", {}, TrackingError, "is not registered"),
-        (f"models:/{NAME}/7", {}, TrackingError, "register one with jobs/select_ensemble.py"),
+        (f"models:/{NAME}/7", {}, TrackingError, "register one with `mammoflow select`"),
         (str(tmp_path), {}, LakeError, "model.json"),
         (folder, {"height": 64, "width": 64}, SpecError, "shrink"),
     ):
@@ -128,7 +130,7 @@ def test_a_model_goes_to_other_sizes_with_its_weights_and_the_new_mean(made) -> 
 
 def test_layers_that_belong_to_a_size_keep_it(made) -> None:
     patches = model_files.from_files(lake.read_folder(made.trunk.file("best")))
-    (model,) = classifiers.candidates(patches, ["fc-pool1-16-8"], made.config.images, 0).values()
+    (model,) = whole_images.candidates(patches, ["fc-pool1-16-8"], made.config.images, 0).values()
     with pytest.raises(
         ConfigError, match=r"images of 160x128, and top.*no meaning at 192x160; keep --images.height 160"
     ):
@@ -157,12 +159,12 @@ def test_each_goes_on_with_all_its_layers_and_a_frozen_trunk_where_asked(made, s
     found = starting_points.find(config, store)
     out = store.artefact("search", "on", found.identity)
     said = tuning.search(config, store, made.images, {}, out, starting_points.fetch(found, out))
-    assert {row["name"] for row in said["ranking"]} == set(made.folders)
-    for row in said["ranking"]:
-        assert (row["epochs"], row["survived"]) == (2, True)
+    assert {row.name for row in said.ranking} == set(made.folders)
+    for row in said.ranking:
+        assert (row.epochs, row.survived) == (2, True)
         before, after = (
             model_files.from_files(lake.read_folder(folder))
-            for folder in (made.folders[row["name"]], out.file("candidates", row["name"], "last"))
+            for folder in (made.folders[row.name], out.file("candidates", row.name, "last"))
         )
         assert after.spec.mean_grey == made.images.summary()["mean_grey"]
         moved = {
@@ -184,7 +186,7 @@ def test_a_search_follows_what_could_not_be_used_and_names_its_images(made, stor
         found.append((artefacts.search.fingerprint, artefacts.evaluation.fingerprint))
     assert found[1] == found[3]
     assert len({*found}) == 3
-    assert "images" in stages.NEEDS["search"]
+    assert "images" in stages.STAGES["search"].needs
 
 
 def test_ingest_asks_for_no_classifier_to_start_from(tmp_path, monkeypatch) -> None:

@@ -19,9 +19,9 @@ from mammoflow.config import EnsembleConfig
 from mammoflow.data.dicom import reader
 from mammoflow.ensemble import evaluation, selection
 from mammoflow.errors import ConfigError, SourceError
-from mammoflow.registry import registered_model
+from mammoflow.registry.registry import Registry
 from mammoflow.scoring import score, score_files
-from mammoflow.scoring.score import Request
+from mammoflow.scoring.score import Request, ScoringCompute
 from mammoflow.scoring.score_files import Outputs
 
 NAME = "mammo-score"
@@ -63,10 +63,10 @@ def films(tmp_path_factory):
 
 
 def asking(made, registry, out, **settings):
-    model = registered_model.describe(registry, f"models:/{NAME}/1")
+    model = Registry(registry).version(f"models:/{NAME}/1").describe()
     heatmaps = settings.pop("heatmaps", "none")
     outputs = Outputs(model=f"{NAME}/1", heatmaps=heatmaps, dicom=heatmaps != "none")
-    own = {"salt": "a", "compute": made.config.compute, "actors": 1} | settings
+    own = {"salt": "a", "compute": ScoringCompute(), "actors": 1} | settings
     return Request(model=model, tracking_uri=registry, out=str(out), outputs=outputs, **own)
 
 
@@ -91,7 +91,7 @@ def test_every_file_becomes_a_row(scored, registry, films):
     for name in bad:
         assert rows[name]["probability"] is rows[name]["malignant"] is rows[name]["members"] is None
     good = {name: row for name, row in rows.items() if name not in bad}
-    model = registered_model.load(registry, f"models:/{NAME}/1")
+    model = Registry(registry).version(f"models:/{NAME}/1").load()
     expected = model.predict([row["path"] for row in good.values()])
     for column in ("score", "probability"):
         np.testing.assert_allclose([row[column] for row in good.values()], expected[column], atol=1e-6)

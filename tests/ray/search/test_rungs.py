@@ -48,7 +48,7 @@ def test_a_search_in_rounds_killed_and_packed_otherwise_ends_as_one_that_was_not
     )
     trunks = {trunk.backbone: made.trunk for trunk in whole.trunks}
     undisturbed = tuning.search(whole, store, made.images, trunks, store.artefact("search", "one"))
-    assert sorted(row["epochs"] for row in undisturbed["ranking"]) == [2, 6, 7]
+    assert sorted(row.epochs for row in undisturbed.ranking) == [2, 6, 7]
 
     out = store.artefact("search", "two")
     run, calls = trials.run, []
@@ -66,8 +66,8 @@ def test_a_search_in_rounds_killed_and_packed_otherwise_ends_as_one_that_was_not
     found = tuning.search(again, store, made.images, trunks, out)
     assert calls[2] == [], "the first round is not done again"
     figures = ("name", "val_auc", "best_epoch", "epochs", "survived")
-    assert [[row[key] for key in figures] for row in found["ranking"]] == [
-        [row[key] for key in figures] for row in undisturbed["ranking"]
+    assert [[getattr(row, key) for key in figures] for row in found.ranking] == [
+        [getattr(row, key) for key in figures] for row in undisturbed.ranking
     ]
 
 
@@ -90,11 +90,11 @@ def test_a_candidate_that_fails_is_set_aside_and_the_others_end_as_without_it(tm
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test's module
     monkeypatch.setattr(tuning, "BankJob", Poisoned)
     found = tuning.search(whole, store, made.images, trunks, out)
-    assert list(found["failed"]) == [name]
-    assert "loss of" in found["failed"][name]
+    assert list(found.failed) == [name]
+    assert "loss of" in found.failed[name]
     figures = ("name", "val_auc", "epochs", "survived")
-    assert [[row[key] for key in figures] for row in found["ranking"]] == [
-        [row[key] for key in figures] for row in expected["ranking"]
+    assert [[getattr(row, key) for key in figures] for row in found.ranking] == [
+        [getattr(row, key) for key in figures] for row in expected.ranking
     ]
     client = tracker.client
     assert client.get_run(left_open).info.status == "KILLED"

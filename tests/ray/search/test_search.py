@@ -51,7 +51,7 @@ def search(whole, made, name, tmp_path):
 
 
 def states(found, tracker):
-    runs = tracker.client.search_runs([tracker.experiment_id], f"tags.mlflow.parentRunId = '{found['run_id']}'")
+    runs = tracker.client.search_runs([tracker.experiment_id], f"tags.mlflow.parentRunId = '{found.run_id}'")
     return {run.info.run_name: (run.info.status, run.data.tags.get("state", "")) for run in runs}
 
 
@@ -87,26 +87,26 @@ def test_drawn_candidates_are_dropped_pack_by_pack_and_a_killed_search_goes_on(m
     with pytest.raises(Killed):
         search(whole, made, "async", tmp_path)
     found, _, tracker = search(whole, made, "async", tmp_path)
-    ranking = {row["name"]: row for row in found["ranking"]}
+    ranking = {row.name: row for row in found.ranking}
     assert len(ranking) == 6
     assert [len(names) for names in calls[:2]] == [4, 2], "two named and two drawn, then two more"
     assert calls[2] == calls[1], "those that had been through stage 1 or dropped are not trained again"
-    assert {row["epochs"] for row in found["ranking"]} <= {1, 3, 4}
+    assert {row.epochs for row in found.ranking} <= {1, 3, 4}
     told = states(found, tracker)
     for name, row in ranking.items():
-        state = "finished" if row["epochs"] == 4 else f"pruned at epoch {row['epochs']}"
+        state = "finished" if row.epochs == 4 else f"pruned at epoch {row.epochs}"
         assert told[name] == ("FINISHED", state)
-        assert row["survived"] == (row["epochs"] == 4)
-    drawn = [row for row in found["ranking"] if row["changes"]]
+        assert row.survived == (row.epochs == 4)
+    drawn = [row for row in found.ranking if row.changes]
     assert len(drawn) == 4
-    assert len({row["lr"] for row in drawn}) > 1
+    assert len({row.lr for row in drawn}) > 1
     for name in ranking:
         history = tracker.client.get_metric_history(found_run(found, name), "val_auc")
-        assert [metric.step for metric in history] == list(range(1, ranking[name]["epochs"] + 1)), "no epoch twice"
+        assert [metric.step for metric in history] == list(range(1, ranking[name].epochs + 1)), "no epoch twice"
 
 
 def found_run(found, name):
-    return next(row["run_id"] for row in found["ranking"] if row["name"] == name)
+    return next(row.run_id for row in found.ranking if row.name == name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class Large(BankJob):
     """A job of which two candidates fit into memory, and one candidate never does."""
 
     def open(self, workers, device):
-        if len(self.candidates) > 2 or self.candidates[0].top_layers == "8x1,8x1":
+        if len(self.candidates) > 2 or str(self.candidates[0].top_layers) == "8x1,8x1":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
         return BankJob.open(self, workers, device)
 
@@ -124,15 +124,15 @@ def test_a_pack_too_large_for_memory_is_halved_and_what_never_fits_is_set_aside(
     expected, _, _ = search(whole, made, "roomy", tmp_path)
     monkeypatch.setattr(tuning, "BankJob", Large)
     found, _, tracker = search(whole, made, "tight", tmp_path)
-    (lost,) = found["failed"]
+    (lost,) = found.failed
     assert lost.endswith("-8x1-8x1")
     assert "does not fit in the device's memory (CUDA out of memory); give --compute.checkpointing" in str(
-        found["failed"][lost]
+        found.failed[lost]
     )
     assert states(found, tracker)[lost][0] == "FAILED"
-    good = [row for row in expected["ranking"] if row["name"] != lost]
-    assert [[row[key] for key in FIGURES] for row in found["ranking"]] == [
-        [row[key] for key in FIGURES] for row in good
+    good = [row for row in expected.ranking if row.name != lost]
+    assert [[getattr(row, key) for key in FIGURES] for row in found.ranking] == [
+        [getattr(row, key) for key in FIGURES] for row in good
     ]
 
 
@@ -154,11 +154,11 @@ def test_when_the_time_is_up_the_search_ends_with_what_it_has(made, tmp_path, mo
     whole = config(made, search=SearchConfig(max_hours=1.0), pack=2, concurrent_trials=1)
     monkeypatch.setattr(tuning, "Budget", OneEpoch)
     found, out, tracker = search(whole, made, "short", tmp_path)
-    assert [(row["epochs"], row["survived"]) for row in found["ranking"]] == [(1, True)] * 2
-    assert len(found["out_of_time"]) == 3
+    assert [(row.epochs, row.survived) for row in found.ranking] == [(1, True)] * 2
+    assert len(found.out_of_time) == 3
     told = states(found, tracker)
     assert sorted(told.values()) == [("FINISHED", f"out of time at epoch {epoch}") for epoch in (0, 1, 1)]
-    assert all((out.file("candidates", row["name"], "best")) for row in found["ranking"])
+    assert all((out.file("candidates", row.name, "best")) for row in found.ranking)
 
 
 def test_no_time_for_an_epoch_is_an_error(made, tmp_path) -> None:

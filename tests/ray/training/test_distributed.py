@@ -18,7 +18,7 @@ from mammoflow.config import ComputeConfig, PatchTrainingConfig, StageConfig
 from mammoflow.errors import TrainingError
 from mammoflow.lake import Lake
 from mammoflow.models.classifiers import PatchSpec
-from mammoflow.training import distributed, trials
+from mammoflow.training import distributed, history, trials
 from mammoflow.training.trunks import PatchJob
 
 EPOCHS = 3
@@ -88,21 +88,21 @@ def changed(kind, job, name):
 def run(jobs, compute):
     """Train the jobs and return the figures of each in the order in which they came."""
     seen = defaultdict(list)
-    trials.run(jobs, compute, lambda name, figures: seen[name].append(figures))
+    trials.run(jobs, compute, lambda name, figures: seen[name].extend(figures.values()))
     return seen
 
 
-def losses(history):
-    return [(row["epoch"], row["loss"], row["val_loss"]) for row in history]
+def losses(epochs):
+    return [(row.epoch, row.loss, row.val_loss) for row in epochs]
 
 
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(job):
     mortal = changed(Mortal, job, "mortal")
     seen = run([job, mortal], ComputeConfig(forgiven_failures=1))
     assert Path(mortal.out.file("dead")).exists()
-    assert [row["epoch"] for row in seen["one"]] == [row["epoch"] for row in seen["mortal"]] == [1, 2, 3]
+    assert [row.epoch for row in seen["one"]] == [row.epoch for row in seen["mortal"]] == [1, 2, 3]
     assert losses(seen["mortal"]) == losses(seen["one"])
-    assert losses(lake.read_json(mortal.out.file("history.json"))) == losses(seen["one"])
+    assert losses(history.read(mortal.out.file("history.json"))) == losses(seen["one"])
     weights = [lake.read_bytes(each.out.file("best", "model.safetensors")) for each in (job, mortal)]
     assert weights[0] == weights[1]
 
@@ -112,7 +112,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(job):
     with pytest.raises(TrainingError, match=r"1 of 2 training runs failed .stopped: .*the disk is on fire"):
         run([stopped, job], ComputeConfig(forgiven_failures=3))
     assert len(lake.list_files(stopped.out.file("tries"))) == 1, "another try would end the same way"
-    assert len(lake.read_json(job.out.file("history.json"))) == EPOCHS
+    assert len(history.read(job.out.file("history.json"))) == EPOCHS
 
 
 def test_two_workers_go_on_where_one_stopped(job):
@@ -122,19 +122,20 @@ def test_two_workers_go_on_where_one_stopped(job):
         distributed.train(stopped, ComputeConfig(), seen.append)
     both = replace(changed(PatchJob, job, "both"), out=stopped.out)
     rest = run([both], ComputeConfig(workers=2))["both"]
-    assert [row["epoch"] for row in rest] == [2, 3]
+    assert [row.epoch for row in rest] == [2, 3]
     alone = []
-    distributed.train(job, ComputeConfig(), alone.append)
-    history = lake.read_json(both.out.file("history.json"))
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in alone], rel=0.2)
+    distributed.train(job, ComputeConfig(), lambda figures: alone.extend(figures.values()))
+    both_epochs = history.read(both.out.file("history.json"))
+    assert [row.epoch for row in both_epochs] == [1, 2, 3]
+    assert [row.loss for row in both_epochs] == pytest.approx([row.loss for row in alone], rel=0.2)
 
 
 def test_fewer_workers_than_wanted_are_enough_where_so_many_are_allowed(job):
     """The cluster has room for one of two workers of this size: the run starts with one."""
     cpus = int(ray.cluster_resources()["CPU"])
     compute = ComputeConfig(workers=2, least_workers=1, cpus_per_worker=cpus)
-    assert [row["epoch"] for row in run([job], compute)["one"]] == [1, 2, 3]
+    assert [row.epoch for row in run([job], compute)["one"]] == [1, 2, 3]
     alone = []
-    distributed.train(changed(PatchJob, job, "alone"), ComputeConfig(cpus_per_worker=cpus), alone.append)
-    assert losses(lake.read_json(job.out.file("history.json"))) == losses(alone)
+    alone_compute = ComputeConfig(cpus_per_worker=cpus)
+    distributed.train(changed(PatchJob, job, "alone"), alone_compute, lambda figures: alone.extend(figures.values()))
+    assert losses(history.read(job.out.file("history.json"))) == losses(alone)

@@ -98,6 +98,7 @@ def test_the_stack_is_as_cloudformation_wants_it() -> None:
     assert [f"{each.rule.id} {each.message}" for each in found] == []
 
 
+@pytest.mark.slow
 def test_what_is_launched_on_aws(aws: dict[str, str]) -> None:
     config = prepare_config(filled(cluster_yaml(), aws))
     config = AWSNodeProvider.fillout_available_node_types_resources(config)

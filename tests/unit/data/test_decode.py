@@ -75,7 +75,7 @@ def test_png_tiff_and_pgm_give_the_pixels_of_the_dicom(tmp_path):
         assert np.array_equal(decode.load_image(path, SMALL).pixels, expected.pixels)
         eight = put(tmp_path, f"b{suffix}", cv2.imencode(suffix, (film >> 8).astype(np.uint8))[1].tobytes())
         assert np.abs(decode.load_image(eight, SMALL).pixels.astype(int) - expected.pixels).max() < 300
-    assert (expected.source_height, expected.source_width) == film.shape
+    assert (expected.fit.source_height, expected.fit.source_width) == film.shape
 
 
 @pytest.mark.parametrize(

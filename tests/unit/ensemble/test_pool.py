@@ -54,6 +54,7 @@ def asking(made, **settings):
     return replace(made.config, ensemble=EnsembleConfig(**settings))
 
 
+@pytest.mark.slow
 def test_only_finished_ones_on_the_same_data_are_let_in(made, store, runs, capsys):
     found = pool.find(asking(made, pool="all"), store, made.images, made.search)
     assert [row.run_id for row in found] == [runs["better"], runs["good"]]

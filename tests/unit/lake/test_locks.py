@@ -116,5 +116,5 @@ def test_a_holder_beats_and_of_many_at_once_only_one_holds(tmp_path, monkeypatch
 
 def test_a_lock_that_is_none_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / locks.FILE).write_text("{}")
-    with pytest.raises(LakeError, match=r"is no lock of this mammoflow .* remove it if no job is running"):
+    with pytest.raises(LakeError, match=r"is not a mammoflow lock file .* remove it if no job is running"):
         take(tmp_path, [])

@@ -1,4 +1,4 @@
-"""What takes less memory changes no number: activations computed anew, batches in parts."""
+"""What takes less memory changes no number: activations computed anew, micro-batches."""
 
 import shutil
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import whole_images
 from small_runs import (
     IMAGES,
     SMALL,
@@ -26,7 +27,8 @@ from small_runs import (
 
 from mammoflow.config import ComputeConfig, ImageTrainingConfig
 from mammoflow.errors import ConfigError
-from mammoflow.models import checkpointing, classifiers, model_files
+from mammoflow.facts.training import EpochFigures
+from mammoflow.models import checkpointing, model_files
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, seeded
 from mammoflow.search.bank_run import BankRun
 from mammoflow.training import loop
@@ -64,7 +66,7 @@ def test_parts_end_where_maps_shrink(name: str, parts: int) -> None:
 
 def test_a_checkpointed_bank_and_patch_run_give_the_same_numbers() -> None:
     def bank(checkpointed: bool) -> BankRun:
-        (model,) = classifiers.candidates(patch_model(), TOPS[:1], IMAGES, seed=0).values()
+        (model,) = whole_images.candidates(patch_model(), TOPS[:1], IMAGES, seed=0).values()
         workers = Workers(checkpointing=checkpointed)
         return BankRun(image_config(), 1, {"one": model}, np.bincount(WHOLE_LABELS), CPU, workers, 2)
 
@@ -81,43 +83,45 @@ def test_gradients_of_parts_add_up_to_the_steps() -> None:
     """Layers without BatchNorm in training, which sees one part only: FC layers on a frozen trunk, and a patch's FC."""
     whole, cut = (
         bank_run(
-            replace(image_config(batch=8), parts=parts),
-            classifiers.candidates(patch_model(), ["fc-pool2-8-4", "sparse"], IMAGES, seed=0),
+            replace(image_config(batch=8), micro_batches=number),
+            whole_images.candidates(patch_model(), ["fc-pool2-8-4", "sparse"], IMAGES, seed=0),
             WHOLE_LABELS,
         )
-        for parts in (1, 3)
+        for number in (1, 3)
     )
     for one, other in zip(go(whole, WHOLES, WHOLES_VAL, 2), go(cut, WHOLES, WHOLES_VAL, 2), strict=True):
         for figure in ("loss", "val_loss", "val_auc"):
             assert list(one[figure].values()) == pytest.approx(list(other[figure].values()), rel=1e-4)
 
-    def patches(parts: int) -> PatchRun:
-        return PatchRun(replace(patch_config(("last", 1e-3, 2)), parts=parts), patch_model(), CPU, Workers(), seed=2)
+    def patches(number: int) -> PatchRun:
+        return PatchRun(
+            replace(patch_config(("last", 1e-3, 2)), micro_batches=number), patch_model(), CPU, Workers(), seed=2
+        )
 
     for one, other in zip(go(patches(1), SMALL, SMALL_VAL, 2), go(patches(4), SMALL, SMALL_VAL, 2), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
+        for name, row in one.items():
+            assert row.loss == pytest.approx(other[name].loss, rel=1e-5)
+            assert row.val_loss == pytest.approx(other[name].val_loss, rel=1e-5)
 
 
-def test_batches_have_no_more_parts_than_rows() -> None:
+def test_batches_have_no_more_micro_batches_than_rows() -> None:
     batch = next(SMALL.epoch(0))
-    assert [len(part.ids) for part in loop.parts(batch, 3)] == [6, 5, 5]
-    assert [name for part in loop.parts(batch, 3) for name in part.ids] == batch.ids
-    with pytest.raises(ConfigError, match="parts is 3, but must be 1 to the batch, 2"):
-        ImageTrainingConfig(parts=3)
+    assert [len(part.ids) for part in loop.micro_batches(batch, 3)] == [6, 5, 5]
+    assert [name for part in loop.micro_batches(batch, 3) for name in part.ids] == batch.ids
+    with pytest.raises(ConfigError, match="micro_batches is 3, but must be 1 to the batch, 2"):
+        ImageTrainingConfig(micro_batches=3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPUs needs a C++ compiler")
 def test_a_compiled_trunk_trains_as_a_plain_one() -> None:
-    def once(compiled: bool) -> tuple[loop.Figures, PatchRun]:
+    def once(compiled: bool) -> tuple[EpochFigures, PatchRun]:
         run = PatchRun(patch_config(("all", 1e-3, 1)), patch_model(), CPU, Workers(compiled=compiled), seed=2)
-        (figures,) = go(run, SMALL, SMALL_VAL, 1)
+        (figures,) = go(run, SMALL, SMALL_VAL, 1)[0].values()
         return figures, run
 
     (plain, one), (compiled, other) = once(False), once(True)
-    assert [compiled[name] for name in ("loss", "val_loss")] == pytest.approx(
-        [plain[name] for name in ("loss", "val_loss")], rel=1e-4
-    )
+    assert [compiled.loss, compiled.val_loss] == pytest.approx([plain.loss, plain.val_loss], rel=1e-4)
     names = [model_files.from_files(run.best_files()).state_dict().keys() for run in (one, other)]
     assert names[0] == names[1]
 

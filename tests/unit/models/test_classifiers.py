@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+import whole_images
 
 from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.errors import ConfigError, LakeError, SpecError
 from mammoflow.models import backbones, classifiers, model_files
 from mammoflow.models.classifiers import ImageSpec, PatchClassifier, PatchSpec, WholeImageClassifier
+from mammoflow.models.top_kinds import parse
 
 IMAGES = ImageConfig(height=160, width=128)
 both_trunks = pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
@@ -38,7 +40,7 @@ def test_the_papers_shapes(backbone: str, channels: int) -> None:
         model = WholeImageClassifier(
             ImageSpec(
                 backbone=backbone,
-                top_layers=spec,
+                top_layers=parse(spec),
                 classes=CLASSES,
                 side=224,
                 mean_grey=52.18,
@@ -59,7 +61,7 @@ def test_the_papers_shapes(backbone: str, channels: int) -> None:
 @both_trunks
 def test_the_whole_image_trunk_gives_the_patch_classifiers_features(backbone: str) -> None:
     patches = patch_model(backbone)
-    conversion = classifiers.whole_image(patches, "16x1,8x1", IMAGES, seed=0)
+    conversion = whole_images.whole_image(patches, "16x1,8x1", IMAGES, seed=0)
     crop = classifiers.to_input(pixels(2, 64, 64))
     with torch.no_grad():
         assert torch.equal(conversion.model.eval().trunk(crop), patches.trunk(crop))
@@ -77,7 +79,7 @@ def test_the_whole_image_trunk_gives_the_patch_classifiers_features(backbone: st
 @pytest.mark.parametrize("spec", ["heatmap,[4-4-8]x1", "fc-pool2-8-4", "max"])
 def test_a_heatmap_inside_is_the_patch_classifiers(backbone: str, spec: str) -> None:
     patches = patch_model(backbone)
-    conversion = classifiers.whole_image(patches, spec, IMAGES, seed=0)
+    conversion = whole_images.whole_image(patches, spec, IMAGES, seed=0)
     assert conversion.moved == len(patches.state_dict())
     assert conversion.left == ()
     assert all(name.startswith("top.head.") for name in conversion.new)
@@ -99,14 +101,14 @@ def test_numbers_of_weights_without_fc_layers(backbone: str, millions: float) ->
 def test_candidates_share_a_trunk_and_are_seeded_by_name() -> None:
     patches = patch_model("resnet10_narrow")
     state = torch.random.get_rng_state()
-    many = classifiers.candidates(patches, ["16x1,8x1", "[4-4-8]x1,8x1"], IMAGES, seed=5)
-    (alone,) = classifiers.candidates(patches, ["[4-4-8]x1,8x1"], IMAGES, seed=5).values()
+    many = whole_images.candidates(patches, ["16x1,8x1", "[4-4-8]x1,8x1"], IMAGES, seed=5)
+    (alone,) = whole_images.candidates(patches, ["[4-4-8]x1,8x1"], IMAGES, seed=5).values()
     assert torch.equal(torch.random.get_rng_state(), state), "torch's own generator is left alone"
     assert list(many) == ["resnet10_narrow-16x1-8x1", "resnet10_narrow-4-4-8x1-8x1"]
     assert all(model.trunk is patches.trunk for model in many.values())
     for name, value in many["resnet10_narrow-4-4-8x1-8x1"].top.state_dict().items():
         assert torch.equal(value, alone.top.state_dict()[name])
-    other = classifiers.whole_image(patches, "16x1,8x1", IMAGES, seed=6).model
+    other = whole_images.whole_image(patches, "16x1,8x1", IMAGES, seed=6).model
     assert not torch.equal(other.top.head.fc.weight, many["resnet10_narrow-16x1-8x1"].top.head.fc.weight)
 
 
@@ -114,7 +116,9 @@ def test_names_and_kinds() -> None:
     resnet, vgg = "[512-512-1024]x2,[512-512-1024]x2", "256x1,128x1"
     assert classifiers.candidate_name("resnet50", resnet) == "resnet50-512-512-1024x2-512-512-1024x2"
     assert classifiers.candidate_name("vgg16", "256x1, 128x1") == "vgg16-256x1-128x1"
-    kinds = [classifiers.candidate_kind(trunk, top) for trunk in ("resnet50", "vgg16_bn") for top in (resnet, vgg)]
+    kinds = [
+        classifiers.candidate_kind(trunk, parse(top)) for trunk in ("resnet50", "vgg16_bn") for top in (resnet, vgg)
+    ]
     assert kinds == ["Resnet-Resnet", "Resnet-VGG", "VGG-Resnet", "VGG-VGG"]
 
 
@@ -129,7 +133,7 @@ def test_input_covers_the_full_range() -> None:
 def test_files_bring_back_the_same_model(backbone: str) -> None:
     patches = patch_model(backbone)
     specs = ("16x1,[4-4-8]x1", "heatmap,[4-4-8]x1", "fc-pool2-8-4", "attention-4")
-    whole = [classifiers.whole_image(patches, spec, IMAGES, seed=0).model.eval() for spec in specs]
+    whole = [whole_images.whole_image(patches, spec, IMAGES, seed=0).model.eval() for spec in specs]
     images = classifiers.to_input(pixels(2, 160, 128))
     for model in (patches, *whole):
         files = model_files.to_files(model)
@@ -168,14 +172,14 @@ def test_damaged_files_are_refused() -> None:
 def test_sizes_that_a_model_cannot_take_are_refused() -> None:
     patches = patch_model("resnet10_narrow")
     with pytest.raises(SpecError, match="5x4 -> 2x2 -> 1x1 -> 0x0"):
-        classifiers.candidates(patches, ["8x1,8x1,8x1"], IMAGES, seed=0)
+        whole_images.candidates(patches, ["8x1,8x1,8x1"], IMAGES, seed=0)
     with pytest.raises(ConfigError, match="16x16 px are too small for vgg16"):
         PatchClassifier(patch_spec("vgg16", side=16))
 
 
 @both_trunks
 def test_flip_averaged_is_the_mean_of_four_predictions(backbone: str) -> None:
-    model = classifiers.whole_image(patch_model(backbone), "16x1,8x1", IMAGES, seed=0).model.eval()
+    model = whole_images.whole_image(patch_model(backbone), "16x1,8x1", IMAGES, seed=0).model.eval()
     images = pixels(3, 160, 128)
     score, averaged = classifiers.flip_averaged(model, images)
     assert score.dtype == averaged.dtype == np.float64

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import whole_images
 from real_weights import LITE0, imagenet_lite0
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from mammoflow.lake import Lake
 from mammoflow.models import backbones, checkpointing, classifiers, model_files, timm_trunks, weights
 from mammoflow.models.backbones import BACKBONES, GREY_STD, Trunk, feature_size, seeded
 from mammoflow.models.classifiers import PatchSpec, WholeImageClassifier
+from mammoflow.models.top_kinds import parse
 from mammoflow.pipeline import graph
 from mammoflow.search import tuning
 from mammoflow.training import batch_norm, loop
@@ -96,6 +98,7 @@ def test_what_is_no_trunk_is_refused(name: str, reason: str) -> None:
         backbones.find(f"timm:{name}")
 
 
+@pytest.mark.slow
 def test_timm_is_imported_only_where_it_is_asked_for() -> None:
     code = "import sys, mammoflow.models.weights; sys.exit('timm' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -203,7 +206,7 @@ def test_batchnorm_averages_slowly_and_settles() -> None:
     norms = [layer for layer in trunk.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {backbones.BN_MOMENTUM}
     batch = images()
-    batch_norm.settle(trunk, trunk, iter([batch, batch]))
+    batch_norm.recalibrate(trunk, trunk, iter([batch, batch]))
     trained = trunk(batch)
     norm = norms[0]
     seen = nn.functional.conv2d((batch - 50) / trunk.scale, trunk.layers.conv1[0].weight, stride=2, padding=1)
@@ -219,7 +222,7 @@ def test_a_model_folder_holds_all_of_a_model(name: str) -> None:
     read = model_files.from_files(model_files.to_files(made))
     assert torch.equal(read(images()), made(images()))
 
-    top = classifiers.whole_image(made, "8x1,8x1", ImageConfig(height=160, width=128), seed=2).model.eval()
+    top = whole_images.whole_image(made, "8x1,8x1", ImageConfig(height=160, width=128), seed=2).model.eval()
     again = model_files.from_files(model_files.to_files(top))
     assert isinstance(again, WholeImageClassifier)
     film = images(1, 160, 128)
@@ -233,8 +236,8 @@ def test_names_of_folders_and_runs_hold_no_colon(tmp_path: Path) -> None:
     one, other = tuning.plan(config)
     assert (one.name, one.backbone, one.kind) == ("timm-resnet10t-16x1-8x1", "timm:resnet10t", "Resnet-VGG")
     assert other.name == "timm-resnet10t-8-8-16x1-8-8-16x1"
-    assert classifiers.candidate_name(LITE0, "256x1,128x1") == "timm-tf_efficientnet_lite0-256x1-128x1"
-    assert classifiers.candidate_kind(LITE0, "256x1,128x1") == "EfficientNet-VGG"
+    assert classifiers.candidate_name(LITE0, parse("256x1,128x1")) == "timm-tf_efficientnet_lite0-256x1-128x1"
+    assert classifiers.candidate_kind(LITE0, parse("256x1,128x1")) == "EfficientNet-VGG"
     found = graph.locate(config, Lake(str(tmp_path))).trunks["timm:resnet10t"]
     assert found.key.startswith("trunks/timm-resnet10t-")
 

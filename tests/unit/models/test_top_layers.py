@@ -8,8 +8,10 @@ from torch import nn
 
 from mammoflow import recipes
 from mammoflow.errors import SpecError
-from mammoflow.models.top_layers import Ground, TopLayers, decayed
-from mammoflow.models.top_spec import Blocks, ResnetBlock, VggBlock, family, map_sizes, parse, slug
+from mammoflow.models.top_blocks import ResnetBlock, VggBlock
+from mammoflow.models.top_kinds import KINDS, Blocks, parse, routes
+from mammoflow.models.top_layers import Ground, TopLayers, decayed, map_sizes
+from mammoflow.models.top_spec import slug
 
 count = st.integers(1, 4096)
 vgg = st.builds(VggBlock, count, st.integers(1, 9))
@@ -23,6 +25,7 @@ def test_what_is_written_is_read(blocks: list[VggBlock | ResnetBlock]) -> None:
         return f"{widths}x{block.repeats}"
 
     assert parse(",".join(map(text, blocks))) == Blocks(tuple(blocks), heatmap=False)
+    assert str(parse(", ".join(map(text, blocks)))) == ",".join(map(text, blocks))
     assert parse(",".join(["heatmap", *map(text, blocks)])) == Blocks(tuple(blocks), heatmap=True)
 
 
@@ -89,9 +92,9 @@ def weights(layers: nn.Module) -> int:
 @pytest.mark.parametrize("spec", [*recipes.RESNET50_TOP_LAYERS, *recipes.VGG16_TOP_LAYERS])
 @pytest.mark.parametrize("channels", [2048, 512])
 def test_every_row_of_the_paper_ends_at_9x7(spec: str, channels: int) -> None:
-    assert map_sizes(spec, (36, 28), (7, 7)) == [(36, 28), (18, 14), (9, 7)]
+    assert map_sizes(parse(spec), ground(channels)) == [(36, 28), (18, 14), (9, 7)]
     with torch.device("meta"):
-        top = TopLayers(spec, ground(channels))
+        top = TopLayers(parse(spec), ground(channels))
         features = torch.empty(2, channels, 36, 28)
     assert top.head.blocks(features).shape == (2, parse(spec).blocks[-1].out_channels, 9, 7)
     assert top(features).shape == (2, 2)
@@ -99,9 +102,9 @@ def test_every_row_of_the_paper_ends_at_9x7(spec: str, channels: int) -> None:
 
 @pytest.mark.parametrize("spec", ["heatmap,[512-512-1024]x2,[512-512-1024]x2", "heatmap,[64-64-256]x2,[128-128-512]x2"])
 def test_every_heatmap_row_ends_at_8x6(spec: str) -> None:
-    assert map_sizes(spec, (36, 28), (7, 7)) == [(36, 28), (30, 22), (15, 11), (8, 6)]
+    assert map_sizes(parse(spec), ground(2048)) == [(36, 28), (30, 22), (15, 11), (8, 6)]
     with torch.device("meta"):
-        top = TopLayers(spec, ground(2048))
+        top = TopLayers(parse(spec), ground(2048))
         features = torch.empty(2, 2048, 36, 28)
         assert top.heatmap(features).shape == (2, 5, 30, 22)
         assert top.head.blocks(torch.empty(2, 5, 30, 22)).shape == (2, parse(spec).blocks[-1].out_channels, 8, 6)
@@ -113,7 +116,7 @@ def test_every_heatmap_row_ends_at_8x6(spec: str) -> None:
 )
 def test_every_fc_row_has_the_papers_inputs_and_a_shortcut(spec: str, inputs: int) -> None:
     torch.manual_seed(0)
-    top = TopLayers(spec, ground(16))
+    top = TopLayers(parse(spec), ground(16))
     first, second = parse(spec).widths
     assert top.head.shortcut.in_features == top.head.hidden[0].in_features == inputs
     # by hand: heatmap, FC1, FC2, output, shortcut
@@ -137,7 +140,7 @@ def test_every_fc_row_has_the_papers_inputs_and_a_shortcut(spec: str, inputs: in
 @pytest.mark.parametrize("spec", ["max", "sparse", "attention-8"])
 def test_an_image_is_as_malignant_as_its_instances(spec: str) -> None:
     torch.manual_seed(0)
-    top = TopLayers(spec, ground(16))
+    top = TopLayers(parse(spec), ground(16))
     features = torch.randn(3, 16, 36, 28)
     with torch.no_grad():
         cells = top.heatmap(features).flatten(2).transpose(1, 2)
@@ -172,13 +175,13 @@ def test_an_image_is_as_malignant_as_its_instances(spec: str) -> None:
 )
 def test_numbers_of_weights(spec: str, channels: int, by_hand: int) -> None:
     with torch.device("meta"):
-        assert weights(TopLayers(spec, ground(channels))) == by_hand
+        assert weights(TopLayers(parse(spec), ground(channels))) == by_hand
 
 
 def test_a_resnet_block_is_the_papers() -> None:
     """Stride 2 on the first 1x1 and a projection in the first unit; the identity in later ones; ReLU after adding."""
     torch.manual_seed(0)
-    first, later = TopLayers("[4-5-6]x2", ground(3)).eval().head.blocks[0]
+    first, later = TopLayers(parse("[4-5-6]x2"), ground(3)).eval().head.blocks[0]
     convs = [layer for layer in first.residual if isinstance(layer, nn.Conv2d)]
     assert [(c.kernel_size[0], c.stride[0], c.out_channels) for c in convs] == [(1, 2, 4), (3, 1, 5), (1, 1, 6)]
     x = torch.randn(2, 3, 9, 7)
@@ -197,13 +200,13 @@ def test_a_resnet_block_is_the_papers() -> None:
 
 
 def test_a_vgg_block_has_conv_bn_relu_and_one_pool() -> None:
-    kinds = [type(layer).__name__ for layer in TopLayers("8x2", ground(3)).head.blocks[0]]
+    kinds = [type(layer).__name__ for layer in TopLayers(parse("8x2"), ground(3)).head.blocks[0]]
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2 + ["MaxPool2d"]
 
 
 def test_l2_takes_kernels_only() -> None:
     for spec in ("8x1,[2-2-4]x1", "heatmap,8x1", "fc-pool5-8-4", "attention-8"):
-        top = TopLayers(spec, ground(3))
+        top = TopLayers(parse(spec), ground(3))
         kernels = {id(layer.weight) for layer in top.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
         if top.heatmap is not None:  # those of the patch classifier are not new
             kernels -= {id(top.heatmap.fc.weight)}
@@ -211,19 +214,72 @@ def test_l2_takes_kernels_only() -> None:
 
 
 def test_maps_that_vanish_are_refused_with_their_sizes() -> None:
-    assert map_sizes("8x1,8x1", (5, 4), (2, 2)) == [(5, 4), (2, 2), (1, 1)]
+    def sizes(spec: str, features: tuple[int, int], kernel: tuple[int, int]) -> list[tuple[int, int]]:
+        return map_sizes(parse(spec), ground(8, features, kernel))
+
+    assert sizes("8x1,8x1", (5, 4), (2, 2)) == [(5, 4), (2, 2), (1, 1)]
     with pytest.raises(SpecError, match=r"below 1x1 .*5x4 -> 2x2 -> 1x1 -> 0x0"):
-        map_sizes("8x1,8x1,8x1", (5, 4), (2, 2))
-    assert map_sizes("[8-8-8]x1,[8-8-8]x1", (1, 1), (1, 1))[-1] == (1, 1)
+        sizes("8x1,8x1,8x1", (5, 4), (2, 2))
+    assert sizes("[8-8-8]x1,[8-8-8]x1", (1, 1), (1, 1))[-1] == (1, 1)
     with pytest.raises(SpecError, match=r"below 1x1 .*5x4 -> 4x3 -> 0x0"):
-        map_sizes("fc-pool5-64-32", (5, 4), (2, 2))
+        sizes("fc-pool5-64-32", (5, 4), (2, 2))
     with pytest.raises(SpecError, match=r"below 1x1 .*5x4 -> -1x-2"):
-        map_sizes("max", (5, 4), (7, 7))
+        sizes("max", (5, 4), (7, 7))
 
 
 def test_families() -> None:
     specs = ("8x1,8x2", "[8-8-8]x1", "8x1,[8-8-8]x1", "heatmap,8x1", "fc-pool2-8", "sparse")
-    assert [family(spec) for spec in specs] == ["VGG", "Resnet", "Mixed", "Heatmap", "FC", "Instances"]
+    assert [parse(spec).family for spec in specs] == ["VGG", "Resnet", "Mixed", "Heatmap", "FC", "Instances"]
+    assert routes() == {
+        "heatmap + FC": ("FC",),
+        "heatmap": ("Heatmap",),
+        "all-convolutional": ("VGG", "Resnet", "Mixed"),
+    }
+
+
+@pytest.mark.parametrize("text", ["8x1, [2-2-4]x1", "heatmap,8x1", "fc-pool2-8-4", "max", "sparse", "attention-8"])
+def test_every_kind_is_written_as_it_was_read(text: str) -> None:
+    spec = parse(text)
+    assert str(spec) == text.replace(" ", "")
+    assert parse(str(spec)) == spec
+
+
+def test_a_kind_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind with words, family and module of its own is read, sized and built like the others."""
+
+    class Mean(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.fc = nn.Linear(channels, 2)
+
+        def prepare_dropout(self, share: float, keys: object) -> None: ...
+
+        def judge(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.fc(features.mean(dim=(2, 3)))
+            return logits, logits.new_zeros(len(logits))
+
+    class MeanSpec:
+        GRAMMAR, ROUTES, rectified, heatmap, family, blocks = "`mean`", {}, True, False, "Mean", ()
+
+        @classmethod
+        def read(cls, text: str) -> "MeanSpec | None":
+            return cls() if text == "mean" else None
+
+        def __str__(self) -> str:
+            return "mean"
+
+        def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+            return []
+
+        def build(self, size: tuple[int, int], channels: int) -> Mean:
+            return Mean(channels)
+
+    monkeypatch.setitem(KINDS, "mean", MeanSpec)  # type: ignore[arg-type]
+    top = TopLayers(parse(" mean "), ground(4))
+    assert top(torch.ones(2, 4, 36, 28)).shape == (2, 2)
+    assert {id(parameter) for parameter in decayed(top)} == {id(top.head.fc.weight)}
+    with pytest.raises(SpecError, match="`mean`"):
+        parse("median")
 
 
 def test_names() -> None:

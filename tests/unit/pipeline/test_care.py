@@ -224,6 +224,7 @@ def job(*words: str, **given: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, text=True, timeout=120, check=False, **given)  # type: ignore[call-overload]
 
 
+@pytest.mark.slow
 def test_the_job_lists_shows_and_removes(tmp_path: Path) -> None:
     made = fill(Lake(str(tmp_path)))
     where = ("--lake", str(tmp_path))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mammoflow.config import ComputeConfig
-from mammoflow.pipeline import reproduction
+from mammoflow.errors import ConfigError
+from mammoflow.pipeline import estimates, reproduction
 from mammoflow.reports import paper_tables
 
 
@@ -66,3 +67,11 @@ def test_phantoms_stand_for_all_of_it(scale):
     assert plan.other_set.patches.set == "S1"
     assert all(len(config.trunks) == 1 for config in plan.patch_classifiers)
     assert plan.main.lake == plan.transfer.lake == "/lake"
+
+
+def test_a_release_whose_films_nobody_counted_is_not_costed_as_another(plan):
+    for dataset in ("vindr", "auto"):
+        with pytest.raises(
+            ConfigError, match=rf"dataset is '{dataset}', but .*cbis_ddsm, inbreast; decode the release"
+        ):
+            estimates.of_config("a row", replace(plan.main, dataset=dataset))

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import whole_images
 from made_lake import make
 from registering import members, register
 
@@ -29,6 +30,7 @@ from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
 from mammoflow.facts.results import Interval
 from mammoflow.models import classifiers, model_files
 from mammoflow.registry import promotion, registered_model
+from mammoflow.registry.registry import Registry
 
 NAME = "mammo-test"
 
@@ -84,7 +86,7 @@ def registry(made, frozen, tmp_path_factory):
     """Tracking URI of a registry whose version 1 is the champion."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
     assert register(made, uri, frozen, NAME) == "1"
-    assert promotion.promote(uri, NAME).version == "1"
+    assert promotion.promote(Registry(uri), NAME).version == "1"
     return uri
 
 
@@ -93,6 +95,7 @@ def offline(made, frozen, pixels):
     return np.stack([classifiers.flip_averaged(model, torch.from_numpy(pixels))[1] for model in models], axis=1)
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_the_offline_scores(made, frozen, films, registry, tmp_path):
     paths, pixels = films
     expected = offline(made, frozen, pixels)
@@ -123,6 +126,7 @@ def test_the_card_says_where_it_comes_from_and_what_it_is_for(frozen, registry):
     assert "{" not in card
 
 
+@pytest.mark.slow
 def test_the_server_of_mlflow_answers_with_an_image(made, frozen, films, registry, tmp_path):
     """As `mlflow models serve` runs it: a film goes in over HTTP, the offline scores come back."""
     paths, pixels = films
@@ -192,7 +196,7 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     about = json.loads(lake.read_bytes(made.folders[frozen.names[0]] + "/model.json"))
     kept = {field: about[field] for field in ("mean_grey", "side", "weights")}
     spec = classifiers.PatchSpec(backbone="timm:resnet10t", classes=tuple(about["classes"]), **kept)
-    model = classifiers.whole_image(classifiers.patch_classifier(spec, 0), "8x1,8x1", made.config.images, 0).model
+    model = whole_images.whole_image(classifiers.patch_classifier(spec, 0), "8x1,8x1", made.config.images, 0).model
     name = "timm-resnet10t-8x1-8x1"
     lake.write_folder(str(tmp_path / name), model_files.to_files(model))
     one = replace(frozen, members=(replace(frozen.members[0], name=name, backbone="timm:resnet10t"),))
@@ -200,13 +204,14 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     for version, wanted in (("mammo-timm", True), (NAME, False)):
         source = mlflow.MlflowClient(registry, registry).get_model_version(version, "1").source
         assert ("timm==" in (Path(source) / "requirements.txt").read_text()) == wanted
-    scores = registered_model.load(registry, "models:/mammo-timm/1").predict([np.zeros((160, 128), np.uint16)])
+    scores = Registry(registry).version("models:/mammo-timm/1").load().predict([np.zeros((160, 128), np.uint16)])
     assert 0 < scores["probability"][0] < 1
 
 
+@pytest.mark.slow
 def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
     _, pixels = films
-    model = registered_model.load(registry, f"models:/{NAME}/1")
+    model = Registry(registry).version(f"models:/{NAME}/1").load()
     large = cv2.resize(pixels[0], (301, 407), interpolation=cv2.INTER_CUBIC)
     path = str(tmp_path / "large.png")
     cv2.imwrite(path, large)
@@ -227,7 +232,7 @@ def test_arrays_of_any_size_take_the_files_code_path(films, registry, tmp_path):
 
 
 def test_describe_needs_no_weights(made, frozen, registry):
-    about = registered_model.describe(registry, f"models:/{NAME}@champion")
+    about = Registry(registry).version(f"models:/{NAME}@champion").describe()
     assert (about.name, about.version, about.uri) == (NAME, "1", f"models:/{NAME}/1")
     assert about.ensemble == frozen
     assert about.card.phantoms
@@ -244,12 +249,12 @@ def test_what_can_not_be_registered_or_found(made, frozen, registry):
         register(made, registry, frozen, NAME, folders=trunk_as_member)
     for uri in ("models:/absent@champion", f"models:/{NAME}@nobody", f"models:/{NAME}/99"):
         with pytest.raises(TrackingError, match=f"is not registered.*{NAME}"):
-            registered_model.load(registry, uri)
+            Registry(registry).version(uri).load()
     for uri in ("mammoflow", "models:/mammoflow", "runs:/1/model"):
         with pytest.raises(TrackingError, match="names no registered model"):
-            registered_model.describe(registry, uri)
+            Registry(registry).version(uri).describe()
     with pytest.raises(TrackingError):
-        promotion.promote(registry, "absent")
+        promotion.promote(Registry(registry), "absent")
 
 
 def test_the_decoders_that_reading_a_film_imports_are_among_the_packages_of_a_model():

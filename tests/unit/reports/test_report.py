@@ -102,6 +102,7 @@ def test_a_figure_is_computed_once(inputs, tmp_path, monkeypatch):
     assert len(drawn) == 1 + 1 + ways, "the candidates share their draws; the ensemble, and each way beside it"
 
 
+@pytest.mark.slow
 def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
     bare = replace(inputs, baseline=None, transfer=None)
     text = Page(Path(report.write(bare, str(tmp_path / "report.html"))).read_text(encoding="utf-8")).text
@@ -109,6 +110,7 @@ def test_a_report_without_baseline_and_transfer_is_whole(inputs, tmp_path):
     assert numbers.numbers(bare).compared[0].over_baseline is None
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_from_others_says_so_and_shows_no_patch_classifiers(inputs, tmp_path):
     config = replace(inputs.config, start="models:/elsewhere/2")
     begun = replace(inputs, config=config, trunks={}, patch_accuracy={}, baseline=None)
@@ -117,6 +119,7 @@ def test_a_run_that_went_on_from_others_says_so_and_shows_no_patch_classifiers(i
     assert "Where the patch classifiers look" not in text
 
 
+@pytest.mark.slow
 def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_path):
     made = make(tmp_path)
     lake.write_json(made.trunk.file("history.json"), [])
@@ -132,6 +135,7 @@ def test_a_trunk_as_initialised_and_classes_without_patches_are_shown_too(tmp_pa
     assert sum("training patches of class" in image["alt"] for image in page.images) == 3
 
 
+@pytest.mark.slow
 def test_real_data_carries_no_phantom_mark(tmp_path):
     made = make(tmp_path)
     made.images.finish(made.images.facts(ImagesFacts))  # made from no phantoms

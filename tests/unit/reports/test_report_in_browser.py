@@ -9,7 +9,7 @@ from playwright.sync_api import sync_playwright
 
 from mammoflow.reports import report
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from mammoflow import lake
 from mammoflow.config import Config, ImageConfig, SearchConfig, SpaceConfig, StageConfig, TrunkConfig
 from mammoflow.errors import ConfigError, SpecError
 from mammoflow.lake import Lake
-from mammoflow.models import classifiers, top_spec
+from mammoflow.models import classifiers
+from mammoflow.models.top_kinds import parse
+from mammoflow.models.top_layers import map_sizes
 from mammoflow.search import candidates, spaces, tuning
 from mammoflow.search.candidates import Candidate, Changes
 
@@ -21,7 +23,7 @@ factors = st.floats(0.01, 100).map(lambda factor: float(f"{factor:.2g}"))
 @given(lr=factors, decay=factors, dropout=st.none() | st.sampled_from((0.0, 0.25, 0.5)))
 def test_what_is_written_is_read_again(lr: float, decay: float, dropout: float | None) -> None:
     changes = Changes(lr=lr, decay=decay, dropout=dropout)
-    assert candidates.read(f"[8-8-16]x1, 8x1 {changes.words()}") == ("[8-8-16]x1, 8x1", changes)
+    assert candidates.read(f"[8-8-16]x1, 8x1 {changes.words()}") == (parse("[8-8-16]x1,8x1"), changes)
     candidate = Candidate.of(BACKBONE, f"16x1,8x1 {changes.words()}")
     assert Candidate.of(BACKBONE, candidate.written) == candidate
     assert not {*"*= []"} & {*candidate.name}
@@ -31,7 +33,7 @@ def test_changes_are_of_the_stage_and_of_the_name() -> None:
     stage = StageConfig(trained="last", lr=1e-3, epochs=2, weight_decay=0.01, dropout=0.1)
     candidate = Candidate.of(BACKBONE, "16x1,8x1 dropout=.5 lr*2 decay*0.1")
     assert candidate.name == "resnet10_narrow-16x1-8x1-lr2-decay0.1-dropout0.5"
-    assert (candidate.top_layers, candidate.kind) == ("16x1,8x1", "Resnet-VGG")
+    assert (str(candidate.top_layers), candidate.kind) == ("16x1,8x1", "Resnet-VGG")
     changed = candidate.changes.of(stage)
     assert (changed.lr, changed.weight_decay, changed.dropout) == pytest.approx((2e-3, 1e-3, 0.5))
     assert Candidate.of(BACKBONE, "16x1,8x1").changes.of(stage) == stage
@@ -68,9 +70,9 @@ def test_draws_follow_from_the_seed_are_new_and_fit(sampler) -> None:
     second = draw(config, 12, told, [drawn.candidate.name for drawn in first])
     both = [drawn.candidate for drawn in [*first, *second]]
     assert len({candidate.name for candidate in both}) == 24
-    assert {top_spec.family(candidate.top_layers) for candidate in both} == {"VGG", "Resnet", "Heatmap"}
+    assert {candidate.top_layers.family for candidate in both} == {"VGG", "Resnet", "Heatmap"}
     for candidate in both:
-        top_spec.map_sizes(candidate.top_layers, GROUND.features, GROUND.kernel)
+        map_sizes(candidate.top_layers, GROUND)
         assert 0.5 <= candidate.changes.lr <= 2
         assert 0.1 <= candidate.changes.decay <= 10
         assert candidate.changes.dropout in (0.0, 0.5)
@@ -80,7 +82,7 @@ def test_the_parzen_estimator_draws_more_of_what_was_good() -> None:
     config = SearchConfig(drawn=60, at_a_time=20, space=SpaceConfig(channels=(8, 16)))
     told = [(d.choices, 0.9 if d.choices["kind"] == "vgg" else 0.5) for d in draw(config, 20)]
     drawn = [d.candidate for d in draw(config, 20, told)]
-    assert sum("[" not in candidate.top_layers for candidate in drawn) > 14
+    assert sum("[" not in str(candidate.top_layers) for candidate in drawn) > 14
 
 
 def test_a_space_that_is_used_up_gives_what_it_has() -> None:

@@ -1,38 +1,47 @@
 """The picture of a search: what it shows, and which candidates none beats."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mammoflow.facts.stages import RankingRow
 from mammoflow.search import charts
 
-ROW = {
-    "name": "one",
-    "backbone": "resnet50",
-    "top_layers": "256x1,128x1",
-    "kind": "Resnet-VGG",
-    "survived": True,
-    "parameters": 28_500_000,
-    "gflops": 177.8,
-    "lr": 1e-4,
-    "weight_decay": 1e-3,
-    "dropout": 0.0,
-    "epochs": 50,
-    "val_auc": 0.8,
-}
-OTHER = ROW | {
-    "name": "two",
-    "top_layers": "[512-512-1024]x2,[512-512-1024]x2",
-    "dropout": 0.5,
-    "epochs": 10,
-    "survived": False,
-    "val_auc": 0.7,
-    "gflops": 174.0,
-    "parameters": 40_800_000,
-}
+ROW = RankingRow(
+    name="one",
+    backbone="resnet50",
+    top_layers="256x1,128x1",
+    kind="Resnet-VGG",
+    changes="",
+    lr=1e-4,
+    weight_decay=1e-3,
+    dropout=0.0,
+    val_auc=0.8,
+    stage1_val_auc=0.7,
+    best_epoch=40,
+    epochs=50,
+    parameters=28_500_000,
+    gflops=177.8,
+    epoch_seconds=None,
+    memory_gib=None,
+    run_id="one",
+    survived=True,
+)
+OTHER = replace(
+    ROW,
+    name="two",
+    top_layers="[512-512-1024]x2,[512-512-1024]x2",
+    dropout=0.5,
+    epochs=10,
+    survived=False,
+    val_auc=0.7,
+    gflops=174.0,
+    parameters=40_800_000,
+)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12))
@@ -69,7 +78,7 @@ def test_axes_are_the_settings_in_which_candidates_differ() -> None:
 
 
 @pytest.mark.parametrize("rows", [[ROW], [ROW, OTHER], [ROW, *[OTHER] * 70]])
-def test_one_and_many_candidates_are_drawn(rows: list[dict]) -> None:
+def test_one_and_many_candidates_are_drawn(rows: list[RankingRow]) -> None:
     svg = charts.search(rows, "phantom data", "svg")
     marks = list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}use"))
     assert len(marks) > 2 * len(rows)

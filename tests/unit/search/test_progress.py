@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
+from mammoflow.facts.training import EpochFigures
 from mammoflow.search.progress import SearchProgress, spoken
 
 NAMES = [f"resnet50-[{n}-8]x2" for n in range(1, 31)]
@@ -38,8 +39,23 @@ def drawn(progress: SearchProgress, width: int = 120) -> list[str]:
     return shown.getvalue().splitlines()
 
 
-def figures(epoch: int, aucs: dict[str, float], seconds: float = 60.0) -> dict:
-    return {"epoch": epoch, "images_per_s": 12.4, "seconds": seconds, "val_auc": aucs}
+def figures(
+    epoch: int, aucs: dict[str, float], seconds: float = 60.0, images_per_s: float = 12.4
+) -> dict[str, EpochFigures]:
+    return {
+        name: EpochFigures(
+            epoch=epoch,
+            epochs=14,
+            stage=1,
+            lr=1e-3,
+            loss=0.5,
+            images_per_s=images_per_s,
+            data_wait=0.0,
+            val_auc=auc,
+            seconds=seconds,
+        )
+        for name, auc in aucs.items()
+    }
 
 
 def test_a_log_has_a_line_for_each_thing_that_happens_and_no_codes() -> None:
@@ -226,7 +242,7 @@ def test_slow_trainings_have_a_speed_too(speed: float, said: str) -> None:
     progress, text, _ = made(terminal=False)
     progress.add([(NAMES[0], "kind")])
     progress.begin(1, 10, {"pack": NAMES[:1]})
-    progress.epoch("pack", figures(1, {NAMES[0]: 0.5}) | {"images_per_s": speed})
+    progress.epoch("pack", figures(1, {NAMES[0]: 0.5}, images_per_s=speed))
     assert f", {said}," in text.getvalue()
 
 

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, ImageTrainingConfig, SearchConfig, StageConfig
 from mammoflow.errors import ConfigError
+from mammoflow.facts.training import EpochFigures
 from mammoflow.lake import Artefact, Lake
+from mammoflow.models.top_kinds import parse
 from mammoflow.search import rungs
 from mammoflow.search.bank_job import BankJob
 from mammoflow.search.candidates import Candidate
 from mammoflow.search.rungs import Leg
+from mammoflow.training import history
 
 STAGES = (StageConfig(trained="last", lr=1e-3, epochs=4), StageConfig(trained="all", lr=1e-4, epochs=3))
 
@@ -29,7 +32,7 @@ def config(**search: object) -> Config:
 
 def candidates(number: int, kinds: int = 2) -> list[Candidate]:
     return [
-        Candidate(name=f"c{n}", backbone="resnet10_narrow", top_layers=f"{n + 1}x1", kind=f"kind{n % kinds}")
+        Candidate(name=f"c{n}", backbone="resnet10_narrow", top_layers=parse(f"{'heatmap,' * (n % kinds)}{n + 1}x1"))
         for n in range(number)
     ]
 
@@ -93,8 +96,13 @@ def test_the_lower_part_is_dropped_but_not_the_best_of_a_kind(tmp_path) -> None:
     out, own = Lake(str(tmp_path)).artefact("search", "x"), candidates(6, kinds=2)
     for n, candidate in enumerate(own):
         curve = [0.9 - 0.1 * (n % 2) - 0.01 * n, 0.99 if n == 5 else 0.5]
-        rows = [{"epoch": e + 1, "val_auc": auc} for e, auc in enumerate(curve)]
-        lake.write_json(candidate.folder(out, "history.json"), rows)
+        rows = [
+            EpochFigures(
+                epoch=e + 1, epochs=2, stage=1, lr=1e-3, loss=0.5, images_per_s=9.0, data_wait=0.0, val_auc=auc
+            )
+            for e, auc in enumerate(curve)
+        ]
+        history.write(candidate.folder(out, "history.json"), rows)
     everyone = config(survivors="all", rungs=(1,))
     assert [c.name for c in rungs.go_on(own, out, 1, everyone)] == ["c0", "c2", "c4"]
     assert [c.name for c in rungs.go_on(own, out, 2, everyone)] == ["c0", "c2", "c5"]

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from mammoflow.ensemble import ensemble
 from mammoflow.metrics import operating_points
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""BatchNorm statistics taken anew before a model is judged."""
+"""BatchNorm statistics, recalibrated and frozen."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,45 +41,45 @@ def test_statistics_become_the_plain_mean_over_the_batches() -> None:
     layers[1].eval()  # as a frozen layer is
     inputs: list[Tensor] = [torch.full((2, 1, 2, 2), 3.0), torch.full((2, 1, 2, 2), 7.0)]
     waiting = iter(inputs)
-    batch_norm.settle(layers, lambda _: layers(next(waiting)), iter([batch(np.zeros((2, 2, 2), np.uint16))] * 2))
+    batch_norm.recalibrate(layers, lambda _: layers(next(waiting)), iter([batch(np.zeros((2, 2, 2), np.uint16))] * 2))
     assert layers[0].running_mean.item() == 5.0, "of 3 and 7"
     assert layers[0].running_var.item() == 0.0
     assert layers[0].momentum == 0.01
     assert layers[1].running_mean.item() == 0.0, "frozen layers keep theirs"
 
 
-def test_a_settled_model_is_judged_as_it_was_trained() -> None:
-    """After one large step running averages are worthless; settled, evaluation equals what training computes."""
+def test_a_recalibrated_model_is_judged_as_it_was_trained() -> None:
+    """After one large step running averages are worthless; recalibrated, evaluation equals what training computes."""
     pixels = np.random.default_rng(0).integers(20000, 40000, (16, 32, 32)).astype(np.uint16)
     data = OneBatch(batch(pixels))
     stage = StageConfig(trained="all", lr=1e-2, epochs=1)
     config = PatchTrainingConfig(stages=(stage,), batch=16, augment=STILL, precision="fp32")
     spec = PatchSpec(backbone="vgg9_bn_narrow", classes=("background", "dot"), mean_grey=90.0, side=32, weights=None)
     apart = {}
-    for settle in (0, 1):
+    for batches in (0, 1):
         run = PatchRun(
-            replace(config, settle=settle),
+            replace(config, recalibrate=batches),
             classifiers.patch_classifier(spec, 1),
             torch.device("cpu"),
             Workers(),
             seed=2,
         )
         run.train_epoch(data)
-        judged = run.validate(data)["val_loss"]
+        judged = run.validate(data)["vgg9_bn_narrow"].val_loss
         run._model.train()
         images = loop.unchanged(next(data.epoch(0)), torch.device("cpu"))
         with torch.no_grad():
             as_trained = nn.functional.cross_entropy(run._model(images), torch.arange(16) % 2).item()
-        apart[settle] = abs(judged - as_trained)
+        apart[batches] = abs(judged - as_trained)
     assert apart[1] < 0.05
     assert apart[0] > 0.2
 
 
-def test_kept_statistics_stay_while_weights_learn() -> None:
+def test_frozen_statistics_stay_while_weights_learn() -> None:
     pixels = np.random.default_rng(0).integers(20000, 40000, (16, 32, 32)).astype(np.uint16)
     data = OneBatch(batch(pixels))
-    stage = StageConfig(trained="all", lr=1e-3, epochs=1, batch_norm="kept")
-    config = PatchTrainingConfig(stages=(stage,), batch=16, augment=STILL, precision="fp32", settle=1)
+    stage = StageConfig(trained="all", lr=1e-3, epochs=1, batch_norm="frozen")
+    config = PatchTrainingConfig(stages=(stage,), batch=16, augment=STILL, precision="fp32", recalibrate=1)
     spec = PatchSpec(backbone="vgg9_bn_narrow", classes=("background", "dot"), mean_grey=90.0, side=32, weights=None)
     model = classifiers.patch_classifier(spec, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}

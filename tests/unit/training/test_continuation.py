@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import whole_images
 
 from mammoflow import recipes
 from mammoflow.config import ImageConfig
@@ -22,7 +23,7 @@ def model() -> classifiers.WholeImageClassifier:
         backbone="resnet10_narrow", classes=("background", "mass"), mean_grey=60.0, side=32, weights=None
     )
     patches = classifiers.patch_classifier(spec, 0)
-    return classifiers.candidates(patches, ["8x1,8x1"], ImageConfig(height=128, width=128), 0)[NAME]
+    return whole_images.candidates(patches, ["8x1,8x1"], ImageConfig(height=128, width=128), 0)[NAME]
 
 
 def run(model: classifiers.WholeImageClassifier, best: int, done: int, stage: int = 1, **changes: int) -> BankRun:

@@ -11,6 +11,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.errors import PreflightError
 from mammoflow.models import classifiers
 from mammoflow.models.backbones import Trunk, find
+from mammoflow.models.top_kinds import parse
 from mammoflow.models.top_layers import TopLayers
 from mammoflow.search import capacity, tuning
 from mammoflow.training import cost
@@ -37,8 +38,8 @@ def really_kept(net: torch.nn.Module, inputs: torch.Tensor) -> int:
 
 @pytest.mark.parametrize("top", TOPS)
 def test_what_top_layers_keep_is_what_a_real_pass_keeps(top: str) -> None:
-    counted = cost.of_top(top, GROUND, torch.float32)
-    net = TopLayers(top, GROUND)
+    counted = cost.of_top(parse(top), GROUND, torch.float32)
+    net = TopLayers(parse(top), GROUND)
     assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
     real = really_kept(net, torch.rand(1, GROUND.channels, *GROUND.features))
     assert counted.kept == pytest.approx(real, rel=0.02)
@@ -72,7 +73,7 @@ def test_weights_are_those_that_are_published() -> None:
     assert cost.of_trunk("vgg16", 224, 224, torch.float32).parameters == 138_357_544 - 123_642_856
     ground = classifiers.ground("resnet50", ImageConfig(), 224, 5)
     first, second = 9 * 2048 * 256 + 2 * 256, 9 * 256 * 128 + 2 * 128  # table 2's 256x1, 128x1
-    assert cost.of_top("256x1,128x1", ground, torch.float32).parameters == first + second + 2 * 128 + 2
+    assert cost.of_top(parse("256x1,128x1"), ground, torch.float32).parameters == first + second + 2 * 128 + 2
 
 
 def test_operations_are_those_that_are_published() -> None:
@@ -83,7 +84,7 @@ def test_operations_are_those_that_are_published() -> None:
 def test_a_pack_costs_its_trunk_and_the_sum_of_its_top_layers() -> None:
     shape = Shape(height=160, width=128, rows=4, precision="fp32")
     trunk = replace(cost.of_trunk("resnet10_narrow", 160, 128, torch.float32), passing=0)  # the heads' maps are more
-    tops = [cost.of_top(top, GROUND, torch.float32) for top in TOPS]
+    tops = [cost.of_top(parse(top), GROUND, torch.float32) for top in TOPS]
     sizes = [cost.pack_memory(shape, trunk, tops[:k], 1000) for k in range(1, len(tops) + 1)]
     assert sizes == sorted(sizes)
     more = 16 * tops[2].parameters + 1.2 * shape.rows * tops[2].kept
@@ -99,7 +100,7 @@ def test_what_takes_more_memory_and_what_less() -> None:
     shape = Shape(height=1152, width=896, rows=2, precision="bf16")
     ground = classifiers.ground("resnet50", ImageConfig(), 224, 5)
     trunk = cost.of_trunk("resnet50", 1152, 896, torch.bfloat16)
-    top = cost.of_top("256x1,128x1", ground, torch.bfloat16)
+    top = cost.of_top(parse("256x1,128x1"), ground, torch.bfloat16)
     plain = cost.stage2_memory(shape, trunk, top)
     weights = trunk.parameters + top.parameters
     assert cost.stage2_memory(replace(shape, checkpointing=True), trunk, top) < 0.7 * plain

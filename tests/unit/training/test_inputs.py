@@ -6,6 +6,7 @@ import pytest
 
 from mammoflow.config import ComputeConfig, PatchConfig
 from mammoflow.errors import ConfigError, SplitError
+from mammoflow.facts.stages import ImagesFacts, PatchesFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.training import inputs
 
@@ -14,8 +15,26 @@ GOOD = {"images": {"train": 8, "val": 3, "test": 4}, "malignant": {"train": 4, "
 
 def images(tmp_path: Path, **changed: dict[str, int]) -> Artefact:
     made = Lake(str(tmp_path)).artefact("images", "made", changed)
-    made.finish({name: counts | changed.get(name, {}) for name, counts in GOOD.items()})
+    counts = {name: counts | changed.get(name, {}) for name, counts in GOOD.items()}
+    facts = ImagesFacts(
+        **counts,
+        patients={},
+        mean_grey=60.0 if counts["images"]["train"] else None,
+        histogram=[],
+        quarantined=0,
+        outlines_missing=0,
+        duplicates=0,
+        left_out=None,
+        source={},
+    )
+    made.finish(facts)
     return made
+
+
+def test_the_mean_is_that_of_training_images(tmp_path: Path) -> None:
+    assert inputs.mean_grey(images(tmp_path)) == 60.0
+    with pytest.raises(SplitError, match="holds no training image"):
+        inputs.mean_grey(images(tmp_path, images={"train": 0}))
 
 
 def test_images_of_both_classes_and_enough_of_them_pass(tmp_path: Path) -> None:
@@ -42,6 +61,7 @@ def test_a_test_part_alone_trains_nothing(tmp_path: Path) -> None:
 
 def test_patches_without_a_lesion_train_nothing(tmp_path: Path) -> None:
     made = Lake(str(tmp_path)).artefact("patches", "made")
-    made.finish({"patches": {"train": {"background": 9, "malignant_mass": 0}}})
+    cut = {"train": {"background": 9, "malignant_mass": 0}}
+    made.finish(PatchesFacts(patches=cut, below_min=0, unverified=0, quarantined=0))
     with pytest.raises(SplitError, match="no patch of a lesion is for training"):
         inputs.check_patches(images(tmp_path), made, PatchConfig())

@@ -1,12 +1,13 @@
 """Training runs: they learn, they keep the best, they continue as if never stopped, and a bank changes no number."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import whole_images
 from safetensors.torch import load
 from sklearn.metrics import roc_auc_score
 from small_runs import (
@@ -28,6 +29,7 @@ from small_runs import (
     patch_config,
     patch_model,
     patch_run,
+    read_worker,
     same,
     short_run,
     timeless,
@@ -39,6 +41,7 @@ from mammoflow.config import AugmentConfig, ImageTrainingConfig, StageConfig
 from mammoflow.errors import TrainingError
 from mammoflow.models import classifiers, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
+from mammoflow.models.top_kinds import parse
 from mammoflow.search.bank_run import BankRun, kept
 from mammoflow.search.candidates import Changes
 from mammoflow.training import loop
@@ -53,11 +56,13 @@ def test_patches_are_learnt(backbone: str) -> None:
     figures = go(run, data, validation, run.epochs)
     assert run.best is not None
     assert run.best.value > 0.8, "three balanced classes"
-    assert figures[-1]["loss"] < figures[0]["loss"]
-    assert 0 <= figures[0]["data_wait"] <= 1
-    assert figures[0]["images_per_s"] > 0
+    first, last = figures[0][backbone], figures[-1][backbone]
+    assert last.loss < first.loss
+    assert 0 <= first.data_wait <= 1
+    assert first.images_per_s > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: str) -> None:
     trained = patch_run(patch_config(("all", 1e-3, 4)))
@@ -68,7 +73,7 @@ def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: s
     data, validation = TensorBatches(pixels, labels, 8), TensorBatches(*blobs(40, 128, 128, 2, seed=5), 8)
     config = ImageTrainingConfig(stages=image_config(4, 2).stages, batch=8, augment=GENTLE, precision=precision)  # type: ignore[arg-type]
 
-    bank = bank_run(config, classifiers.candidates(patches, TOPS, IMAGES, seed=0), labels)
+    bank = bank_run(config, whole_images.candidates(patches, TOPS, IMAGES, seed=0), labels)
     go(bank, data, validation, bank.epochs)
     name = max(bank.best, key=lambda one: bank.best[one].value)
     first = bank.best[name]
@@ -81,8 +86,8 @@ def test_whole_images_are_learnt_on_the_trunk_of_a_patch_classifier(precision: s
         best={name: kept(bank.best_files(name), first.value, first.epoch)},
     )  # fmt: skip
     figures = go(whole, data, validation, whole.epochs)
-    assert [row["epoch"] for row in figures] == [5, 6]
-    assert whole.best[name].value == max(first.value, *(row["val_auc"][name] for row in figures))
+    assert [row[name].epoch for row in figures] == [5, 6]
+    assert whole.best[name].value == max(first.value, *(row[name].val_auc for row in figures))
     best = model_files.from_files(whole.best_files(name))
     assert isinstance(best, WholeImageClassifier)
     scores, truth = [], []
@@ -101,9 +106,9 @@ def test_stages_train_what_they_say() -> None:
     top_from = stages.index(model.trunk.backbone.top_from)
     for number, first in enumerate([len(stages), top_from, 0]):
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        (figures,) = go(run, SMALL, SMALL_VAL, 1)
-        assert (figures["stage"], figures["epoch"], figures["epochs"]) == (number + 1, number + 1, 3)
-        assert figures["lr"] == (1e-3, 1e-4, 1e-5)[number]
+        (figures,) = go(run, SMALL, SMALL_VAL, 1)[0].values()
+        assert (figures.stage, figures.epoch, figures.epochs) == (number + 1, number + 1, 3)
+        assert figures.lr == (1e-3, 1e-4, 1e-5)[number]
         changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         learning = ("top.", *(f"trunk.layers.{stage}." for stage in stages[first:]))
         assert all(name.startswith(learning) for name in changed)
@@ -130,17 +135,17 @@ def test_the_best_is_the_first_of_the_highest_accuracy() -> None:
 def test_validation_counts_every_row_once() -> None:
     run = patch_run(patch_config(("all", 1e-3, 1)))
     run.train_epoch(SMALL)
-    figures = run.validate(SMALL_VAL)  # 21 rows in batches of 16: the second is filled up with 11
+    (figures,) = run.validate(SMALL_VAL).values()  # 21 rows in batches of 16: the second is filled up with 11
     pixels, labels = blobs(21, 32, 32, 3, seed=1)
     with torch.no_grad():
         logits = run._model(classifiers.to_input(torch.from_numpy(pixels)))
     truth = torch.tensor(labels)
     right = (logits.argmax(dim=1) == truth).double()
-    assert figures["val_accuracy"] == pytest.approx(float(right.mean()))
-    assert figures["val_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-5)
+    assert figures.val_accuracy == pytest.approx(float(right.mean()))
+    assert figures.val_loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-5)
     recalls = [float(right[truth == code].mean()) for code in range(3)]
-    assert [figures[f"val_recall_{name}"] for name in ("background", "dot", "ring")] == pytest.approx(recalls)
-    assert figures["val_balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert [figures.val_recalls[name] for name in ("background", "dot", "ring")] == pytest.approx(recalls)
+    assert figures.val_balanced_accuracy == pytest.approx(np.mean(recalls))
 
 
 def test_a_patch_run_continues_as_if_never_stopped() -> None:
@@ -160,7 +165,7 @@ def test_a_patch_run_continues_as_if_never_stopped() -> None:
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
     def new() -> BankRun:
-        models = classifiers.candidates(patch_model(), TOPS[: 2 - stage], IMAGES, seed=0)
+        models = whole_images.candidates(patch_model(), TOPS[: 2 - stage], IMAGES, seed=0)
         return bank_run(image_config(3, 3), models, WHOLE_LABELS, stage)
 
     whole = new()
@@ -181,24 +186,24 @@ def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
 def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str, precision: str) -> None:
     tops = [*TOPS, "[4-4-8]x1,8x1", "heatmap,8x1", "fc-pool2-8-4", "sparse", "attention-4"]
-    names = [classifiers.candidate_name(backbone, top) for top in tops]
+    names = [classifiers.candidate_name(backbone, parse(top)) for top in tops]
     changes = {
         name: Changes(lr=1 + number / 2, decay=2.0**number, dropout=number / 10) for number, name in enumerate(names)
     }
     config = replace(image_config(3), precision=precision)
 
     def run(specs: list[str]) -> tuple[BankRun, list[loop.Figures]]:
-        models = classifiers.candidates(patch_model(backbone), specs, IMAGES, seed=4)
+        models = whole_images.candidates(patch_model(backbone), specs, IMAGES, seed=4)
         made = BankRun(config, 0, models, np.bincount(WHOLE_LABELS), CPU, Workers(), seed=2, changes=changes)
         return made, go(made, WHOLES, WHOLES_VAL, 3)
 
     bank, together = run(tops)
     packed = timeless_state(bank)
-    assert len({row["loss"][name] for row in together for name in names}) == 3 * len(names), "no two are the same"
+    assert len({row[name].loss for row in together for name in names}) == 3 * len(names), "no two are the same"
     for name, top in zip(names, tops, strict=True):
         single, alone = run([top])
         for key in ("lr", "loss", "val_loss", "val_auc"):
-            assert [row[key][name] for row in together] == [row[key][name] for row in alone]
+            assert [getattr(row[name], key) for row in together] == [getattr(row[name], key) for row in alone]
         assert same(packed[name], timeless_state(single)[name])
         assert bank.best_files(name) == single.best_files(name)
         assert bank.last_files(name) == single.last_files(name)
@@ -208,7 +213,7 @@ def test_the_frozen_trunk_stays_as_it_is() -> None:
     patches = patch_model()
     before = loop.snapshot(patches.trunk.state_dict())
     go(
-        bank_run(image_config(), classifiers.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS),
+        bank_run(image_config(), whole_images.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS),
         WHOLES,
         WHOLES_VAL,
         1,
@@ -217,7 +222,7 @@ def test_the_frozen_trunk_stays_as_it_is() -> None:
 
 
 def test_a_heatmap_is_the_patch_classifiers_until_all_is_trained() -> None:
-    (models,) = [classifiers.candidates(patch_model(), ["heatmap,8x1"], IMAGES, seed=0)]
+    (models,) = [whole_images.candidates(patch_model(), ["heatmap,8x1"], IMAGES, seed=0)]
     (model,) = models.values()
     before = loop.snapshot(model.top.heatmap.state_dict())
     go(bank_run(image_config(), models, WHOLE_LABELS), WHOLES, WHOLES_VAL, 1)
@@ -230,14 +235,14 @@ def test_sparse_instances_add_to_the_gradient_but_not_to_the_loss_reported() -> 
     """One step: the gradient is that of cross-entropy + mu * the sum of probabilities, the figure cross-entropy's."""
     still = AugmentConfig(flips=False, rotation=0, shear=0, zoom=0, channel_shift=0)
     plain = replace(image_config(batch=20), augment=still, balanced=False)
-    models = classifiers.candidates(patch_model(), ["sparse"], IMAGES, seed=0)
+    models = whole_images.candidates(patch_model(), ["sparse"], IMAGES, seed=0)
     (model,) = models.values()
-    twin = classifiers.whole_image(patch_model(), "sparse", IMAGES, seed=0).model.eval()
+    twin = whole_images.whole_image(patch_model(), "sparse", IMAGES, seed=0).model.eval()
     run = bank_run(plain, models, WHOLE_LABELS)
     figures = run.train_epoch(TensorBatches(WHOLE, WHOLE_LABELS, 20))
     logits, extra = twin.top.judge(twin.trunk(classifiers.to_input(torch.from_numpy(WHOLE))))
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(WHOLE_LABELS))
-    assert next(iter(figures["loss"].values())) == pytest.approx(loss.item(), rel=1e-5)
+    assert next(iter(figures.values())).loss == pytest.approx(loss.item(), rel=1e-5)
     assert (extra > 0).all()
     (loss + extra.mean()).backward()
     for value, other in zip(model.top.head.parameters(), twin.top.head.parameters(), strict=True):
@@ -247,8 +252,8 @@ def test_sparse_instances_add_to_the_gradient_but_not_to_the_loss_reported() -> 
 def test_weight_decay_is_keras_l2_on_the_top_layers() -> None:
     """One Adam step with coupled decay equals one on loss + lambda * |w|^2."""
     stage = StageConfig(trained="all", lr=1e-2, epochs=1, weight_decay=0.05)
-    model = classifiers.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
-    twin = classifiers.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
+    model = whole_images.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
+    twin = whole_images.whole_image(patch_model(), "8x1", IMAGES, seed=0).model.double().eval()
     images = classifiers.to_input(torch.from_numpy(WHOLE[:4])).double()
     truth = torch.tensor(WHOLE_LABELS[:4])
 
@@ -282,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     with pytest.raises(TrainingError, match=r"loss of resnet10_narrow is nan in epoch 2, step 1, at row \d+ \(rows of"):
         run.train_epoch(SMALL)
 
-    models = classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
+    models = whole_images.candidates(patch_model(), TOPS, IMAGES, seed=0)
     bank = bank_run(image_config(), models, WHOLE_LABELS)
     with torch.no_grad():
         models["resnet10_narrow-8-8-16x2-8-8-16x1"].top.head.fc.bias.fill_(float("inf"))
@@ -292,12 +297,12 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 
 def test_what_cannot_train_is_refused() -> None:
     patches = patch_model()
-    one = classifiers.candidates(patches, TOPS[:1], IMAGES, seed=0)
-    two = classifiers.candidates(patch_model(), TOPS[1:], IMAGES, seed=0)
+    one = whole_images.candidates(patches, TOPS[:1], IMAGES, seed=0)
+    two = whole_images.candidates(patch_model(), TOPS[1:], IMAGES, seed=0)
     with pytest.raises(TrainingError, match="2 candidates on 2 trunks"):
         bank_run(image_config(), one | two, WHOLE_LABELS)
     with pytest.raises(TrainingError, match="2 candidates on 1 trunks can't train together in stage 2"):
-        bank_run(image_config(), classifiers.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS, stage=1)
+        bank_run(image_config(), whole_images.candidates(patches, TOPS, IMAGES, seed=0), WHOLE_LABELS, stage=1)
     run = bank_run(image_config(), one, WHOLE_LABELS)
     with pytest.raises(TrainingError, match="4 validation images are all of class 1"):
         run.validate(TensorBatches(WHOLE[:4], [1] * 4, 2))
@@ -314,7 +319,7 @@ def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
         return BankRun(image_config(3, 3), 0, models, counts, CPU, Workers(), 2, until=until)
 
     def whole_models() -> dict[str, WholeImageClassifier]:
-        return classifiers.candidates(patch_model(), TOPS, IMAGES, seed=0)
+        return whole_images.candidates(patch_model(), TOPS, IMAGES, seed=0)
 
     names = list(whole_models())
     first = bank(names, until=2)
@@ -335,12 +340,12 @@ def test_packs_cut_anew_in_the_middle_change_no_number() -> None:
 
 def test_two_workers_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(train_as_one_of_two, (str(tmp_path),), nprocs=2)
-    (one, first), (other, second) = (torch.load(tmp_path / rank, weights_only=True) for rank in "01")
+    (one, first), (other, second) = (read_worker(tmp_path / rank) for rank in "01")
     assert first == second, "both workers hold the same model"
     assert timeless(one) == timeless(other)
     alone, expected = short_run(Workers())
     weights = alone.best_files()["model.safetensors"]
     for got, wanted in zip(timeless(one), timeless(expected), strict=True):
-        assert got == pytest.approx(wanted, rel=1e-9)
+        assert asdict(got["vgg11"]) == pytest.approx(asdict(wanted["vgg11"]), rel=1e-9)
     for name, value in load(first).items():
         assert torch.allclose(value, load(weights)[name], rtol=1e-9, atol=1e-9), name

@@ -130,8 +130,8 @@ def test_a_scan_names_the_place_that_it_scored(backbone: str) -> None:
 
 
 def test_what_cannot_be_mined_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"mined is 1.5, but must be between 0 and 1"):
-        TrunkConfig(mined=1.5)
+    with pytest.raises(ConfigError, match=r"hard_examples is 1.5, but must be between 0 and 1"):
+        TrunkConfig(hard_examples=1.5)
     config = recipes.ALL["cbis-s1-resnet50"]()
-    with pytest.raises(ConfigError, match=r"patches.set is 'S1', but must be S10 where patches are mined"):
-        replace(config, trunks=(replace(config.trunks[0], mined=0.5),))
+    with pytest.raises(ConfigError, match=r"patches.set is 'S1', but must be S10 for hard-example mining"):
+        replace(config, trunks=(replace(config.trunks[0], hard_examples=0.5),))

@@ -1,6 +1,7 @@
-"""The layouts that a drawn release may have: a module each, a dict as registry. Bytes only: no Ray, no files.
+"""The layouts of drawn releases: a module per layout, a dict as registry. Bytes only: no Ray, no files.
 
-A new layout is a module with what `Layout` asks for, a line in `LAYOUTS`, and its name in `PhantomConfig.layout`.
+To add a layout, write a module with the functions of `Layout`, an entry in `LAYOUTS`, and its name in
+`PhantomConfig.layout`.
 """
 
 from mammoflow.data.phantom.layouts import cbis_ddsm, csv_folder, inbreast
@@ -9,14 +10,25 @@ from mammoflow.data.phantom.screening import screened
 
 LAYOUTS: dict[str, Layout] = {
     "cbis_ddsm": Layout(
-        women=lambda patient, _: patient,
+        examine=lambda patient, _: patient,
         film_files=cbis_ddsm.film_files,
         metadata=cbis_ddsm.metadata,
         digitised=True,
+        films_per_patient=2.0,
     ),
-    "inbreast": Layout(women=screened, film_files=inbreast.film_files, metadata=inbreast.metadata, digitised=False),
+    "inbreast": Layout(
+        examine=screened,
+        film_files=inbreast.film_files,
+        metadata=inbreast.metadata,
+        digitised=False,
+        films_per_patient=3.6,
+    ),
     "csv_folder": Layout(
-        women=screened, film_files=csv_folder.film_files, metadata=csv_folder.metadata, digitised=False
+        examine=screened,
+        film_files=csv_folder.film_files,
+        metadata=csv_folder.metadata,
+        digitised=False,
+        films_per_patient=3.6,
     ),
 }
-"""Name, as in `PhantomConfig.layout` and as the reader of the same release has it, to how a release is laid out."""
+"""Layouts by name, as in `PhantomConfig.layout`; the release's reader in `releases.RELEASES` has the same name."""

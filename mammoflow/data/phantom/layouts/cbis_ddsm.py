@@ -1,7 +1,7 @@
-"""CBIS-DDSM's layout: folders of DICOM files, one a series, and four metadata CSVs. Returns bytes only.
+"""CBIS-DDSM's layout: folders of DICOM files, one per series, and four metadata CSVs. Returns bytes only.
 
-It keeps the real release's quirks: a line feed inside the last quoted path, crop and mask named in either order or
-both 000000.dcm in folders of their own, some of them with each other's content, films that come as two series.
+It reproduces the real release's quirks: a line feed inside the last quoted path; crop and mask named in either order,
+or both 000000.dcm in separate folders; crops and masks with swapped contents; films that appear as two series.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     MASS: ("patient_id", "breast_density", *_BEGIN, "mass shape", "mass margins", *_END),
     CALCIFICATION: ("patient_id", "breast density", *_BEGIN, "calc type", "calc distribution", *_END),
 }
-"""Columns of the two kinds of CSV, in the release's order and spelling."""
+"""Columns of both kinds of CSV, in the release's order and spelling."""
 
 _SHORT = {MASS: "mass", CALCIFICATION: "calc"}
 _PART = {"train": "Training", "test": "Test"}
@@ -37,16 +37,16 @@ def csv_name(kind: str, part: str) -> str:
 
 
 def film_files(patient: Patient, film: Film, drawn: DrawnFilm, seed: int) -> FilmFiles:
-    """Return the files of one film, each of its series with masks and crops, and a row a lesion of each series."""
+    """Return the files of one film, with the masks and crops of each series, and one row per lesion and series."""
     rows: dict[str, list[Row]] = {}
     for series in film.series:
-        some = [_row(patient, film, series, lesion, seed) for lesion in series.lesions]
-        rows.setdefault(csv_name(series.kind, series.part), []).extend(some)
+        name = csv_name(series.kind, series.part)
+        rows.setdefault(name, []).extend(_row(patient, film, series, lesion, seed) for lesion in series.lesions)
     return FilmFiles(files=_files(film, drawn, seed), rows=rows)
 
 
 def metadata(rows: Rows) -> dict[str, bytes]:
-    """Return the four CSVs; one without rows holds its header: the real release always has all four."""
+    """Return the four CSVs; one without rows still has its header, since the real release always has all four."""
     files = {}
     for kind, columns in COLUMNS.items():
         for part in _PART:
@@ -62,7 +62,7 @@ def _case(film: Film, series: Series) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Places:
-    """Where crop and mask of one lesion lie, and what the CSV calls them."""
+    """Paths of the crop and mask of one lesion, and the paths that the CSV gives for them."""
 
     crop: str
     mask: str
@@ -71,7 +71,7 @@ class _Places:
 
 
 def _places(film: Film, series: Series, lesion: Lesion, seed: int) -> _Places:
-    """Draw which of the release's three ways to name crop and mask this lesion has."""
+    """Draw which of the release's ways to name crop and mask this lesion uses."""
     folder = f"{_case(film, series)}_{lesion.number}"
     rng = generator(seed, folder, "paths")
     separate = rng.random() < marginals.SEPARATE_FOLDERS[lesion.kind]
@@ -95,7 +95,7 @@ def _film_path(case: str, seed: int) -> str:
 
 
 def _row(patient: Patient, film: Film, series: Series, lesion: Lesion, seed: int) -> Row:
-    """Return one lesion's row, the line feed inside its last path as in the release."""
+    """Return one lesion's row, with the release's line feed inside its last path."""
     places = _places(film, series, lesion, seed)
     crop, mask = places.crop_column, places.mask_column
     values = (
@@ -129,12 +129,12 @@ def _files(film: Film, drawn: DrawnFilm, seed: int) -> Iterator[File]:
             folder = f"{case}_{lesion.number}"
             crop, mask = (_identity(folder, places.crop, _CROP, film), _identity(folder, places.mask, _MASK, film))
             yield places.crop, dicom.encode(crop_HW, "raw", crop)
-            # masks are mostly air: run lengths keep a release of any size small
+            # masks are mostly air, so RLE keeps the release small
             yield places.mask, dicom.encode(mask_HW.astype(np.uint8) * np.uint8(255), "rle", mask)
 
 
 def _identity(case: str, path: str, description: str, film: Film) -> dicom.Identity:
-    """Return the tags of the file at `path`, whose folders are its study and series."""
+    """Return the tags of the file at `path`, whose folders name its study and series."""
     _, study, series, name = path.split("/")
     return dicom.Identity(
         patient=case,
@@ -149,7 +149,7 @@ def _identity(case: str, path: str, description: str, film: Film) -> dicom.Ident
 
 
 def _around(mask_HW: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return the rows and columns of the outline's bounding box with a margin of a tenth."""
+    """Return the rows and columns of the outline's bounding box, with a margin of a tenth."""
     bounds = []
     for axis in (1, 0):
         line = np.flatnonzero(mask_HW.any(axis=axis))

@@ -1,7 +1,7 @@
-"""A user's own folder: digital mammograms as DICOM, PNG, TIFF and PGM in turn, images.csv and lesions.csv.
+"""The layout of users' own folders: digital mammograms as DICOM, PNG, TIFF and PGM in turn, images.csv, lesions.csv.
 
-Lesions are masks, boxes, circles and polygons in turn, some with y counted from the lower edge. Where a share of women
-is in an official test part, every image has a split.
+Lesions are given as masks, boxes, circles and polygons in turn, some with y counted from the lower edge. If some
+patients are in an official test part, every image has a split.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,17 +35,17 @@ FORMATS = (
     ("pgm", 16),
     ("dcm", 10),
 )
-"""Ends of file names, and bits of a pixel, in turn."""
+"""File extensions and bits per pixel, used in turn."""
 
 _VAL = 0.2
-"""Share of the women outside of test who are in validation, where images have a split [0-1]."""
+"""Share of patients outside test who are in validation, if images have a split [0-1]."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 def film_files(patient: Patient, film: Film, drawn: DrawnFilm, seed: int) -> FilmFiles:
-    """Return a film's image file and masks, its row of images.csv, and a row of lesions.csv for each lesion."""
-    turn = 2 * patient.number + [each.film_id for each in patient.films].index(film.film_id)
+    """Return a film's image file and masks, its row of images.csv, and one row of lesions.csv per lesion."""
+    turn = 2 * patient.number + [other.film_id for other in patient.films].index(film.film_id)
     ending, bits = FORMATS[turn % len(FORMATS)]
     path = f"films/{film.film_id}.{ending}"
     malignant = [lesion.pathology == MALIGNANT for lesion in film.lesions]
@@ -60,11 +60,12 @@ def film_files(patient: Patient, film: Film, drawn: DrawnFilm, seed: int) -> Fil
     }
     rows: list[Row] = []
     masks: list[tuple[str, BoolArray]] = []
-    for lesion, bad, place in zip(film.lesions, malignant, count(turn), strict=False):
+    for lesion, is_malignant, lesion_turn in zip(film.lesions, malignant, count(turn), strict=False):
         mask_HW = drawn.masks[lesion.kind, lesion.number]
         mask_path = f"masks/{film.film_id}_{lesion.kind}_{lesion.number}.png"
-        outline = _outline(mask_HW, mask_path, place)
-        rows.append({"path": path, "kind": lesion.kind, "pathology": "malignant" if bad else "benign", **outline})
+        outline = _outline(mask_HW, mask_path, lesion_turn)
+        pathology = "malignant" if is_malignant else "benign"
+        rows.append({"path": path, "kind": lesion.kind, "pathology": pathology, **outline})
         if _MASK in outline:
             masks.append((mask_path, mask_HW))
     files = _files(film, drawn, path, bits, masks)
@@ -72,22 +73,22 @@ def film_files(patient: Patient, film: Film, drawn: DrawnFilm, seed: int) -> Fil
 
 
 def metadata(rows: Rows) -> dict[str, bytes]:
-    """Return the two tables; the column `split` only where an image has one."""
+    """Return the two tables; the column `split` only if some image is in test."""
     images = list(rows.get(IMAGES, ()))
     columns = [name for name in IMAGE_COLUMNS if name != "split" or any(row["split"] == "test" for row in images)]
-    found = [{name: row[name] for name in columns} for row in images]
-    return {IMAGES: csv_bytes(found, columns), LESIONS: csv_bytes(rows.get(LESIONS, ()), LESION_COLUMNS)}
+    shown = [{name: row[name] for name in columns} for row in images]
+    return {IMAGES: csv_bytes(shown, columns), LESIONS: csv_bytes(rows.get(LESIONS, ()), LESION_COLUMNS)}
 
 
 def _split(patient: Patient, seed: int) -> str:
-    """Return a woman's split: test where any of her films is in the official test part."""
+    """Return a patient's split: test if any film is in the official test part."""
     if any(series.part == "test" for film in patient.films for series in film.series):
         return "test"
     return "val" if generator(seed, patient.patient_id, "val").random() < _VAL else "train"
 
 
 def _outline(mask_HW: BoolArray, mask_path: str, turn: int) -> Row:
-    """Return the columns that outline a lesion: by a mask, a box, a circle or a polygon, as its turn is."""
+    """Return the columns that outline a lesion: a mask, box, circle or polygon, by turn."""
     if turn % (len(_SHAPES) + 1) == 0:
         return {_MASK: mask_path}
     shape = _SHAPES[turn % (len(_SHAPES) + 1) - 1]
@@ -116,8 +117,7 @@ def _files(film: Film, drawn: DrawnFilm, path: str, bits: int, masks: list[tuple
     if path.endswith(".dcm"):
         yield path, dicom.encode(pixels_HW.astype(np.uint16), film.codec, _identity(film), bits)
     else:
-        kept_HW = pixels_HW.astype(np.uint8) if bits == 8 else pixels_HW
-        yield path, _image(path[path.rindex(".") :], kept_HW)
+        yield path, _image(path[path.rindex(".") :], pixels_HW.astype(np.uint8) if bits == 8 else pixels_HW)
     for mask_path, mask_HW in masks:
         yield mask_path, _image(".png", mask_HW.astype(np.uint8) * np.uint8(255))
 

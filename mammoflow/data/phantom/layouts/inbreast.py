@@ -1,8 +1,8 @@
-"""INbreast's layout: 14-bit DICOM, whose names hold the only key of a woman; outlines as property lists; one table.
+"""INbreast's layout: 14-bit DICOM with the patient's hash in the file name; outlines as property lists; one table.
 
-It keeps the real release's quirks: patient and age are `removed`; names of regions in several spellings, some of them
-no name; markers of one or two points among the outlines; no outline file of a film without lesions; now and then a
-film without a density, or with a view that its name does not have.
+It reproduces the real release's quirks: patient and age are `removed`; region names have several spellings, or are
+empty; some outlines are markers of one or two points; films without lesions have no outline file; a few films lack a
+density, or have a view in the table that differs from the file name.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ COLUMNS = (
 
 BITS = 14
 _MARKED = 0.3
-"""Share of films with lesions that hold markers too [0-1]."""
+"""Share of lesions that come with a marker [0-1]."""
 _UNNAMED = 0.03
 """Share of lesions without a name [0-1]."""
 _ODD_ROW = 108
-"""Of so many women, as the release has, one has a film without a density, and one has a film whose view is `FB`."""
+"""Patients of the release; in each such number, one has a film without a density and one a film with view `FB`."""
 _POLYGON, _MARKER = 15, 19
-"""Types of region. Source: OsiriX, which wrote the release's outlines."""
+"""Region types of OsiriX, which wrote the release's outlines."""
 
 _NAMES = {
     "asymmetry": ("Asymmetry", "Assymetry"),
@@ -51,12 +51,12 @@ _NAMES = {
     "calcification": ("Calcifications", "Cluster", "Calcification"),
     "unnamed": ("Unnamed", ""),
 }
-"""What readers called a lesion."""
+"""Names that readers gave to lesions."""
 
 
 def film_files(patient: Patient, film: Film, drawn: DrawnFilm, seed: int) -> FilmFiles:
-    """Return a film's DICOM file, its outlines where it has lesions, and its row of the table."""
-    place = [each.film_id for each in patient.films].index(film.film_id)
+    """Return a film's DICOM file, its outlines if it has lesions, and its row of the table."""
+    place = [other.film_id for other in patient.films].index(film.film_id)
     number = 20_000_000 + 4 * patient.number + place
     row = {
         "Patient ID": "removed",
@@ -72,12 +72,12 @@ def film_files(patient: Patient, film: Film, drawn: DrawnFilm, seed: int) -> Fil
 
 
 def metadata(rows: Rows) -> dict[str, bytes]:
-    """Return the table, its fields parted by semicolons."""
+    """Return the table, with semicolons between fields."""
     return {TABLE: csv_bytes(rows.get(TABLE, ()), COLUMNS, ";")}
 
 
 def birads(film: Film, seed: int) -> str:
-    """Return a film's BI-RADS: 1 without lesions, 4a to 6 with a malignant one, else 2 or 3; a breast has one."""
+    """Return the BI-RADS of a film's breast: 1 without lesions, 4a to 6 with a malignant one, else 2 or 3."""
     if not film.lesions:
         return "1"
     pathology = MALIGNANT if any(lesion.pathology == MALIGNANT for lesion in film.lesions) else BENIGN
@@ -91,15 +91,15 @@ def _date(patient: Patient, seed: int) -> str:
 
 
 def _files(patient: Patient, film: Film, drawn: DrawnFilm, number: int, seed: int) -> Iterator[File]:
-    woman = hashlib.sha256(f"{seed} {patient.patient_id}".encode()).hexdigest()[:16]
+    patient_hash = hashlib.sha256(f"{seed} {patient.patient_id}".encode()).hexdigest()[:16]
     view = "ML" if film.view == "MLO" else film.view
-    name = f"{number}_{woman}_MG_{film.side[0]}_{view}_ANON.dcm"
+    name = f"{number}_{patient_hash}_MG_{film.side[0]}_{view}_ANON.dcm"
     identity = dicom.Identity(
         patient="removed",
         description="",
-        study=dicom.uid(woman, "study"),
-        series=dicom.uid(woman, film.film_id, "series"),
-        instance=dicom.uid(woman, film.film_id),
+        study=dicom.uid(patient_hash, "study"),
+        series=dicom.uid(patient_hash, film.film_id, "series"),
+        instance=dicom.uid(patient_hash, film.film_id),
         side=film.side[0],
         view=film.view,
         digital=True,
@@ -113,7 +113,7 @@ def _files(patient: Patient, film: Film, drawn: DrawnFilm, number: int, seed: in
 
 
 def _regions(film: Film, drawn: DrawnFilm, rng: np.random.Generator) -> list[Row]:
-    """Return the outlines of a film's lesions, and at times markers among them."""
+    """Return the outlines of a film's lesions, with some markers among them."""
     regions = []
     for lesion in film.lesions:
         mask_HW = drawn.masks[lesion.kind, lesion.number]
@@ -126,7 +126,7 @@ def _regions(film: Film, drawn: DrawnFilm, rng: np.random.Generator) -> list[Row
 
 
 def _region(name: str, points_V2: np.ndarray[Any, Any], area: float) -> Row:
-    """Return one region as OsiriX writes it: its vertices as strings `(x, y)` [px]."""
+    """Return one region as OsiriX writes it, with vertices as strings `(x, y)` [px]."""
     x, y = points_V2.mean(axis=0)
     return {
         "Area": area,
@@ -139,13 +139,13 @@ def _region(name: str, points_V2: np.ndarray[Any, Any], area: float) -> Row:
 
 
 def _name(lesion: Lesion, rng: np.random.Generator) -> str:
-    """Return what a reader calls a lesion, in one of the release's spellings."""
-    known = {
+    """Return a reader's name for a lesion, in one of the release's spellings."""
+    fits = {
         "unnamed": rng.random() < _UNNAMED,
         "asymmetry": "ASYMMETRIC" in lesion.shape,
         "distortion": "DISTORTION" in lesion.shape,
         "spiculated": "SPICULATED" in lesion.edge,
         "mass": lesion.kind == MASS,
     }
-    sort = next((name for name, fits in known.items() if fits), "calcification")
-    return str(rng.choice(_NAMES[sort]))
+    name = next((name for name, fit in fits.items() if fit), "calcification")
+    return str(rng.choice(_NAMES[name]))

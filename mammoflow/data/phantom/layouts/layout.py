@@ -1,4 +1,4 @@
-"""What every layout of a drawn release is, and what layouts share. Bytes only: no Ray, no files."""
+"""The interface of a drawn release's layout, and tools that layouts share. Bytes only: no Ray, no files."""
 
 import csv
 import io
@@ -18,30 +18,32 @@ File = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmFiles:
-    """What one film adds to a release."""
+    """The files and metadata rows of one film."""
 
     files: Iterator[File]
-    """Encoded while it is read, once: of a film of real size a file at a time is in memory."""
+    """Encoded lazily, so that only one file is in memory at a time."""
     rows: dict[str, list[Row]]
     """Rows of metadata by the path of their table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How a drawn release lies on disk."""
+    """How a drawn release is laid out on disk."""
 
-    women: Callable[[Patient, int], Patient]
-    """From a woman of the plan and the seed to her films in this release."""
+    examine: Callable[[Patient, int], Patient]
+    """(planned patient, seed) -> the patient with the films this release takes."""
     film_files: Callable[[Patient, Film, DrawnFilm, int], FilmFiles]
-    """From a woman, one of her films, its pixels and the seed to files and rows."""
+    """(patient, film, its pixels, seed) -> files and rows."""
     metadata: Callable[[Rows], dict[str, bytes]]
-    """From the rows of any number of women, in any order, to the release's tables by path."""
+    """Rows of any patients, in any order -> the release's tables by path."""
     digitised: bool
-    """Films that were scanned, with letters, borders and dust; else digital mammograms."""
+    """Scanned films, with letters, borders and dust; otherwise digital mammograms."""
+    films_per_patient: float
+    """Average, for cost estimates."""
 
 
 def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], delimiter: str = ",") -> bytes:
-    """Return rows as CSV with CRLF line ends, sorted, so that their order has no say; without rows, the header."""
+    """Return rows as CSV, sorted so that the input order does not matter, with a header and CRLF line ends."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, columns, delimiter=delimiter, lineterminator="\r\n", restval="")
     writer.writeheader()

@@ -42,7 +42,7 @@ def drawn(tmp_path_factory) -> dict[str, tuple[Path, dict[str, bytes], dict[str,
 
 
 def films_of(layout: str, **changes) -> list:
-    """Every woman with each of her films, as planned."""
+    """Every patient with each film, as planned."""
     plan = release.plan(config(layout, two_series=0.3, **changes), SEED)
     return [(patient, each) for patient in plan for each in patient.films]
 
@@ -53,6 +53,16 @@ def is_malignant(each) -> bool:
 
 def table(tables: dict[str, bytes], name: str, delimiter: str = ",") -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(tables[name].decode(), newline=""), delimiter=delimiter))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_says_how_many_films_its_patients_have(layout):
+    films = [len(patient.films) for patient in release.plan(PhantomConfig(layout=layout, patients=400), SEED)]
+    assert LAYOUTS[layout].films_per_patient == pytest.approx(np.mean(films), rel=0.05)
+
+
+def test_every_published_release_says_how_many_films_it_has():
+    assert [name for name, kind in releases.RELEASES.items() if kind.films is None] == ["csv_folder"]
 
 
 def test_every_layout_has_a_reader_of_its_name_which_recognises_it(drawn):
@@ -204,7 +214,7 @@ def test_marginals_of_a_large_inbreast_are_about_the_release_s():
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
-def test_women_are_the_same_whoever_else_is_drawn_and_have_both_views(layout):
+def test_patients_are_the_same_whoever_else_is_drawn_and_have_both_views(layout):
     few, many = (release.plan(config(layout, patients=patients), SEED) for patients in (6, 40))
     assert many[:6] == few
     for patient in many:
@@ -230,15 +240,15 @@ def test_tables_do_not_depend_on_the_order_of_rows(layout):
     assert release.metadata({}, few).keys() == rows.keys()
 
 
-def test_own_folder_phantoms_have_splits_where_women_are_in_an_official_test_part(tmp_path):
+def test_own_folder_phantoms_have_splits_where_patients_are_in_an_official_test_part(tmp_path):
     files, tables = drawn_release(config("csv_folder", patients=48, height=128, width=96, official_test=0.4), SEED)
     for path, data in {**files, **tables}.items():
         write(tmp_path / path, data)
     exams = splits.assign(releases.read("auto", str(tmp_path)).exams, SplitConfig(protocol="given"), SEED)
-    women = dict(zip(exams["patient_id"].to_pylist(), exams["split"].to_pylist(), strict=True))
-    assert 0.2 * 48 < Counter(women.values())["test"] < 0.6 * 48
-    assert set(women.values()) == {"train", "val", "test"}
-    assert len(women) == 48
+    patients = dict(zip(exams["patient_id"].to_pylist(), exams["split"].to_pylist(), strict=True))
+    assert 0.2 * 48 < Counter(patients.values())["test"] < 0.6 * 48
+    assert set(patients.values()) == {"train", "val", "test"}
+    assert len(patients) == 48
 
 
 @pytest.mark.parametrize("codec", dicom.SYNTAXES)

@@ -24,7 +24,7 @@ SMALL = PhantomConfig(patients=6, height=192, width=152, compressed=0.6)
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Files and CSVs of a small release in which every film has two series and some women are in the test part."""
+    """Files and CSVs of a small release in which every film has two series and some patients are in the test part."""
     config = PhantomConfig(patients=8, height=192, width=152, compressed=0.6, two_series=1.0, official_test=0.4)
     return drawn_release(config, 3)
 

@@ -93,7 +93,7 @@ def _same(classic: Path, moved: Path, grey: int) -> None:
     for one, other in zip(before, after, strict=True):
         films = [decode.load_image(exam.pop("path"), IMAGES) for exam in (one, other)]
         np.testing.assert_allclose(films[1].pixels, films[0].pixels.astype(int), atol=grey)
-        size = films[0].source_height, films[0].source_width
+        size = films[0].fit.source_height, films[0].fit.source_width
         for lesions in zip(one["lesions"], other["lesions"], strict=True):
             masks = [outlines.load_mask(lesion.pop("mask_paths"), *size).mask for lesion in lesions]
             assert (masks[0] ^ masks[1]).sum() <= (0 if grey == 0 else 0.02 * masks[0].sum())

@@ -77,17 +77,24 @@ BIRADS = {"1": 67, "2": 220, "3": 23, "4a": 13, "4b": 8, "4c": 22, "5": 49, "6":
 
 
 def real_inbreast() -> list[tuple[str, str, str, str]]:
-    """Rows like the release's: 410 films of 108 women, 5 of whom have BI-RADS 3 alone, one film without a density and
-    one of view FB; which film is whose is made up: 50 women with cancer, two films of it each, 53 without.
+    """Rows like the release's: 410 films of 108 patients, 5 with BI-RADS 3 alone, one film without a density and
+    one of view FB; which film is whose is made up: 50 patients with cancer, two films of it each, 53 without.
     """
     grades = [grade for grade, n in BIRADS.items() for _ in range(n)]
-    women = [f"{n:016x}" for n in range(108)]
-    women_of = {"4": women[:50], "5": women[:50], "6": women[:50], "3": women[-12:], "1": women[:103], "2": women[:103]}
+    patients = [f"{n:016x}" for n in range(108)]
+    patients_of = {
+        "4": patients[:50],
+        "5": patients[:50],
+        "6": patients[:50],
+        "3": patients[-12:],
+        "1": patients[:103],
+        "2": patients[:103],
+    }
     seen = Counter()
     rows = []
     for number, grade in enumerate(grades):
         kind = "cancer" if grade[0] in "456" else "3" if grade == "3" else "well"
-        group = women_of[grade[0]]
+        group = patients_of[grade[0]]
         rows.append((f"{20000000 + number}", group[seen[kind] % len(group)], ("CC", "ML")[number % 2], grade))
         seen[kind] += 1
     random.Random(0).shuffle(rows)
@@ -106,7 +113,7 @@ def as_released(root: Path, rows: list[tuple[str, str, str, str]]) -> None:
 
 
 def test_inbreast_counts_are_the_papers(tmp_path):
-    """410 rows: 23 of BI-RADS 3 left out, 287 negative and 100 positive, 103 women, of whom 72 and 31."""
+    """410 rows: 23 of BI-RADS 3 left out, 287 negative and 100 positive, 103 patients: 72 and 31."""
     as_released(tmp_path / "INbreast Release 1.0", real_inbreast())
     listing = releases.read("auto", str(tmp_path))
     assert not listing.problems
@@ -117,14 +124,14 @@ def test_inbreast_counts_are_the_papers(tmp_path):
     assert set(exams["view"].to_pylist()) == {"CC", "MLO"}
     split = splits.assign(exams, SplitConfig(protocol="70-30"), seed=0)
     assert split.num_rows == 387
-    women = {exam["patient_id"]: exam["split"] for exam in split.to_pylist()}
-    counts = Counter(women.values())
+    patients = {exam["patient_id"]: exam["split"] for exam in split.to_pylist()}
+    counts = Counter(patients.values())
     assert counts == {"train": 64, "val": 8, "test": 31}, "72 and 31, of the 72 a tenth to choose models by"
     cancer = {exam["patient_id"] for exam in exams.to_pylist() if exam["label"]}
     assert len(cancer) == 50
-    assert sum(women[woman] == "test" for woman in cancer) == 15, "stratified"
+    assert sum(patients[patient] == "test" for patient in cancer) == 15, "stratified"
     films = Counter(split["split"].to_pylist())
-    assert films["test"] == pytest.approx(107, abs=20), "the paper's 280 and 107 films, up to which women were drawn"
+    assert films["test"] == pytest.approx(107, abs=20), "the paper's 280 and 107 films, up to the draw of patients"
 
 
 def test_inbreast_as_excel_counts_the_same(tmp_path):
@@ -157,7 +164,7 @@ def test_the_excel_table_of_inbreast_with_its_two_last_rows(tmp_path, monkeypatc
 
 def test_a_broken_inbreast_is_named(tmp_path):
     inbreast(tmp_path, [("1", "aa", "CC", "9"), ("2", "bb", "CC", "1")], {"2": [("Mass", ["10, 20"] * 3)]})
-    with pytest.raises(SourceError, match=r"AllXML/2\.xml is no INbreast outline file"):
+    with pytest.raises(SourceError, match=r"AllXML/2\.xml is not an INbreast outline file"):
         releases.read("inbreast", str(tmp_path))
     (tmp_path / "AllXML" / "2.xml").unlink()
     next(tmp_path.glob("AllDICOMs/2_*")).unlink()

@@ -1,4 +1,4 @@
-"""Patients of releases without keys of their own: salted hashes of DICOM's, and nothing of her identity in the lake."""
+"""Patients of releases without keys of their own: salted hashes of DICOM's, and no identity in the lake."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mammoflow.errors import SourceError
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Four images of two women, by their hospital's ids; one file names nobody, one is no DICOM."""
+    """Four images of two patients, by their hospital's ids; one file names nobody, one is not DICOM."""
     rows = ["path,patient_id,laterality,view,label"]
     for name, tags in {
         "a1.dcm": {"PatientID": "MRN-4711", "IssuerOfPatientID": "St Elsewhere"},
@@ -45,7 +45,7 @@ def test_a_patient_without_a_key_is_a_salted_hash_of_the_file_s(source):
 
 
 def test_without_a_salt_no_id_is_hashed(source):
-    with pytest.raises(SourceError, match="no salt to hash their files' with; fill the column"):
+    with pytest.raises(SourceError, match="no salt is set to hash their DICOM ids; fill `patient_id`"):
         releases.read("csv_folder", str(source))
 
 
