@@ -29,11 +29,17 @@ def render(template: str, context: Mapping[str, Any], package: str = "mammoflow.
         context: values by the names that the template knows; `mark` at least, the kind of data or empty.
         package: where the template lies.
     """
+    text = files(package).joinpath(template).read_text(encoding="utf-8")
+    return environment({template: text}).get_template(template).render(context).encode()
+
+
+def environment(templates: Mapping[str, str]) -> Environment:
+    """Return an environment with these templates and `parts.html`; its filter `text` writes figures."""
     parts = files("mammoflow.rendering").joinpath("parts.html").read_text(encoding="utf-8")
-    texts = {"parts.html": parts, template: files(package).joinpath(template).read_text(encoding="utf-8")}
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=DictLoader(texts))
-    environment.filters["text"] = formats.text
-    return environment.get_template(template).render(context).encode()
+    loader = DictLoader({"parts.html": parts, **templates})
+    made = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    made.filters["text"] = formats.text
+    return made
 
 
 def picture(data: bytes, kind: str, alt: str, caption: str, mark: str | None = None) -> dict[str, str]:
@@ -47,5 +53,5 @@ def picture(data: bytes, kind: str, alt: str, caption: str, mark: str | None = N
         mark: its own kind of data, where that may be another than the page's.
     """
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    own = {} if mark is None else {"mark": mark}
-    return {"src": source, "alt": alt, "caption": caption} | own
+    item = {"src": source, "alt": alt, "caption": caption}
+    return item if mark is None else item | {"mark": mark}

@@ -59,7 +59,7 @@ def shown(refused: Sequence[Refused], number: int) -> Table | None:
         *names("image"),
         Column(name="reason", kind="reason"),
     ]
-    return table("Quarantine: files that could not be used, or not in full", columns, rows)
+    return table("Quarantine: files not fully usable", columns, rows)
 
 
 def text(refused: Sequence[Refused], number: int) -> str:

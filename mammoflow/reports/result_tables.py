@@ -91,7 +91,7 @@ def _candidate_columns() -> list[Column]:
     return [
         *names("kind", "trunk"),
         Column(name="top layers", kind="lines"),
-        *numbers("weights", "an epoch of stage 2", "memory", "val AUC", "epoch"),
+        *numbers("weights", "an epoch", "memory", "val AUC", "epoch"),
     ]
 
 

@@ -118,8 +118,10 @@ def test_the_demo_on_that_lake_writes_its_report_and_summary(lake: Path) -> None
     assert built(done.stdout) == ["report"]
     summary = json.loads((lake / "summary.json").read_text())
     assert summary["registered"] == "models:/mammoflow@champion"
-    assert {"name", "val_auc", "test_auc", "test_auc_tta", "ci95"} <= summary["models"][0].keys()
-    assert {"members", "test_auc", "ci95", "sensitivity", "specificity"} <= summary["ensemble"].keys()
+    assert summary["version"] == 1
+    assert summary["models"][0].keys() == {"name", "kind", "val", "test"}
+    assert summary["ensemble"].keys() == {"members", "val", "test", "at_cutoff"}
+    assert summary["models"][0]["test"].keys() == summary["ensemble"]["test"].keys(), "one name for one quantity"
     assert set(summary["images"]) == {"train", "val", "test"}
     assert summary["quarantined"] == 0
     (report,) = lake.glob("report/*/report.html")
@@ -183,7 +185,7 @@ def test_the_whole_paper_at_the_smallest_scale(lake: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = re.findall(r"^report: (/.+)$", done.stdout, flags=re.MULTILINE)
     found = json.loads(Path(path).with_suffix(".json").read_text())
-    assert [row["set"] for row in found["reproduction"]["patch_classifiers"]] == ["S1", "S10"]
+    assert [row["patch_set"] for row in found["reproduction"]["patch_classifiers"]] == ["S1", "S10"]
     assert [row["patients"] for row in found["transfer"]["rows"]] == [0, 14]
     assert found["compared"][0]["name"] == "two-step baseline"
     again = job(*words)

@@ -11,7 +11,7 @@ from registering import register
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble, selection
-from mammoflow.facts.stages import EnsembleFacts, TwoStepFacts
+from mammoflow.facts.stages import EnsembleFacts, SearchFacts, TwoStepFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.registry.registry import Registry
 from mammoflow.site import runs, writing
@@ -44,7 +44,7 @@ def build(folder: Path) -> MadeSite:
     """Write the lake, register one of its runs, write the site."""
     made, root = make(folder), Lake(str(folder / "lake"))
     uri = f"sqlite:///{root.root}/mlflow/mlflow.db"
-    made.search.finish(made.search.summary(), [made.images, made.trunk])
+    made.search.finish(made.search.facts(SearchFacts), [made.images, made.trunk])
     _evaluated(root, made, "made", uri)
     _evaluated(root, made, "later <i>", None)
     held = baseline(made)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from made_lake import FILMS, make
 
-from mammoflow import lake
+from mammoflow import lake, tracking
 from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble, evaluation, selection, subgroups
 from mammoflow.errors import LakeError, SplitError
 from mammoflow.lake.schema import SCORES
 from mammoflow.models import classifiers, model_files
-from mammoflow.registry import predictor
+from mammoflow.registry import model_card, predictor
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,10 @@ def test_bf16_scores_are_those_of_the_predictor_in_bf16(made, val_scores, ray_cl
     scores = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision=precision)
     frozen = selection.choose(scores, made.ranking, EnsembleConfig())
     seen = evaluation.training_profile(made.images, made.config.compute)
-    about = predictor.About(ensemble=frozen, images=images, precision=precision, profile=seen, card={})
+    judged = model_card.validation(scores, frozen, "youden")
+    code = tracking.code_tags()
+    card = model_card.write(made.config, made.images, code=code, started_from=None, validation=judged, artefacts={})
+    about = predictor.About(ensemble=frozen, images=images, precision=precision, profile=seen, card=card)
     predictor.write_folder(str(tmp_path), about, made.folders, ensemble.average(scores, frozen))
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "pixels"]).sort_by("image_id")
     films = films.filter(pc.equal(films["split"], "val"))

@@ -12,7 +12,8 @@ from made_site import MadeSite, build
 
 from mammoflow import lake
 from mammoflow.ensemble import ensemble
-from mammoflow.reports.inputs import PHANTOM_MARK
+from mammoflow.facts.stages import ImagesFacts, TwoStepFacts
+from mammoflow.rendering.marks import PHANTOM_MARK
 from mammoflow.site import run_page, runs
 
 
@@ -29,16 +30,15 @@ def test_the_leaderboard_holds_every_model_best_validation_first(made: MadeSite)
     assert len(rows) == 2 * per_run + 1 + 1, "two runs, the baseline, a version from elsewhere"
     assert sorted(row.version for row in rows if row.version) == ["mammoflow/1", "mammoflow/2"]
     (elsewhere,) = (row for row in rows if row.version == "mammoflow/2")
-    assert (elsewhere.run, elsewhere.aliases, elsewhere.test.low) == ("", ("candidate",), 0.5)
+    assert (elsewhere.run, elsewhere.aliases, elsewhere.test.by_patient.low) == ("", ("candidate",), 0.5)
     assert {row.kind for row in rows} >= {"ensemble", "two-step", "Resnet-VGG", "Resnet-Resnet"}
 
 
 def test_figures_are_those_of_the_scores(made: MadeSite) -> None:
     (run,) = (each for each in made.runs() if each.version)
-    (frozen, *_) = run.ensembles().values()
-    wanted = ensemble.summarise(ensemble.average(run.scores("test"), frozen))["ensemble"]
+    flips = ensemble.summarise_ensemble(run.test_scores(), run.frozen).flips
     (row,) = (row for row in made.site.rows if row.version == "mammoflow/1")
-    assert (row.test.value, [row.test.low, row.test.high]) == (wanted["auc_tta"], wanted["ci95_patients"])
+    assert (row.test.value, row.test.by_patient) == (flips.value, flips.by_patient)
     assert row.patients == 12
 
 
@@ -59,20 +59,20 @@ def test_phantoms_beside_films_are_marked_in_their_own_rows(made: MadeSite, tmp_
     images = made.made.images
     with_phantoms = images.record()
     try:
-        images.finish(images.summary())  # as if from a release
+        images.finish(images.facts(ImagesFacts))  # as if from a release
         out = str(tmp_path / "films")
         site = made.write(Path(out), 0)
         assert "Phantom data" not in Path(site.url).read_text()
         other = made.root.artefact("images", "phantoms-drawn")
-        other.finish(images.summary(), [made.root.artefact("phantoms", "made")])
+        other.finish(images.facts(ImagesFacts), [made.root.artefact("phantoms", "made")])
         baseline = lake.list_complete(made.root, "two_step")[0]
         inputs = baseline.record().inputs
-        baseline.finish(baseline.summary(), [other])
+        baseline.finish(baseline.facts(TwoStepFacts), [other])
         page = Path(made.write(Path(out), 0).url).read_text()
         assert page.count("Phantom data, no clinical meaning") == 1
-        baseline.finish(baseline.summary(), [made.root.at(key) for key in inputs])
+        baseline.finish(baseline.facts(TwoStepFacts), [made.root.at(key) for key in inputs])
     finally:
-        images.finish(images.summary(), [made.root.at(key) for key in with_phantoms.inputs])
+        images.finish(images.facts(ImagesFacts), [made.root.at(key) for key in with_phantoms.inputs])
 
 
 def test_what_another_server_registered_or_this_one_deleted_counts_as_not_registered(made: MadeSite) -> None:
@@ -110,7 +110,7 @@ def test_pages_of_runs_that_are_gone_go_with_their_films(made: MadeSite, tmp_pat
 
 
 def test_the_frozen_rule_is_the_one_that_was_written_down(made: MadeSite) -> None:
-    rules = {run.evaluation.name: next(iter(run.ensembles())) for run in made.runs()}
+    rules = {run.evaluation.name: run.frozen.rule for run in made.runs()}
     assert rules == {"made": "greedy", "later <i>": "best_of_kinds"}
     (registered,) = (row for row in made.site.rows if row.version == "mammoflow/1")
     assert registered.model == "ensemble, greedy"
@@ -118,7 +118,7 @@ def test_the_frozen_rule_is_the_one_that_was_written_down(made: MadeSite) -> Non
 
 def test_a_banner_for_all_stands_only_where_all_is_of_phantoms(made: MadeSite) -> None:
     marks = {row.version: row.mark for row in made.site.rows}
-    assert (marks["mammoflow/1"], marks["mammoflow/2"]) == (PHANTOM_MARK, runs.UNKNOWN)
+    assert (marks["mammoflow/1"], marks["mammoflow/2"]) == (PHANTOM_MARK, marks.UNKNOWN)
     page = Path(made.site.url).read_text()
     assert "Every figure on these pages" not in page
     assert page.count("Phantom data, no clinical meaning") == len(made.site.rows) - 1

@@ -76,8 +76,8 @@ def test_the_leaderboard_sorts_and_filters(page: Page, made: MadeSite) -> None:
 
 def test_the_slider_counts_as_python_does(page: Page, made: MadeSite) -> None:
     (run,) = (each for each in made.runs() if each.version)
-    (frozen, *_) = run.ensembles().values()
-    labels, scores = ensemble.columns(ensemble.average(run.scores("test"), frozen))
+    frozen = run.frozen
+    labels, scores = ensemble.columns(ensemble.average(run.test_scores(), frozen))
     open_run(page)
     begun = counts(page)
     for threshold in (frozen.cutoff, 0.0, 0.4, 0.613, 1.0):
@@ -86,7 +86,7 @@ def test_the_slider_counts_as_python_does(page: Page, made: MadeSite) -> None:
         found = operating_points.at_cutoff(labels, scores, threshold)
         tp, tn = found.sensitivity.hits, found.specificity.hits
         assert counts(page) == {"tp": tp, "fn": found.sensitivity.of - tp, "tn": tn, "fp": found.specificity.of - tn}
-        ends = f"{found.sensitivity.low:.1%} to {found.sensitivity.high:.1%}"
+        ends = f"{found.sensitivity.interval.low:.1%} to {found.sensitivity.interval.high:.1%}"
         assert ends in page.locator("#sensitivity-more").inner_text()
         assert outcomes(page) <= {name for name, number in counts(page).items() if number}
         drawn = page.evaluate("[document.getElementById('roc').data.at(-1)].map(each => [each.x[0], each.y[0]])[0]")
