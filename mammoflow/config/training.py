@@ -6,7 +6,7 @@ Units stand in each field's docstring. Sizes are height x width, rows x columns 
 from dataclasses import dataclass
 from typing import Literal
 
-from mammoflow.config.fields import require
+from mammoflow.config.fields import renamed, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +76,10 @@ class StepConfig:
     the training split."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentations of the training split."""
-    micro_batches: int = 1
+    micro_batches: int = renamed(1, was="parts")
     """Micro-batches that a step's batch is cut into. One is in memory at a time, and gradients are accumulated over the
     step, but BatchNorm sees one micro-batch only."""
-    recalibrate: int = 0
+    recalibrate: int = renamed(0, was="settle")
     """Training batches over which BatchNorm's statistics are recomputed before each validation. 0 uses the running
     averages, which lag behind weights that still change fast."""
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -123,7 +123,7 @@ class TrunkConfig:
     or None for random initialisation."""
     training: PatchTrainingConfig = PatchTrainingConfig()
     """How it is trained."""
-    hard_examples: float = 0.0
+    hard_examples: float = renamed(0.0, was="mined")
     """Hard-example mining: share of each lesion's training patches, and of background's, that a second round of
     training takes where the first round's classifier is most wrong [0-1]; their number stays. 0 trains once."""
     top_layers: tuple[str, ...] = ("256x1,128x1",)

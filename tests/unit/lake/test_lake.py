@@ -159,7 +159,7 @@ def test_a_renamed_science_field_keeps_its_first_name_in_fingerprints() -> None:
 NAMES = """
 dataset limit name seed start
 ensemble: calibration cutoff model_name pool pool_size rounds rule
-image_training: balanced batch micro_batches patience precision recalibrate resume unconverged
+image_training: balanced batch parts patience precision resume settle unconverged
 image_training.augment: channel_shift flips rotation shear zoom
 image_training.stages: batch_norm decay decayed dropout epochs lr schedule trained weight_decay
 images: face fit height intensity reduced width window
@@ -168,8 +168,8 @@ phantoms: compressed contrast height layout official_test patients two_series wi
 search: at_a_time drawn halving keep max_hours max_trials rungs sampler survivors
 search.space: blocks channels decay dropout heatmap kinds lr repeats widening
 splits: manifest patients protocol test val
-trunks: backbone hard_examples top_layers weights
-trunks.training: balanced batch micro_batches precision recalibrate
+trunks: backbone mined top_layers weights
+trunks.training: balanced batch parts precision settle
 trunks.training.augment: channel_shift flips rotation shear zoom
 trunks.training.stages: batch_norm decay decayed dropout epochs lr schedule trained weight_decay
 two_step: backbone cutoffs depth min_split regions trees
