@@ -104,7 +104,7 @@ def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> l
             run = held[start : min(start + size, end)]
             read = sum(_bytes(exam, sizes) for exam in listed[start : start + len(run)])
             ids = lake.fingerprint([exam["image_id"] for exam in listed[start : start + len(run)]])
-            mark = lake.fingerprint(schema.VERSION, run, config.images)
+            mark = lake.fingerprint(schema.TABLES, run, config.images)
             jobs.append({"shard": f"{split}-{ids}-{mark}", "first": start, "units": len(run), "bytes_read": read})
         first = end
     return jobs
