@@ -16,6 +16,9 @@ VERSION = 3
 from these, beside the settings.
 """
 
+TABLES = 2
+"""Version of the tables, part of the names of shards: raised whenever the same settings make another shard."""
+
 READABLE = (2, VERSION)
 """Versions whose artefacts are used."""
 

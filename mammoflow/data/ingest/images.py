@@ -133,7 +133,7 @@ def _decode_jobs(exams: pa.Table, sizes: Mapping[str, int], config: Config) -> l
         for start in range(first, end, size):
             run = slice(start, min(start + size, end))
             ids = lake.fingerprint([exam["image_id"] for exam in rows[run]])
-            settings = lake.fingerprint(schema.VERSION, inputs[run], config.images)
+            settings = lake.fingerprint(schema.TABLES, inputs[run], config.images)
             read = sum(_bytes(exam, sizes) for exam in rows[run])
             name = f"{split}-{ids}-{settings}"
             jobs.append(DecodeJob(shard=name, first=start, units=run.stop - start, bytes_read=read))

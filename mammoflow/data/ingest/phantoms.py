@@ -53,7 +53,7 @@ def draw_phantoms(config: Config, out: Artefact, say: Say = print) -> PhantomsFa
     count = max(1, config.compute.images_per_shard // 4)  # a patient has up to 4 films
     jobs = [
         DrawJob(
-            shard=f"patients-{lake.fingerprint(schema.VERSION, first, count)}",
+            shard=f"patients-{lake.fingerprint(schema.TABLES, first, count)}",
             first=first,
             units=len(plan[first : first + count]),
         )
