@@ -33,6 +33,7 @@ def test_every_row_of_the_papers_tables_is_planned(plan):
     assert plan.main.search.survivors == "all"
 
 
+@pytest.mark.slow
 def test_what_is_trained_once_counts_once(plan):
     found = {(each.what, each.recipe): each for each in plan.estimates()}
     assert [what for what, _ in found][:2] == ["tables 2 and 3, figures 2-4, baseline", "S1 row of Table 2"]

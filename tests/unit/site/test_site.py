@@ -22,6 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeSite:
     return build(tmp_path_factory.mktemp("site"))
 
 
+@pytest.mark.slow
 def test_the_leaderboard_holds_every_model_best_validation_first(made: MadeSite) -> None:
     rows = made.site.rows
     aucs = [row.val.value for row in rows if row.val]

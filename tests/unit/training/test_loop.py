@@ -182,6 +182,7 @@ def test_a_bank_run_continues_as_if_never_stopped(stage: int) -> None:
         assert run.best_files(name) == whole.best_files(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
 def test_a_bank_gives_bit_for_bit_the_numbers_of_training_each_alone(backbone: str, precision: str) -> None:
