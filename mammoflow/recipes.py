@@ -189,7 +189,7 @@ def cbis_s10_tables() -> Config:
 
 
 def cbis_s10_free() -> Config:
-    """CBIS-DDSM, S10, both trunks: 32 random top layers each, successive halving at 5, 10 and 20 epochs. Needs --source."""
+    """CBIS-DDSM, S10, both trunks: 32 random top layers each, halved at 5, 10 and 20 epochs. Needs --source."""
     search = SearchConfig(drawn=32, rungs=(5, 10, 20))
     return _cbis("cbis-s10-free", {"resnet50": (), "vgg16": ()}, search=search)
 
