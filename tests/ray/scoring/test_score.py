@@ -212,7 +212,7 @@ def test_what_can_not_be_scored_is_refused_before_any_work(tmp_path):
     (tmp_path / "empty").mkdir()
     for images, reason in (
         ([], "is empty"),
-        (str(tmp_path / "no"), "is not there"),
+        (str(tmp_path / "no"), "there is no such file or folder"),
         (str(tmp_path / "empty"), "holds no"),
     ):
         with pytest.raises(SourceError, match=reason):
