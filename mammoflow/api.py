@@ -18,6 +18,7 @@ import torch
 from mammoflow import lake, tracking
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import profile as profiles
+from mammoflow.ensemble.split_door import open_scores
 from mammoflow.errors import LakeError
 from mammoflow.facts.card import Card
 from mammoflow.facts.stages import EnsembleFacts, EvaluationFacts, RegisteredFacts, SearchFacts
@@ -119,7 +120,10 @@ class OpenLake:
         Raises:
             LakeError: no such artefact, or one of another version of mammoflow.
         """
-        return lake.read_table(self._find("evaluation", artefact).file("test.parquet"))
+        evaluated = self._find("evaluation", artefact)
+        chosen = self._lake.at(evaluated.input_of("ensemble"))
+        frozen = ensembles.read_choices(chosen.file("ensembles.json"))[chosen.facts(EnsembleFacts).rule]
+        return open_scores(evaluated, "test", frozen)
 
     def _rows(self, stage: str, artefact: str | None, columns: Sequence[str] | None) -> pa.Table:
         item = self._find(stage, artefact)

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from mammoflow.config import Config
-from mammoflow.facts.results import LeaderboardRow, Performance, SiteRow, Summary, Transfer
+from mammoflow.facts.published import LeaderboardRow, SiteRow, Summary, Transfer
+from mammoflow.facts.results import Performance
 from mammoflow.facts.stages import ImagesFacts, PatchesFacts, SearchFacts, TrunkFacts
 from mammoflow.lake import Artefact
 from mammoflow.rendering import formats

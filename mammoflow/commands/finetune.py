@@ -13,7 +13,7 @@ Next     mammoflow select
 
 from mammoflow import cli, console
 from mammoflow.errors import ConfigError
-from mammoflow.facts.results import Transfer
+from mammoflow.facts.published import Transfer
 from mammoflow.pipeline import build, outcome, transfer
 
 

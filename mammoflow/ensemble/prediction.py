@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mammoflow import lake
 from mammoflow.errors import LakeError
-from mammoflow.models import classifiers, model_files
+from mammoflow.models import classifiers, devices, model_files
 from mammoflow.models.classifiers import PatchClassifier, WholeImageClassifier
 
 FILMS = 4
@@ -70,7 +70,7 @@ def flip_averaged(
     Source: paper, methods (augmented prediction).
     """
     device = next(model.parameters()).device
-    with _autocast(device, precision):
+    with devices.autocast(device, precision):
         parts = [classifiers.flip_averaged(model, batch) for batch in torch.split(_tensor(pixels_NHW), FILMS)]
     plain_N, averaged_N = (np.concatenate(part) for part in zip(*parts, strict=True))
     return plain_N, averaged_N
@@ -85,7 +85,7 @@ def evidence(model: WholeImageClassifier, pixels_NHW: NDArray[np.uint16], precis
         precision: fp32 | bf16, arithmetic of the passes.
     """
     device = next(model.parameters()).device
-    with _autocast(device, precision):
+    with devices.autocast(device, precision):
         parts = [classifiers.evidence(model, batch) for batch in torch.split(_tensor(pixels_NHW), FILMS)]
     return np.concatenate(parts)
 
@@ -100,7 +100,7 @@ def name_patches(model: PatchClassifier, pixels_NPP: NDArray[np.uint16], precisi
         precision: fp32 | bf16, arithmetic of the forward pass.
     """
     device = next(model.parameters()).device
-    with _autocast(device, precision):
+    with devices.autocast(device, precision):
         batches = torch.split(_tensor(pixels_NPP), _PATCHES)
         named = [model(classifiers.to_input(batch.to(device))).argmax(1).cpu() for batch in batches]
     return np.concatenate([batch_N.numpy() for batch_N in named])
@@ -115,12 +115,8 @@ def heatmap(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: st
         precision: fp32 | bf16, arithmetic of the forward pass.
     """
     device = next(model.parameters()).device
-    with _autocast(device, precision):
+    with devices.autocast(device, precision):
         return classifiers.heatmap(model, _tensor(pixels_HW))
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def _tensor(pixels_NHW: NDArray[np.uint16]) -> Tensor:

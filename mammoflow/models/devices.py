@@ -30,3 +30,13 @@ def find(gpu: bool) -> torch.device:
         f"Ray gave this process a GPU, but torch {torch.__version__} sees none; see nvidia-smi on that node: the "
         "driver may be too old for torch's CUDA, or torch be built for CPUs"
     )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a forward pass runs.
+
+    Args:
+        device: that it runs on.
+        precision: fp32 | bf16.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

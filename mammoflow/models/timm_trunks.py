@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from mammoflow.errors import ConfigError
+from mammoflow.models import STRIDE
 
 PREFIX = "timm:"
 """What the name of a backbone of timm begins with."""
 
-_HEIGHT, _WIDTH, _STRIDE = 256, 192, 32
+_HEIGHT, _WIDTH = 256, 192
 _CHANCES = ("drop_prob", "drop_rate", "drop_path_rate", "attn_drop_rate")
 
 
@@ -76,7 +77,7 @@ def look_up(backbone: str) -> Facts:
         reason = str(error).rstrip(".") or type(error).__name__
         raise ConfigError(
             f"backbone {backbone} can't be a trunk: {reason}; choose a convolutional net "
-            f"of stride {_STRIDE}, such as {PREFIX}resnet50"
+            f"of stride {STRIDE}, such as {PREFIX}resnet50"
         ) from error
     about: Any = net.pretrained_cfg
     hub = about.get("hf_hub_id")
@@ -126,7 +127,7 @@ def measure(net: nn.Module) -> Layout:
         for hook in hooks:
             hook.remove()
     shape = tuple(features.shape)
-    h, w = _HEIGHT // _STRIDE, _WIDTH // _STRIDE
+    h, w = _HEIGHT // STRIDE, _WIDTH // STRIDE
     if len(shape) != 4 or shape[2:] != (h, w):
         raise ValueError(f"of an image of {_HEIGHT}x{_WIDTH} px it makes {shape}, not a map of (1, C, {h}, {w})")
     starts = tuple(f"{name}." for name in rows)

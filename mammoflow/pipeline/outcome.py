@@ -9,7 +9,7 @@ from mammoflow.ensemble.pool import PooledCandidate
 from mammoflow.ensemble.split_door import open_scores
 from mammoflow.errors import LakeError
 from mammoflow.facts import codec
-from mammoflow.facts.results import Reproduction, SiteRow, Summary, Transfer
+from mammoflow.facts.published import Reproduction, SiteRow, Summary, Transfer
 from mammoflow.facts.stages import (
     EvaluationFacts,
     ImagesFacts,

@@ -12,7 +12,7 @@ from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import evaluation
 from mammoflow.ensemble.split_door import open_scores
 from mammoflow.facts import codec
-from mammoflow.facts.results import CandidateFigures, PatchRow, Reproduction
+from mammoflow.facts.published import CandidateFigures, PatchRow, Reproduction
 from mammoflow.facts.stages import RegisteredFacts, SearchFacts, TrunkFacts
 from mammoflow.lake import Artefact
 from mammoflow.pipeline import build, outcome, stages, transfer

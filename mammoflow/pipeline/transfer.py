@@ -16,7 +16,7 @@ from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.split_door import open_scores
 from mammoflow.errors import ConfigError
 from mammoflow.facts import codec
-from mammoflow.facts.results import MatrixCell, Transfer, TransferRow
+from mammoflow.facts.published import MatrixCell, Transfer, TransferRow
 from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.pipeline import build, outcome, stages

@@ -72,7 +72,7 @@ def data(config: Config, images: Artefact) -> CardData:
     """Return what a card says of a data set."""
     counts = images.facts(ImagesFacts)
     return CardData(
-        dataset=config.dataset if config.source else f"{config.dataset} (phantoms)",
+        dataset=f"{config.dataset} (phantoms)" if marks.is_phantoms(images) else config.dataset,
         protocol=f"protocol {config.splits.protocol}",
         **splits.same_data(images),
         rows=tuple(

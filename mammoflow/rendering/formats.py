@@ -1,6 +1,12 @@
 """Numbers as text: one format for each kind of figure, on pages and in the terminal."""
 
-from mammoflow.facts.results import Auc, Difference, Interval, ListedAuc, Proportion
+from mammoflow.facts.results import (
+    Auc,
+    Difference,
+    Interval,
+    ListedAuc,
+    Proportion,
+)
 
 NONE = "–"
 """Stands where there is no figure."""

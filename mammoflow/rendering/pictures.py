@@ -16,14 +16,13 @@ import numpy.typing as npt
 
 from mammoflow.data.outlines import decode_mask
 from mammoflow.data.patches import tissue_mask
+from mammoflow.models import STRIDE
 
 Bgr = npt.NDArray[np.uint8]
 GreyImage = npt.NDArray[np.uint16]
 
 MALIGNANT_BGR, BENIGN_BGR = (0, 94, 213), (178, 114, 0)  # vermilion and blue, as in the curves
 BACKGROUND_BGR, LESION_BGR = (96, 190, 96), (80, 215, 240)  # frames of patches: green and yellow
-STRIDE = 32
-"""Pixels between neighbouring cells of a heatmap, of every trunk."""
 _LEAST_SIDE = 320  # smaller images are enlarged, so that outlines and letters stay thin and sharp
 _CASE_HEIGHT = 480  # of the cases of a report, of which there are many [px]
 _STRIP = 24

@@ -8,7 +8,7 @@ import pyarrow as pa
 from mammoflow.config import Config
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble.ensemble import Ensemble
-from mammoflow.facts.results import Reproduction, Transfer
+from mammoflow.facts.published import Reproduction, Transfer
 from mammoflow.facts.stages import PatchAccuracy, RankingRow, RegisteredFacts, SearchFacts
 from mammoflow.lake import Artefact
 from mammoflow.rendering import marks

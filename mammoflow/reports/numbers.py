@@ -8,17 +8,14 @@ import pyarrow as pa
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import performance, subgroups
 from mammoflow.ensemble.ensemble import Ensemble
-from mammoflow.facts.results import (
-    Auc,
-    CalibrationFigures,
+from mammoflow.facts.published import (
     CandidateFigures,
     DataCounts,
-    LevelFigures,
     PaperRow,
-    Performance,
     Report,
     Way,
 )
+from mammoflow.facts.results import Auc, CalibrationFigures, LevelFigures, Performance
 from mammoflow.facts.stages import ImagesFacts, RankingRow
 from mammoflow.metrics import calibration, levels, operating_points, resampling, roc
 from mammoflow.metrics.calibration import Calibration

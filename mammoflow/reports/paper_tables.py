@@ -4,7 +4,7 @@ They belong to CBIS-DDSM's training release split 85-15 by patient; beside figur
 they are a reference, not a comparison. Source: Shen et al., Sci Rep 9:12495, 2019.
 """
 
-from mammoflow.facts.results import PaperPatchRow, PaperRow, References
+from mammoflow.facts.published import PaperPatchRow, PaperRow, References
 
 
 def _row(table: int, patch_set: str, top_layers: str, plain_auc: float, auc: float | None, epoch: int) -> PaperRow:

@@ -16,7 +16,7 @@ from mammoflow.ensemble import performance, prediction
 from mammoflow.ensemble.ensemble import ENSEMBLE, Ensemble
 from mammoflow.ensemble.split_door import open_split
 from mammoflow.errors import LakeError
-from mammoflow.facts.results import Report
+from mammoflow.facts.published import Report
 from mammoflow.facts.stages import SearchFacts
 from mammoflow.lake import Artefact
 from mammoflow.lake.schema import BENIGN, MALIGNANT, pixels_of

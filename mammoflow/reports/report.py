@@ -12,7 +12,8 @@ from typing import Any
 import mammoflow
 from mammoflow import lake
 from mammoflow.facts import codec
-from mammoflow.facts.results import CalibrationFigures, ListedAuc, Report
+from mammoflow.facts.published import Report
+from mammoflow.facts.results import CalibrationFigures, ListedAuc
 from mammoflow.facts.stages import ImagesFacts, PatchesFacts, TrunkFacts
 from mammoflow.rendering import figures, formats, pages
 from mammoflow.rendering.tables import Table

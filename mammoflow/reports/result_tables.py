@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 
-from mammoflow.facts.results import (
-    CalibrationFigures,
+from mammoflow.facts.published import (
     CandidateFigures,
-    LevelFigures,
-    ListedAuc,
     MatrixCell,
     PatchRow,
-    Performance,
     Reproduction,
     SiteRow,
-    Subgroup,
     Summary,
     Transfer,
     Way,
+)
+from mammoflow.facts.results import (
+    CalibrationFigures,
+    LevelFigures,
+    ListedAuc,
+    Performance,
+    Subgroup,
 )
 from mammoflow.facts.stages import RankingRow
 from mammoflow.rendering import formats

@@ -8,7 +8,7 @@ from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble import performance
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.ensemble.selection import Candidate
-from mammoflow.facts.results import EnsembleFigures, ModelFigures, PatchSummary, Summary
+from mammoflow.facts.published import EnsembleFigures, ModelFigures, PatchSummary, Summary
 from mammoflow.facts.stages import ImagesFacts, PatchAccuracy, PatchesFacts
 
 

@@ -11,6 +11,7 @@ from mammoflow.data import splits
 from mammoflow.facts.stages import RankingRow
 from mammoflow.facts.training import CandidateResult
 from mammoflow.models.model_files import WEIGHTS_FILE
+from mammoflow.rendering import marks
 from mammoflow.search.bank_job import BankJob
 from mammoflow.search.candidates import Candidate
 from mammoflow.tracking import PLACE_TAG, WEIGHTS_TAG, Tracker
@@ -40,7 +41,7 @@ class SearchRecord:
         self._shared["precision"] = config.image_training.precision
         self._tags = {
             "artefact": self._out.fingerprint,
-            "phantoms": str(config.source is None),
+            "phantoms": str(marks.is_phantoms(images)),
             PLACE_TAG: self._out.url,
         }
         training = {"image_training": lake.science(config.image_training), "search": lake.science(config.search)}

@@ -8,7 +8,8 @@ from mammoflow import lake
 from mammoflow.ensemble import ensemble as ensembles
 from mammoflow.ensemble.ensemble import ENSEMBLE
 from mammoflow.ensemble.split_door import open_scores
-from mammoflow.facts.results import Interval, LeaderboardRow, ListedAuc, Score
+from mammoflow.facts.published import LeaderboardRow
+from mammoflow.facts.results import Interval, ListedAuc, Score
 from mammoflow.facts.stages import ImagesFacts, TwoStepFacts
 from mammoflow.lake import Artefact, Lake
 from mammoflow.registry.registry import Version

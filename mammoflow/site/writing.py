@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 import mammoflow
 from mammoflow import lake
-from mammoflow.facts.results import LeaderboardRow
+from mammoflow.facts.published import LeaderboardRow
 from mammoflow.lake import Lake
 from mammoflow.registry.registry import Registry
 from mammoflow.rendering import pages

@@ -22,11 +22,9 @@ from mammoflow.data.ingest.shards import Done, Say
 from mammoflow.errors import LakeError
 from mammoflow.facts.stages import MinedFacts
 from mammoflow.lake import Artefact
-from mammoflow.models import classifiers, devices, model_files
+from mammoflow.models import STRIDE, classifiers, devices, model_files
 from mammoflow.models.classifiers import PatchClassifier
-from mammoflow.training import loop
 
-STRIDE = 32
 STEP = 16
 """Distance of scored positions [px]: the trunk runs on the image, and on it less 16 rows, 16 columns, or both."""
 
@@ -110,7 +108,7 @@ def scan(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: str) 
             part_HW = pixels_HW[top : top + height, left : left + width]
             if min(part_HW.shape) < side:
                 continue
-            with loop.autocast(next(model.parameters()).device, precision):
+            with devices.autocast(next(model.parameters()).device, precision):
                 scores_UVC = classifiers.heatmap(model, torch.from_numpy(part_HW.copy()))
             rows, columns = (np.arange(0, size - side + 1, STRIDE) for size in part_HW.shape)
             rows, columns = rows[: scores_UVC.shape[0]], columns[: scores_UVC.shape[1]]

@@ -9,22 +9,24 @@ from made_lake import BACKBONE
 from mammoflow import lake
 from mammoflow.config import EnsembleConfig
 from mammoflow.ensemble import ensemble, selection, two_step
-from mammoflow.facts.results import (
-    Auc,
+from mammoflow.facts.published import (
     CandidateFigures,
-    Interval,
     MatrixCell,
-    Measure,
-    OperatingPoint,
     PatchRow,
-    Performance,
-    Proportion,
     Reproduction,
-    RocCurve,
-    Score,
     SiteRow,
     Transfer,
     TransferRow,
+)
+from mammoflow.facts.results import (
+    Auc,
+    Interval,
+    Measure,
+    OperatingPoint,
+    Performance,
+    Proportion,
+    RocCurve,
+    Score,
 )
 from mammoflow.facts.stages import PatchAccuracy, RegisteredFacts
 from mammoflow.lake.schema import SCORES

@@ -16,6 +16,7 @@ import mammoflow
 from mammoflow import lake
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, DecodeError, LakeError, TrackingError
+from mammoflow.facts.results import Interval
 from mammoflow.facts.stages import EnsembleFacts, RankingRow, SearchFacts
 from mammoflow.registry.registry import Registry
 
@@ -29,7 +30,13 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def registry(made, tmp_path_factory):
-    figures = {"val_images": 10, "val_auc": 0.8, "val_ci95": (0.7, 0.9), "val_sensitivity": 0.8, "val_specificity": 0.7}
+    figures = {
+        "val_images": 10,
+        "val_auc": 0.8,
+        "val_by_patient": Interval(low=0.7, high=0.9),
+        "val_sensitivity": 0.8,
+        "val_specificity": 0.7,
+    }
     frozen = Ensemble(members=members(made), cutoff=0.5, **figures)
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
     register(made, uri, frozen, NAME)

@@ -14,6 +14,7 @@ from mammoflow.errors import LakeError, SplitError
 PACKAGE = Path(mammoflow.__file__).parent
 
 READERS = {
+    "api.py": "gives a lake's tables to a person, all splits together",
     "data/batches.py": "trains and validates: a split that it is given",
     "data/ingest/patches.py": "cuts patches of each split, before any model",
     "ensemble/split_door.py": "the door",

@@ -3,7 +3,13 @@
 import pytest
 
 from mammoflow import console
-from mammoflow.facts.results import Auc, Difference, Interval, ListedAuc, Proportion
+from mammoflow.facts.results import (
+    Auc,
+    Difference,
+    Interval,
+    ListedAuc,
+    Proportion,
+)
 from mammoflow.rendering import formats, pages
 from mammoflow.rendering.tables import Row, numbers, table, texts
 

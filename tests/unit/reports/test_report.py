@@ -14,7 +14,7 @@ from made_report import TRANSFER, Page, inputs_of
 from mammoflow import lake
 from mammoflow.ensemble import ensemble
 from mammoflow.facts import codec
-from mammoflow.facts.results import Report
+from mammoflow.facts.published import Report
 from mammoflow.facts.stages import ImagesFacts, TrunkFacts
 from mammoflow.metrics import roc
 from mammoflow.metrics.resampling import Resampling

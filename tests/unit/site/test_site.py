@@ -13,7 +13,7 @@ from made_site import MadeSite, build
 from mammoflow import lake
 from mammoflow.ensemble import ensemble
 from mammoflow.facts.stages import ImagesFacts, TwoStepFacts
-from mammoflow.rendering.marks import PHANTOM_MARK
+from mammoflow.rendering.marks import PHANTOM_MARK, UNKNOWN
 from mammoflow.site import run_page, runs
 
 
@@ -119,7 +119,7 @@ def test_the_frozen_rule_is_the_one_that_was_written_down(made: MadeSite) -> Non
 
 def test_a_banner_for_all_stands_only_where_all_is_of_phantoms(made: MadeSite) -> None:
     marks = {row.version: row.mark for row in made.site.rows}
-    assert (marks["mammoflow/1"], marks["mammoflow/2"]) == (PHANTOM_MARK, marks.UNKNOWN)
+    assert (marks["mammoflow/1"], marks["mammoflow/2"]) == (PHANTOM_MARK, UNKNOWN)
     page = Path(made.site.url).read_text()
     assert "Every figure on these pages" not in page
     assert page.count("Phantom data, no clinical meaning") == len(made.site.rows) - 1
