@@ -33,9 +33,7 @@ def _build_external(a: Artefacts) -> Built:
     (out,), (begun, about) = a.of("external"), a.begun
     folders = starting_points.fetch(begun, out)
     for split in ("val", "test"):
-        scores = evaluation.score_split(
-            folders, a.images, split, a.config.compute, precision=about.precision, ensemble=about.ensemble
-        )
+        scores = evaluation.score_split(folders, a.images, split, a.config.compute, ensemble=about.ensemble)
         lake.write_table(out.file(f"{split}.parquet"), scores)
     return [(out, {"model": begun.name})]
 
@@ -95,10 +93,9 @@ def _build_retrained(a: Artefacts) -> Built:
 def _build_two_step(a: Artefacts) -> Built:
     (out,), backbone, compute = a.of("two_step"), two_step_backbone(a.config), a.config.compute
     folder, settings = a.classifiers[backbone].file("best"), a.config.two_step
-    (precision,) = (trunk.training.precision for trunk in a.config.trunks if trunk.backbone == backbone)
-    fitted = two_step.fit(folder, a.images, settings, compute, precision=precision, seed=a.config.seed)
+    fitted = two_step.fit(folder, a.images, settings, compute, seed=a.config.seed)
     lake.write_bytes(out.file("forest.safetensors"), forest.to_bytes(fitted))
-    run = partial(two_step.score_split, fitted, folder, a.images, precision=precision)
+    run = partial(two_step.score_split, fitted, folder, a.images)
     val = run("val", settings, compute)
     frozen = two_step.choose(val, backbone, a.config.ensemble)  # before the first test image is read
     test = run("test", settings, compute, frozen=frozen)
@@ -118,9 +115,7 @@ def _build_search(a: Artefacts) -> Built:
 
 
 def _build_ensemble(a: Artefacts) -> Built:
-    scores = evaluation.score_split(
-        outcome.finished(a), a.images, "val", a.config.compute, precision=a.config.image_training.precision
-    )
+    scores = evaluation.score_split(outcome.finished(a), a.images, "val", a.config.compute)
     by_rule = selection.choose_each(scores, outcome.ranking(a), a.config.ensemble)
     chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(a.ensemble.file("val.parquet"), scores)
@@ -156,16 +151,11 @@ def _build_registered(a: Artefacts) -> Built:
 
 def _build_evaluation(a: Artefacts) -> Built:
     chosen = outcome.load_ensemble(a)
-    compute, precision = a.config.compute, a.config.image_training.precision
-    scores = evaluation.score_split(
-        outcome.finished(a), a.images, "test", compute, precision=precision, ensemble=chosen
-    )
+    compute = a.config.compute
+    scores = evaluation.score_split(outcome.finished(a), a.images, "test", compute, ensemble=chosen)
     lake.write_table(a.evaluation.file("test.parquet"), scores)
-    precisions = {trunk.backbone: trunk.training.precision for trunk in a.config.trunks}
     accuracy = {
-        name: evaluation.patch_accuracy(
-            item.file("best"), a.patches, "test", compute, precision=precisions[name], ensemble=chosen
-        )
+        name: evaluation.patch_accuracy(item.file("best"), a.patches, "test", compute, ensemble=chosen)
         for name, item in a.classifiers.items()
     }
     return [(a.evaluation, {"patch_accuracy": accuracy})]

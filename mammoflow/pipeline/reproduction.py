@@ -161,7 +161,6 @@ def _patch_row(main: Artefacts, trained: Artefacts) -> dict[str, Any]:
         trained.patches,
         "test",
         trained.config.compute,
-        precision=trunk.training.precision,
         ensemble=outcome.load_ensemble(main),
     )
     patch_set = trained.config.patches.set

@@ -117,14 +117,14 @@ def _matrix(before: Artefacts, after: Artefacts, out: Artefact) -> list[dict[str
     if origin is None:
         print("  the data that the ensemble comes from are not in this lake: it is not scored on them", flush=True)
         return rows
-    compute, precision = before.config.compute, after.config.image_training.precision
+    compute = before.config.compute
     folders = {name: after.search.file("candidates", name, "best") for name in own.names}
-    for name, models, chosen, kind in (
-        ("begun from", starting_points.fetch(begun, out), about.ensemble, about.precision),
-        ("trained on", folders, own, precision),
+    for name, models, chosen in (
+        ("begun from", starting_points.fetch(begun, out), about.ensemble),
+        ("trained on", folders, own),
     ):
         kept = {member: models[member] for member in chosen.names}
-        test = evaluation.score_split(kept, origin, "test", compute, precision=kind, ensemble=chosen)
+        test = evaluation.score_split(kept, origin, "test", compute, ensemble=chosen)
         rows.append({"model": name, "data": "where it began", **_reached(test, chosen)["ensemble"]})
     return rows
 

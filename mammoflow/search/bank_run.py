@@ -22,7 +22,7 @@ from mammoflow.config import ImageTrainingConfig
 from mammoflow.data.batches import Batch
 from mammoflow.errors import ModelError, TrainingError
 from mammoflow.facts.training import EpochFigures, Validation
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, devices
 from mammoflow.models.backbones import Trunk
 from mammoflow.models.classifiers import WholeImageClassifier
 from mammoflow.models.model_files import from_files, to_files
@@ -160,7 +160,7 @@ class BankRun:
             model.top.prepare_dropout(
                 self._stages[name].dropout, [f"{self._seed}/{name}/{epoch}/{one}" for one in batch.ids]
             )
-        with loop.autocast(self._device, self._config.precision):
+        with devices.autocast(self._device, self._config.precision):
             judged: tuple[Tensor, Tensor] = self._net(images)
         return judged
 
@@ -208,7 +208,7 @@ class BankRun:
 
     def _judge(self, batch: Batch) -> NDArray[np.float64]:
         """Return (label, K scores, K losses) of each real row of a batch: float64 (rows, 1 + 2 K)."""
-        with loop.autocast(self._device, self._config.precision):
+        with devices.autocast(self._device, self._config.precision):
             logits_KN2, _ = self._layers(loop.unchanged(batch, self._device))
         logits_KN2 = logits_KN2.double().cpu()
         score_KN = logits_KN2.softmax(dim=-1)[..., 1]

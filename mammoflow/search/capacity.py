@@ -99,7 +99,7 @@ def speed(compute: ComputeConfig, shape: Shape, backbone: str) -> float:
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < _MOST_STEPS and sum(seconds) < _LONG_ENOUGH):
         began = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=shape.precision == "bf16"):
+        with devices.autocast(device, shape.precision):
             total = trunk(images).sum()
         torch.autograd.backward(total)
         trunk.zero_grad(set_to_none=True)

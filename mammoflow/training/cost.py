@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mammoflow.models import backbones
 from mammoflow.models.backbones import Trunk
+from mammoflow.models.devices import Precision
 from mammoflow.models.top_layers import Ground, TopLayers
 from mammoflow.models.top_spec import TopSpec
 
@@ -160,8 +161,7 @@ class Shape:
     """Columns of an image [px]."""
     rows: int
     """Images of a step that are in memory at a time."""
-    precision: str
-    """`fp32` or `bf16`."""
+    precision: Precision
     checkpointing: bool = False
     """Of the trunk, in stage 2."""
     judged: int = 0

@@ -241,11 +241,6 @@ def unchanged(batch: Batch, device: torch.device) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which the forward pass runs."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
 class Feed:
     """Passes batches on, and knows how fast they went and how long the run waited for them."""
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from mammoflow.config import PatchTrainingConfig, StageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.facts.training import EpochFigures, Validation
+from mammoflow.models import devices
 from mammoflow.models.classifiers import PatchClassifier
 from mammoflow.models.model_files import to_files
 from mammoflow.training import batch_norm, loop
@@ -108,7 +109,7 @@ class PatchRun:
         images = loop.augmented(batch, self._config.augment, self._seed, self.epoch, stage, self._device)
         keys = [f"{self._seed}/{self.epoch}/{name}" for name in batch.ids]
         self._model.dropout.prepare(self._config.stages[stage].dropout, keys)
-        with loop.autocast(self._device, self._config.precision):
+        with devices.autocast(self._device, self._config.precision):
             logits: Tensor = self._net(images)
         return logits
 
@@ -153,7 +154,7 @@ class PatchRun:
 
     def _judge(self, batch: Batch) -> NDArray[np.float64]:
         """Return (label, named class, loss) of each real row of a batch."""
-        with loop.autocast(self._device, self._config.precision):
+        with devices.autocast(self._device, self._config.precision):
             logits: Tensor = self._model(loop.unchanged(batch, self._device))
         logits = logits.double().cpu()
         loss_N = cross_entropy(logits, batch.labels, reduction="none")

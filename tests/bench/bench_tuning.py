@@ -30,7 +30,7 @@ from mammoflow import recipes
 from mammoflow.config import CLASSES, ImageConfig
 from mammoflow.data.batches import Batch
 from mammoflow.lake import Lake
-from mammoflow.models import classifiers
+from mammoflow.models import classifiers, devices
 from mammoflow.models.classifiers import PatchSpec, WholeImageClassifier
 from mammoflow.models.top_kinds import parse
 from mammoflow.search.bank_run import BankRun
@@ -75,7 +75,7 @@ class Epochs:
 
     def __init__(self, backbone: str, tops: Sequence[str], images: ImageConfig) -> None:
         """Build the pack on a trunk of random weights."""
-        spec = PatchSpec(backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
+        spec = PatchSpec(precision="fp32", backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
         self.models = whole_images.candidates(classifiers.patch_classifier(spec, 0), tops, images, 0)
         counts = np.array([1, 1])
         self.run = BankRun(TRAINING, 0, self.models, counts, CPU, Workers(), 0)
@@ -103,7 +103,7 @@ class Limit:
         images = (
             loop.augmented(self._batch, TRAINING.augment, 0, 0, 0, CPU) if augment else loop.unchanged(self._batch, CPU)
         )
-        with torch.no_grad(), loop.autocast(CPU, TRAINING.precision):
+        with torch.no_grad(), devices.autocast(CPU, TRAINING.precision):
             features: torch.Tensor = self._trunk(images)
         return features
 
@@ -127,7 +127,7 @@ class Limit:
                 self._logits(model)
 
     def _logits(self, model: WholeImageClassifier) -> torch.Tensor:
-        with loop.autocast(CPU, TRAINING.precision):
+        with devices.autocast(CPU, TRAINING.precision):
             logits: torch.Tensor = model.top(self._features)
         return logits
 
