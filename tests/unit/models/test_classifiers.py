@@ -158,7 +158,7 @@ def test_damaged_files_are_refused() -> None:
         ({"model.json": files["model.json"]}, LakeError, "model.safetensors is missing"),
         (files | {"model.json": b"{"}, LakeError, "model.json is damaged"),
         (with_about(kind="pickle"), LakeError, "model.json is damaged"),
-        (with_about(format=1), LakeError, "format 1; this version reads 2"),
+        (with_about(format=1), LakeError, "format 1, but this version of mammoflow reads 3"),
         (with_about(backbone="resnet5"), ConfigError, "'resnet5', but must be one of"),
         (with_about(classes=["background", "lesion"]), LakeError, r"2 of 74 weights .* don't fit .* top\.bias"),
         (with_about(backbone="vgg9_bn_narrow"), LakeError, "weights in model.safetensors don't fit"),
