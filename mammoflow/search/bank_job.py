@@ -2,7 +2,7 @@
 
 A candidate's folder holds `best/`, `last/` (model folders), `history.json` and `result.json`, written in this order
 once a stage is over, and all but `last/` where candidates are ranked in the middle of one. While it trains, its
-checkpoints lie in `work/states/`, each by itself: packs can be cut anew at any epoch.
+checkpoints lie in `work/states/`, one file each, so that packs can be cut differently at any epoch.
 """
 
 import math

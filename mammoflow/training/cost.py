@@ -211,7 +211,7 @@ def _judging(shape: Shape, trunk: Cost, tops: Sequence[Cost]) -> int:
 
 
 def _in_all(shape: Shape, trained: int, maps: int) -> int:
-    """Return the bytes of so many trained weights and all that comes with them, and of maps and pixels."""
+    """Return the bytes of trained weights with their gradients and moments, and of maps and pixels."""
     copies = shape.dtype.itemsize if shape.precision == "bf16" else 0  # autocast's
     sent = _WEIGHT if shape.averaged else 0
     on_host = _BEST + _CHECKPOINT if shape.host else 0
