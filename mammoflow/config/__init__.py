@@ -63,7 +63,7 @@ class EnsembleConfig:
     rounds: int = 20
     """Most members of the greedy rule, counted with repeats."""
     calibration: Literal["best", "none", "temperature", "logistic", "isotonic"] = "best"
-    """From score to probability: the one of least loss on women that it was not fitted to, or always this one."""
+    """From score to probability: the one of lowest loss in patient-level cross-validation, or always this one."""
     cutoff: str = "youden"
     """Operating point: `youden`, the cut-off of largest sensitivity + specificity; or `sensitivity=0.9` or
     `specificity=0.9`, at which that side is no less and the other is best."""
@@ -209,7 +209,7 @@ class Config:
     start: str | None = None
     """Whole-image classifiers of other data to train on, by image labels alone, in the place of `trunks`: all members
     of a registered ensemble (`models:/mammoflow@champion`, `models:/mammoflow/3`), the candidate of an MLflow run
-    (`runs:/<id>`), or a folder or URL of a model. What it is, not its name, enters fingerprints."""
+    (`runs:/<id>`), or a folder or URL of a model. Fingerprinted by content."""
     transfer: tuple[int, ...] = how(())
     """Numbers of patients of new data to train on, one after the other, by jobs/finetune.py: the paper's Table 4.
     Empty: once, with all of them or `splits.patients`."""

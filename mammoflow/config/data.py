@@ -25,7 +25,7 @@ class PhantomConfig:
     layout: Literal["cbis_ddsm", "inbreast", "csv_folder"] = "cbis_ddsm"
     """How they lie on disk. `inbreast` and `csv_folder` are digital mammograms, and have films without lesions too."""
     patients: int = 200
-    """How many women; on average about 2.0 films each as CBIS-DDSM, 3.6 in the other layouts. 0 draws none: the run
+    """Patients; on average about 2.0 films each as CBIS-DDSM, 3.6 in the other layouts. 0 draws none: the run
     needs `--source`."""
     height: int = 768
     """Rows of a film as drawn [px]; real films have 3000-7000."""
@@ -39,7 +39,7 @@ class PhantomConfig:
     """Share of films that come as two series, once under mass, once under calcification [0-1]; in the other layouts
     of films with both kinds of lesion."""
     official_test: float = 0.0
-    """Share of women in the release's own test part [0-1]; where above 0, some of CBIS-DDSM's are in its training part
+    """Share of patients in the release's own test part [0-1]; above 0, some of CBIS-DDSM's are in its training part
     too, and csv_folder has a column `split`. INbreast has no parts."""
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class SplitConfig:
     val: float = 0.10
     """Share of the remaining patients in validation [0-1]."""
     patients: int | None = None
-    """Most patients in train and val together, stratified on cancer, fewer being a subset of more; the others who are
+    """Most patients in train and val together, stratified on cancer, smaller caps being nested subsets; others who are
     not in test are left out. None takes all of them."""
 
     def __post_init__(self) -> None:

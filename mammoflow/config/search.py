@@ -64,7 +64,7 @@ class SearchConfig:
     sampler: Literal["tpe", "random"] = "tpe"
     """How they are drawn: by a tree-structured Parzen estimator of what was good so far (Optuna), or at random."""
     at_a_time: int = 8
-    """They are drawn so many at a time; the next ones once these came to the first rung or, without one, through
+    """Candidates drawn at a time; the next ones follow once these reach the first rung or, without one, the end of
     stage 1."""
     space: SpaceConfig = SpaceConfig()
     """What they are drawn from."""

@@ -42,7 +42,6 @@ def score_split(
     split: str,
     compute: ComputeConfig,
     *,
-    precision: str,
     ensemble: Ensemble | None = None,
 ) -> pa.Table:
     """Score every image of a split with every model, plain and flip-averaged, as the registered model would.
@@ -52,7 +51,6 @@ def score_split(
         images: the images artefact.
         split: train | val | test.
         compute: a GPU for each task where it asks for GPUs.
-        precision: fp32 | bf16, as the models were trained.
         ensemble: the frozen choice; without it the test split stays closed.
 
     Returns:
@@ -68,7 +66,7 @@ def score_split(
     groups = spread(shards, len(models), compute)
     work = [(name, folder, group) for name, folder in sorted(models.items()) for group in groups]
     run = task(_score_shards, compute)
-    tables = ray.get([run.remote(name, folder, group, compute, precision) for name, folder, group in work])
+    tables = ray.get([run.remote(name, folder, group, compute) for name, folder, group in work])
     return pa.concat_tables(tables).sort_by([("model", "ascending"), ("image_id", "ascending")])
 
 
@@ -119,7 +117,6 @@ def patch_accuracy(
     split: str,
     compute: ComputeConfig,
     *,
-    precision: str,
     ensemble: Ensemble | None = None,
 ) -> PatchAccuracy:
     """Return how well a patch classifier names the patches of a split; `unverified` background is left out.
@@ -129,7 +126,6 @@ def patch_accuracy(
         patches: the patches artefact.
         split: train | val | test.
         compute: a GPU for each task where it asks for GPUs.
-        precision: fp32 | bf16, as the classifier was trained.
         ensemble: the frozen choice; without it the test split stays closed.
 
     Raises:
@@ -138,7 +134,7 @@ def patch_accuracy(
     """
     shards = open_split(patches, split, ensemble)
     run = task(_confuse_shards, compute)
-    parts = ray.get([run.remote(folder, group, compute, precision) for group in spread(shards, 1, compute)])
+    parts = ray.get([run.remote(folder, group, compute) for group in spread(shards, 1, compute)])
     confusion_CC = np.sum(parts, axis=0)
     of_class_C = confusion_CC.sum(axis=1)
     if not of_class_C.any():
@@ -164,13 +160,13 @@ def task(function: Callable[..., Any], compute: ComputeConfig) -> Any:
     return ray.remote(num_cpus=compute.cpus_per_worker, num_gpus=1 if compute.gpu else 0)(function)
 
 
-def _score_shards(name: str, folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str) -> pa.Table:
+def _score_shards(name: str, folder: str, shards: Sequence[str], compute: ComputeConfig) -> pa.Table:
     """Score these shards with one model; runs in a Ray task."""
     model = prediction.whole_image(folder).to(prepare(compute))
     tables = []
     for shard in shards:
         rows = read_images(shard)
-        plain_N, averaged_N = prediction.flip_averaged(model, pixels_of(rows), precision)
+        plain_N, averaged_N = prediction.flip_averaged(model, pixels_of(rows))
         values = {column: rows[column] for column in _ABOUT}
         values |= {"model": [name] * rows.num_rows, "score": plain_N, "score_tta": averaged_N}
         tables.append(pa.table({column: values[column] for column in SCORES.names}).cast(SCORES))
@@ -187,9 +183,7 @@ def _figures_of_shards(shards: Sequence[str]) -> tuple[list[npt.NDArray[np.float
     return figures, vendors
 
 
-def _confuse_shards(
-    folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str
-) -> npt.NDArray[np.int64]:
+def _confuse_shards(folder: str, shards: Sequence[str], compute: ComputeConfig) -> npt.NDArray[np.int64]:
     """Count true against named classes over these shards, (C, C); runs in a Ray task."""
     model = prediction.patch_classifier(folder).to(prepare(compute))
     classes = len(model.spec.classes)
@@ -198,7 +192,7 @@ def _confuse_shards(
         rows = lake.read_table(shard, ["label", "unverified", "pixels"])
         rows = rows.filter(pc.invert(rows["unverified"]))
         if rows.num_rows:
-            named_N = prediction.name_patches(model, pixels_of(rows), precision)
+            named_N = prediction.name_patches(model, pixels_of(rows))
             np.add.at(confusion_CC, (rows["label"].to_numpy(), named_N), 1)
     return confusion_CC
 

@@ -29,9 +29,7 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
 _PLAIN = 1
 
 
-def fit(
-    folder: str, images: Artefact, config: TwoStepConfig, compute: ComputeConfig, *, precision: str, seed: int
-) -> Forest:
+def fit(folder: str, images: Artefact, config: TwoStepConfig, compute: ComputeConfig, *, seed: int) -> Forest:
     """Fit the forest to the training images.
 
     Args:
@@ -39,14 +37,13 @@ def fit(
         images: the images artefact.
         config: cut-offs, regions, forest.
         compute: a GPU for each task where it asks for GPUs.
-        precision: fp32 | bf16, as the patch classifier was trained.
         seed: of the forest.
 
     Raises:
         SplitError, LakeError: as in `evaluation.score_split`.
         ConfigError: fewer training images than a node must have to be split.
     """
-    about, figures_NF = _figures(folder, images, "train", config, compute, precision, None, flips=_PLAIN)
+    about, figures_NF = _figures(folder, images, "train", config, compute, None, flips=_PLAIN)
     return forest.fit(figures_NF[:, 0], about["label"].to_numpy().astype(np.int64), config, seed)
 
 
@@ -58,7 +55,6 @@ def score_split(
     config: TwoStepConfig,
     compute: ComputeConfig,
     *,
-    precision: str,
     frozen: Ensemble | None = None,
 ) -> pa.Table:
     """Score every image of a split; see `fit`.
@@ -73,7 +69,7 @@ def score_split(
     Raises:
         SplitError: the test split without a frozen choice, or an unknown split.
     """
-    about, figures_NRF = _figures(folder, images, split, config, compute, precision, frozen, flips=len(_FLIPS))
+    about, figures_NRF = _figures(folder, images, split, config, compute, frozen, flips=len(_FLIPS))
     scores_RN = np.stack([fitted.predict(figures_NF) for figures_NF in np.moveaxis(figures_NRF, 1, 0)])
     columns = {name: about[name] for name in about.column_names}
     columns |= {"model": [NAME] * about.num_rows, "score": scores_RN[0], "score_tta": scores_RN.mean(axis=0)}
@@ -105,7 +101,6 @@ def _figures(
     split: str,
     config: TwoStepConfig,
     compute: ComputeConfig,
-    precision: str,
     frozen: Ensemble | None,
     *,
     flips: int,
@@ -113,13 +108,13 @@ def _figures(
     """Return what scores repeat of each image, and its figures under the first flips (N, flips, F)."""
     task = evaluation.task(_of_shards, compute)
     groups = evaluation.spread(open_split(images, split, frozen), 1, compute)
-    parts = ray.get([task.remote(folder, group, compute, precision, config, flips) for group in groups])
+    parts = ray.get([task.remote(folder, group, compute, config, flips) for group in groups])
     about, figures = zip(*parts, strict=True)
     return pa.concat_tables(about), np.concatenate(figures)
 
 
 def _of_shards(
-    folder: str, shards: Sequence[str], compute: ComputeConfig, precision: str, config: TwoStepConfig, flips: int
+    folder: str, shards: Sequence[str], compute: ComputeConfig, config: TwoStepConfig, flips: int
 ) -> tuple[pa.Table, npt.NDArray[np.float64]]:
     """Return rows and figures of the images of these shards; runs in a Ray task."""
     model = prediction.patch_classifier(folder).to(evaluation.prepare(compute))
@@ -127,7 +122,7 @@ def _of_shards(
     def of(pixels_HW: npt.NDArray[Any]) -> list[npt.NDArray[np.float64]]:
         """Return the figures of an image under each flip."""
         flipped = [np.ascontiguousarray(np.flip(pixels_HW, axes)) for axes in _FLIPS[:flips]]
-        maps = [prediction.heatmap(model, one, precision) for one in flipped]
+        maps = [prediction.heatmap(model, one) for one in flipped]
         return [region_features.features(map_uvC, config.cutoffs, config.regions) for map_uvC in maps]
 
     tables = [evaluation.read_images(shard) for shard in shards]

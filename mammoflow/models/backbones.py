@@ -299,7 +299,7 @@ class Trunk(nn.Module):
         self.layers = backbone.build()
         slow_statistics(self.layers)
         self.checkpointing = False
-        """Keep less for the backward pass and compute it anew (checkpointing.py); changes no number."""
+        """Recompute activations in the backward pass to save memory (checkpointing.py); changes no number."""
         self._frozen: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from mammoflow.config import ImageConfig
 from mammoflow.errors import ConfigError
 from mammoflow.models import backbones, weights
 from mammoflow.models.backbones import Trunk, seeded
+from mammoflow.models.devices import Precision
 from mammoflow.models.dropout import Dropout
 from mammoflow.models.top_layers import Ground, TopLayers
 from mammoflow.models.top_spec import TopSpec, slug
@@ -39,6 +40,8 @@ class PatchSpec:
     """P, side of the patches it was trained on [px]."""
     weights: str | None
     """What the trunk was initialised with; decides the input scale."""
+    precision: Precision
+    """Arithmetic of the forward pass that it was trained and is judged in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,8 @@ class ImageSpec:
     """How films are brought to that size."""
     weights: str | None
     """What the trunk was initialised with; decides the input scale."""
+    precision: Precision
+    """Arithmetic of the forward pass that it was trained and is judged in."""
 
 
 def _trunk(spec: PatchSpec | ImageSpec) -> Trunk:
@@ -168,7 +173,9 @@ class Conversion:
     """Names of the patch classifier's tensors that found no place: its FC, unless its heatmap is kept."""
 
 
-def whole_image(patches: PatchClassifier, top_layers: TopSpec, images: ImageConfig, seed: int) -> Conversion:
+def whole_image(
+    patches: PatchClassifier, top_layers: TopSpec, images: ImageConfig, seed: int, precision: Precision
+) -> Conversion:
     """Cut a patch classifier after its last feature map and put new top layers on it.
 
     Args:
@@ -176,6 +183,7 @@ def whole_image(patches: PatchClassifier, top_layers: TopSpec, images: ImageConf
         top_layers: the new ones.
         images: size of the images, and how films are brought to it.
         seed: with the candidate's name, decides the new layers' weights.
+        precision: of the new classifier.
 
     Raises:
         SpecError: `top_layers` shrink the map below 1x1.
@@ -183,7 +191,7 @@ def whole_image(patches: PatchClassifier, top_layers: TopSpec, images: ImageConf
     Source: paper, methods; 1152x896 -> 36x28 x C -> top layers.
     """
     name = candidate_name(patches.spec.backbone, top_layers)
-    shared = candidates(patches, {name: top_layers}, images, seed)[name]
+    shared = candidates(patches, {name: top_layers}, images, seed, precision)[name]
     with torch.device("meta"):
         model = WholeImageClassifier(shared.spec)
     model.top = shared.top
@@ -201,7 +209,7 @@ def whole_image(patches: PatchClassifier, top_layers: TopSpec, images: ImageConf
 
 
 def candidates(
-    patches: PatchClassifier, top_layers: Mapping[str, TopSpec], images: ImageConfig, seed: int
+    patches: PatchClassifier, top_layers: Mapping[str, TopSpec], images: ImageConfig, seed: int, precision: Precision
 ) -> dict[str, WholeImageClassifier]:
     """Return new whole-image classifiers by name that share the patch classifier's own trunk.
 
@@ -210,6 +218,7 @@ def candidates(
         top_layers: by the candidate's name.
         images: size of the images, and how films are brought to it.
         seed: with the name, decides the new layers' weights, whatever the other candidates.
+        precision: of the new classifiers.
 
     Raises:
         SpecError: top layers that shrink the map below 1x1.
@@ -226,6 +235,7 @@ def candidates(
             width=images.width,
             fit=images.fit,
             weights=trained.weights,
+            precision=precision,
         )
         top_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
         top = seeded(top_seed, partial(TopLayers, layers, ground_of(spec)))
@@ -256,10 +266,12 @@ def adapted(spec: ImageSpec, images: ImageConfig, mean_grey: float) -> ImageSpec
     return new
 
 
-def adapt(model: WholeImageClassifier, images: ImageConfig, mean_grey: float) -> WholeImageClassifier:
+def adapt(
+    model: WholeImageClassifier, images: ImageConfig, mean_grey: float, precision: Precision
+) -> WholeImageClassifier:
     """Return a whole-image classifier with its own weights on images of another data set; see `adapted`."""
     with torch.device("meta"):
-        new = WholeImageClassifier(adapted(model.spec, images, mean_grey))
+        new = WholeImageClassifier(replace(adapted(model.spec, images, mean_grey), precision=precision))
     new.load_state_dict(model.state_dict(), assign=True)
     return new.train(model.training)
 

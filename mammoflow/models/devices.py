@@ -1,10 +1,14 @@
-"""Where a process computes: the GPU that Ray gave it, or the CPU. Plain PyTorch."""
+"""Where and how a process computes: the GPU that Ray gave it, or the CPU; fp32 or bf16. Plain PyTorch."""
 
 import os
+from typing import Literal
 
 import torch
 
 from mammoflow.errors import PreflightError
+
+Precision = Literal["fp32", "bf16"]
+"""Arithmetic of a forward pass."""
 
 STAND_IN = "MAMMOFLOW_GPU_STAND_IN"
 """Where this variable is set and torch sees no GPU, a CPU stands in for one: to try on machines without, in which order
@@ -32,11 +36,6 @@ def find(gpu: bool) -> torch.device:
     )
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which a forward pass runs.
-
-    Args:
-        device: that it runs on.
-        precision: fp32 | bf16.
-    """
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which a forward pass runs on a device."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

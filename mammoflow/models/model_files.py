@@ -18,7 +18,7 @@ from mammoflow.models.classifiers import Classifier, ImageSpec, PatchClassifier,
 from mammoflow.models.top_kinds import parse
 
 SPEC_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
-_FORMAT = 2  # of model.json
+_FORMAT = 3  # of model.json
 
 
 def to_files(model: Classifier, state: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
@@ -76,13 +76,14 @@ def read_spec(data: bytes) -> PatchSpec | ImageSpec:
     try:
         about = json.loads(data)
         form: type[PatchSpec | ImageSpec] = {"patch": PatchSpec, "image": ImageSpec}[about["kind"]]
+        if about.get("format") != _FORMAT:
+            raise LakeError(
+                f"{SPEC_FILE} has format {about.get('format')}, but this version of mammoflow reads {_FORMAT}; train "
+                "the model again, or use the version that wrote it"
+            )
         values = {field.name: about[field.name] for field in fields(form)}
     except (ValueError, KeyError, TypeError) as error:
         raise LakeError(f"{SPEC_FILE} is damaged ({error!r}); train the model again or restore the file") from error
-    if about.get("format") != _FORMAT:
-        raise LakeError(
-            f"{SPEC_FILE} has format {about.get('format')}; this version reads {_FORMAT}: use a matching version"
-        )
     values["classes"] = tuple(values["classes"])
     if form is ImageSpec:
         values["top_layers"] = parse(values["top_layers"])

@@ -173,7 +173,6 @@ def _patch_row(main: Artefacts, trained: Artefacts) -> PatchRow:
             trained.patches,
             "test",
             trained.config.compute,
-            precision=trunk.training.precision,
             ensemble=outcome.load_ensemble(main),
         ),
         best_epoch=classifier.facts(TrunkFacts).best_epoch,

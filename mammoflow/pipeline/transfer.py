@@ -101,14 +101,14 @@ def _matrix(before: Artefacts, after: Artefacts, out: Artefact) -> tuple[MatrixC
     if origin is None:
         print("  the data that the ensemble comes from are not in this lake: it is not scored on them", flush=True)
         return tuple(cells)
-    compute, precision = before.config.compute, after.config.image_training.precision
+    compute = before.config.compute
     folders = {name: after.search.file("candidates", name, "best") for name in ours.names}
-    for name, models, chosen, kind in (
-        ("begun from", starting_points.fetch(begun, out), about.ensemble, about.precision),
-        ("trained on", folders, ours, precision),
+    for name, models, chosen in (
+        ("begun from", starting_points.fetch(begun, out), about.ensemble),
+        ("trained on", folders, ours),
     ):
         members = {member: models[member] for member in chosen.names}
-        test = evaluation.score_split(members, origin, "test", compute, precision=kind, ensemble=chosen)
+        test = evaluation.score_split(members, origin, "test", compute, ensemble=chosen)
         cells.append(_cell(name, "where it began", test, chosen))
     return tuple(cells)
 

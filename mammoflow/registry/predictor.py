@@ -61,7 +61,6 @@ class Predictor:
     def __init__(self, about: About, models: Sequence[WholeImageClassifier]) -> None:
         self.ensemble = about.ensemble
         self.images, self.profile = about.images, about.profile
-        self._precision = about.precision
         self._models = list(models)
 
     def to(self, device: torch.device) -> "Predictor":
@@ -71,12 +70,12 @@ class Predictor:
 
     def score(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
         """Return the members' flip-averaged probabilities of malignant (N, K) [0-1] of images already reduced."""
-        members_KN = [prediction.flip_averaged(model, pixels_NHW, self._precision)[1] for model in self._models]
+        members_KN = [prediction.flip_averaged(model, pixels_NHW)[1] for model in self._models]
         return np.stack(members_KN, axis=1)
 
     def evidence(self, pixels_NHW: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """Return the heatmaps of images of the members' size; see `mean_evidence`."""
-        return mean_evidence(self.ensemble, self._models, pixels_NHW, self._precision)
+        return mean_evidence(self.ensemble, self._models, pixels_NHW)
 
     def predict(self, inputs: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Score images; the entry point that MLflow calls.
@@ -134,7 +133,7 @@ class Predictor:
 
 
 def mean_evidence(
-    ensemble: Ensemble, models: Sequence[WholeImageClassifier], pixels_NHW: npt.NDArray[np.uint16], precision: str
+    ensemble: Ensemble, models: Sequence[WholeImageClassifier], pixels_NHW: npt.NDArray[np.uint16]
 ) -> npt.NDArray[np.float32]:
     """Return heatmaps of what raises an ensemble's scores.
 
@@ -142,7 +141,6 @@ def mean_evidence(
         ensemble: its weights of members.
         models: its members, in order.
         pixels_NHW: uint16 (N, H, W), of the members' size.
-        precision: fp32 | bf16.
 
     Returns:
         float32 (N, u, v): per cell of 32 px, the mean over members of its contribution to the logit of malignant,
@@ -151,7 +149,7 @@ def mean_evidence(
     Source: Draelos and Carin 2020 (HiResCAM).
     """
     times_K = [member.times for member in ensemble.members]
-    maps_KNuv = [prediction.evidence(model, pixels_NHW, precision) for model in models]
+    maps_KNuv = [prediction.evidence(model, pixels_NHW) for model in models]
     mean_Nuv = np.maximum(np.average(maps_KNuv, axis=0, weights=times_K), 0)
     largest_N11 = mean_Nuv.max(axis=(1, 2), keepdims=True)
     shares_Nuv = np.divide(mean_Nuv, largest_N11, out=np.zeros_like(mean_Nuv), where=largest_N11 > 0)

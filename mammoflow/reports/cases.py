@@ -59,8 +59,7 @@ def _film(inputs: ReportInputs, models: list[Any], row: dict[str, Any]) -> dict[
     """Return a film with its outlines, and beside it the map of its score."""
     shown = film(inputs.images, row["image_id"], inputs.ensemble)
     pixels_HW = pixels_of(shown)[0]
-    precision = inputs.config.image_training.precision
-    (map_uv,) = mean_evidence(inputs.ensemble, models, pixels_HW[None], precision)
+    (map_uv,) = mean_evidence(inputs.ensemble, models, pixels_HW[None])
     lesions = draw.lesions_of(shown.drop_columns("pixels").to_pylist()[0])
     probability = float(inputs.ensemble.calibration.apply([row["score_tta"]])[0])
     view = " ".join(row[name] for name in ("laterality", "view") if row[name]) or "view unknown"

@@ -216,13 +216,12 @@ def _transfer_roc(report: Report, mark: str) -> dict[str, str] | None:
 def _heatmaps(inputs: ReportInputs) -> list[dict[str, str]]:
     """Return the test films that the ensemble scored highest and lowest in each class, with heatmaps of every trunk."""
     models = {name: prediction.patch_classifier(item.file("best")) for name, item in inputs.trunks.items()}
-    precisions = {trunk.backbone: trunk.training.precision for trunk in inputs.config.trunks}
     shown = []
     for caption, image_id in _extremes(inputs).items():
         row = film(inputs.images, image_id, inputs.ensemble)
         pixels_HW = pixels_of(row)[0]
         lesions = draw.lesions_of(row.drop_columns("pixels").to_pylist()[0])
-        maps = [_malignant(model, pixels_HW, precisions[name]) for name, model in models.items()]
+        maps = [_malignant(model, pixels_HW) for model in models.values()]
         data = draw.heatmaps(pixels_HW, lesions, maps, inputs.mark)
         caption = f"{caption} Heatmaps: {', '.join(models)}."
         shown.append(pages.picture(data, "jpeg", f"Test film and heatmaps over it. {caption}", caption))
@@ -241,9 +240,9 @@ def _extremes(inputs: ReportInputs) -> dict[str, str]:
     return found
 
 
-def _malignant(model: PatchClassifier, pixels_HW: npt.NDArray[np.uint16], precision: str) -> draw.Heatmap:
+def _malignant(model: PatchClassifier, pixels_HW: npt.NDArray[np.uint16]) -> draw.Heatmap:
     """Return the summed probability of the malignant classes over an image."""
-    probability_uvC = prediction.heatmap(model, pixels_HW, precision)
+    probability_uvC = prediction.heatmap(model, pixels_HW)
     classes = [index for index, name in enumerate(model.spec.classes) if name.startswith("malignant")]
     return draw.Heatmap(values=probability_uvC[..., classes].sum(axis=-1), side=model.spec.side)
 

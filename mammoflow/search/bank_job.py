@@ -2,7 +2,7 @@
 
 A candidate's folder holds `best/`, `last/` (model folders), `history.json` and `result.json`, written in this order
 once a stage is over, and all but `last/` where candidates are ranked in the middle of one. While it trains, its
-checkpoints lie in `work/states/`, each by itself: packs can be cut anew at any epoch.
+checkpoints lie in `work/states/`, one file each, so that packs can be cut differently at any epoch.
 """
 
 import math
@@ -102,9 +102,10 @@ class BankJob:
         model = model_files.from_files(lake.read_folder(self.start))
         if isinstance(model, PatchClassifier):
             top_layers = {candidate.name: candidate.top_layers for candidate in self.candidates}
-            return classifiers.candidates(model, top_layers, self.images_config, self.seed)
+            return classifiers.candidates(model, top_layers, self.images_config, self.seed, self.training.precision)
         (candidate,) = self.candidates
-        return {candidate.name: classifiers.adapt(model, self.images_config, inputs.mean_grey(self.images))}
+        mean_grey, precision = inputs.mean_grey(self.images), self.training.precision
+        return {candidate.name: classifiers.adapt(model, self.images_config, mean_grey, precision)}
 
     def _models_of_stage1(self) -> dict[str, WholeImageClassifier]:
         models = {c.name: model_files.from_files(lake.read_folder(c.folder(self.out, "last"))) for c in self.candidates}

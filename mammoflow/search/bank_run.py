@@ -62,7 +62,7 @@ class BankRun:
             seed: of the augmentations.
             changes: how candidates differ from the config's stage, by name; others are trained as it says.
             best: what stage 0 kept (`kept`), to be beaten in stage 1.
-            until: stop after so many epochs of this stage, where it has more.
+            until: epochs of this stage after which to stop; None: all of them.
 
         Raises:
             TrainingError: candidates on different trunks, several in stage 1, or a class without images.
@@ -150,7 +150,7 @@ class BankRun:
         }
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return each candidate's logits (K, N, 2) of a batch as it is augmented in this epoch and stage.
+        """Return each candidate's logits (K, N, 2) of a batch, augmented for this epoch and stage.
 
         With them comes what is added to each row's loss (K, N).
         """
@@ -243,13 +243,13 @@ class BankRun:
         return trunk.flops + cost.of_top(spec.top_layers, classifiers.ground_of(spec), torch.float32).flops
 
     def best_files(self, name: str) -> dict[str, bytes]:
-        """Return the model folder of a candidate's best epoch; before any validation, of the model as it is."""
+        """Return the model folder of a candidate's best epoch; before any validation, of the current weights."""
         model = self._models[name]
         kept = self.best[name].weights if name in self.best else {}
         return to_files(model, model.state_dict() | kept)
 
     def last_files(self, name: str) -> dict[str, bytes]:
-        """Return the model folder of a candidate as it is now: where stage 2 goes on from."""
+        """Return the model folder of a candidate's current weights, from which stage 2 continues."""
         return to_files(self._models[name])
 
     def record(self, figures: Figures) -> None:

@@ -42,7 +42,7 @@ class Changes:
         return replace(stage, lr=stage.lr * self.lr, weight_decay=stage.weight_decay * self.decay, dropout=dropout)
 
     def words(self) -> str:
-        """Return them as they are written, empty where there is none."""
+        """Return them as written; empty without changes."""
         words = [f"{name}*{value:g}" for name, value in (("lr", self.lr), ("decay", self.decay)) if value != 1]
         return " ".join(words + ([] if self.dropout is None else [f"dropout={self.dropout:g}"]))
 

@@ -179,7 +179,7 @@ def most_together(config: Config, candidates: Sequence[Candidate], memory: int) 
 
     Args:
         config: of the run.
-        candidates: of one trunk; any so many of them fit.
+        candidates: of one trunk; the largest are assumed.
         memory: of a worker [bytes].
     """
     if len(candidates) < 2:  # also one that goes on from other data, whose top layers are of other patches
@@ -210,7 +210,7 @@ def check_fits(config: Config, candidate: Candidate, memory: int) -> None:
 
 
 def makespan(seconds: Sequence[float], runs: int) -> float:
-    """Return how long runs of these durations take, so many of them at a time, each begun in order where one ended."""
+    """Return how long runs of these durations take, `runs` at a time, each starting in order as one ends."""
     ends = [0.0] * runs
     for each in seconds:
         first = ends.index(min(ends))

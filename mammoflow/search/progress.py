@@ -97,7 +97,7 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take it away, as what was found stands in the ranking; after an error there is none, and it stays."""
+        """Clear the table on success, when the ranking follows; keep it on error."""
         self._live.transient = kind is None
         self._live.stop()
 

@@ -38,7 +38,7 @@ class SearchRun:
             config: of the run.
             jobs: the stage-1 job of each trunk, with all candidates that are named.
             record: told of every candidate's epochs and end.
-            progress: likewise.
+            progress: shows them.
             budget: how long it may run.
         """
         self._config, self._jobs, self._out = config, jobs, jobs[0].out

@@ -50,7 +50,7 @@ def packs(trunks: Sequence[BankJob], living: Iterable[Candidate], leg: Leg, most
         trunks: the stage-1 job of each trunk, with all its candidates.
         living: who goes on.
         leg: the part of the schedule.
-        most: K by the name of a trunk's job, most candidates in a pack; any number where there is none.
+        most: K by the name of a trunk's job, most candidates in a pack; unlimited where it is missing.
     """
     alive = frozenset(living)
     jobs = []
@@ -75,7 +75,7 @@ def cut(group: Sequence[Candidate], most: int | None) -> list[Sequence[Candidate
 
 
 def _together(job: BankJob, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Group candidates that can go on from one epoch: all of them, unless a kill came upon packs cut otherwise."""
+    """Group candidates that can go on from one epoch: all of them, unless an interrupted run used different packs."""
     if not candidates:
         return []
     epochs = {candidate: job.common_epochs([candidate]) for candidate in candidates}
@@ -123,6 +123,6 @@ def arrived(candidates: Iterable[Candidate], out: Artefact, rung: int) -> list[C
 
 
 def best_so_far(candidate: Candidate, out: Artefact, rung: int) -> float:
-    """Return the best validation AUC up to an epoch; .5 where there is none."""
+    """Return the best validation AUC up to an epoch; .5 without an epoch."""
     aucs = [row.val_auc for row in candidate.history(out) if row.epoch <= rung]
     return max((auc for auc in aucs if auc is not None), default=0.5)

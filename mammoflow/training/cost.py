@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mammoflow.models import backbones
 from mammoflow.models.backbones import Trunk
+from mammoflow.models.devices import Precision
 from mammoflow.models.top_layers import Ground, TopLayers
 from mammoflow.models.top_spec import TopSpec
 
@@ -160,8 +161,7 @@ class Shape:
     """Columns of an image [px]."""
     rows: int
     """Images of a step that are in memory at a time."""
-    precision: str
-    """`fp32` or `bf16`."""
+    precision: Precision
     checkpointing: bool = False
     """Of the trunk, in stage 2."""
     judged: int = 0
@@ -211,7 +211,7 @@ def _judging(shape: Shape, trunk: Cost, tops: Sequence[Cost]) -> int:
 
 
 def _in_all(shape: Shape, trained: int, maps: int) -> int:
-    """Return the bytes of so many trained weights and all that comes with them, and of maps and pixels."""
+    """Return the bytes of trained weights with their gradients and moments, and of maps and pixels."""
     copies = shape.dtype.itemsize if shape.precision == "bf16" else 0  # autocast's
     sent = _WEIGHT if shape.averaged else 0
     on_host = _BEST + _CHECKPOINT if shape.host else 0

@@ -64,7 +64,7 @@ class Job(Protocol[R]):
         """Write a checkpoint over the last one; called on the first worker after every epoch."""
 
     def resume(self) -> dict[str, bytes]:
-        """Return the files of the last checkpoint, none where there is none; called on every worker."""
+        """Return the files of the last checkpoint, if any; called on every worker."""
 
     def close(self, run: R) -> None:
         """Write what was trained to the lake; called on the first worker, once, at the end."""
@@ -176,7 +176,7 @@ def _train(
 ) -> None:
     """Run epochs until the schedule or the time ends, with a checkpoint and a report after each."""
     torch.set_num_threads(compute.cpus_per_worker)
-    _begin_anew(device)
+    _free_memory(device)
     if device.type == "cpu":
         keep_freed_memory()
     try:
@@ -207,7 +207,7 @@ def _epochs(job: Job[R], workers: Workers, device: torch.device, report: Callabl
         job.close(run)
 
 
-def _begin_anew(device: torch.device) -> None:
+def _free_memory(device: torch.device) -> None:
     """Give back what an earlier run of this process left behind, and measure the most memory from here."""
     gc.collect()
     if device.type == "cuda":

@@ -79,7 +79,7 @@ def check_patches(images: Artefact, patches: Artefact, config: PatchConfig) -> N
     """Refuse patches among which no lesion is for training.
 
     Raises:
-        SplitError: there is none.
+        SplitError: no lesion's patch is for training.
     """
     cut = patches.facts(PatchesFacts).patches["train"]
     if not sum(number for name, number in cut.items() if name != config.classes[0]):

@@ -87,7 +87,7 @@ class Workers:
     gather: Callable[[NDArray[Any]], NDArray[Any]] = _alone
     """Concatenates all workers' arrays along the first axis, in the order of ranks, on every worker."""
     checkpointing: bool = False
-    """Trunks compute activations anew for the backward pass, which takes less memory."""
+    """Trunks recompute activations in the backward pass to save memory."""
     compiled: bool = False
     """Trunks run as torch.compile makes them."""
     sync_batch_norm: bool = False

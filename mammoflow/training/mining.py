@@ -52,7 +52,6 @@ def mine(
         out=out.url,
         folder=first.file("best"),
         share=trunk.hard_examples,
-        precision=trunk.training.precision,
         gpu=config.compute.gpu,
     )
     progress = shards.Progress("images mined", say, f"for {trunk.backbone}")
@@ -64,9 +63,7 @@ def mine(
     )
 
 
-def _mine_shard(
-    job: CutJob, config: PatchConfig, seed: int, out: str, folder: str, share: float, precision: str, gpu: bool
-) -> Done:
+def _mine_shard(job: CutJob, config: PatchConfig, seed: int, out: str, folder: str, share: float, gpu: bool) -> Done:
     """Cut the patches of one shard of images; runs in a Ray Data task."""
     model = _classifier(folder).to(devices.find(gpu))
     torch.set_num_threads(1)  # the task has one core
@@ -78,7 +75,7 @@ def _mine_shard(
         chosen = patches.cut(pixels_HW, lesions, config, rng)
         if not chosen:
             return chosen
-        return hard_patches.exchange(chosen, pixels_HW, lesions, scan(model, pixels_HW, precision), share, config)
+        return hard_patches.exchange(chosen, pixels_HW, lesions, scan(model, pixels_HW), share, config)
 
     return ingest.cut_shard(job, choose, config, seed, out)
 
@@ -91,13 +88,12 @@ def _classifier(folder: str) -> PatchClassifier:
     return model.to(memory_format=torch.channels_last)
 
 
-def scan(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: str) -> Scan:
+def scan(model: PatchClassifier, pixels_HW: NDArray[np.uint16]) -> Scan:
     """Score the patches of an image at positions `STEP` apart.
 
     Args:
         model: in eval mode.
         pixels_HW: uint16, no smaller than a patch.
-        precision: fp32 | bf16.
     """
     side = model.spec.side
     corners, scores = [], []
@@ -108,7 +104,7 @@ def scan(model: PatchClassifier, pixels_HW: NDArray[np.uint16], precision: str) 
             part_HW = pixels_HW[top : top + height, left : left + width]
             if min(part_HW.shape) < side:
                 continue
-            with devices.autocast(next(model.parameters()).device, precision):
+            with devices.autocast(next(model.parameters()).device, model.spec.precision):
                 scores_UVC = classifiers.heatmap(model, torch.from_numpy(part_HW.copy()))
             rows, columns = (np.arange(0, size - side + 1, STRIDE) for size in part_HW.shape)
             rows, columns = rows[: scores_UVC.shape[0]], columns[: scores_UVC.shape[1]]

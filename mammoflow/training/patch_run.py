@@ -104,7 +104,7 @@ class PatchRun:
         return self._optimiser
 
     def _forward(self, batch: Batch) -> Tensor:
-        """Return the logits (N, C) of a batch as it is augmented in this epoch and stage."""
+        """Return the logits (N, C) of a batch, augmented for this epoch and stage."""
         stage = _stage_of(self._config.stages, self.epoch)
         images = loop.augmented(batch, self._config.augment, self._seed, self.epoch, stage, self._device)
         keys = [f"{self._seed}/{self.epoch}/{name}" for name in batch.ids]
@@ -162,7 +162,7 @@ class PatchRun:
         return rows[batch.weights > 0].numpy()
 
     def best_files(self) -> dict[str, bytes]:
-        """Return the model folder of the best epoch; before the first validation, of the model as it is."""
+        """Return the model folder of the best epoch; before the first validation, of the current weights."""
         return to_files(self._model, None if self.best is None else self.best.weights)
 
     def record(self, figures: Figures) -> None:

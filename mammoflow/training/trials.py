@@ -38,7 +38,7 @@ OnEpoch = Callable[[str, Figures], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a job can't go on as it is, where another try would end the same way."""
+    """Why a job can't go on: another try would end the same way."""
 
     reason: str
     model: str
@@ -90,7 +90,7 @@ class _Queue(Searcher):
         self._on_end, self._over = on_end, over
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next job, None where one may follow from those that run, or that there is none."""
+        """Return the next job; None while running jobs may lead to more; `FINISHED` after the last."""
         if self._waiting and not self._over():
             job = self._waiting.popleft()
             self._running[trial_id] = job

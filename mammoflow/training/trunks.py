@@ -153,6 +153,7 @@ def _job(
         mean_grey=mean_grey,
         side=config.patches.side,
         weights=trunk.weights,
+        precision=trunk.training.precision,
     )
     return PatchJob(
         name=backbones.slug(trunk.backbone),

@@ -63,7 +63,7 @@ def films(count: int) -> list[NDArray[np.uint16]]:
 
 def trained_enough(backbone: str, images: list[NDArray[np.uint16]]) -> PatchClassifier:
     """Return a classifier of random weights whose BatchNorm knows these images, so that its scores differ."""
-    spec = PatchSpec(backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
+    spec = PatchSpec(precision="fp32", backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
     model = classifiers.patch_classifier(spec, seed=0).train()
     crops = np.stack([cut for image in images for cut in _patches(image)[::40]])
     with torch.no_grad():
@@ -128,6 +128,7 @@ def new_step(
 ) -> Callable[[], int]:
     """Return a training step on a batch of images, all layers; it says how many weights there are."""
     spec = ImageSpec(
+        precision="fp32",
         backbone=backbone,
         top_layers=top_layers,
         classes=CLASSES,

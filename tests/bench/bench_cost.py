@@ -91,7 +91,7 @@ def measured(case: Case) -> tuple[float, float, float]:
     cpu = torch.device("cpu")
     torch.nn.functional.conv2d(torch.rand(1, 3, 8, 8), torch.rand(3, 3, 3, 3))  # the libraries' own
     before = psutil.Process().memory_info().rss / 2**30
-    spec = PatchSpec(backbone=case.backbone, classes=CLASSES, mean_grey=50.0, side=224, weights=None)
+    spec = PatchSpec(precision="fp32", backbone=case.backbone, classes=CLASSES, mean_grey=50.0, side=224, weights=None)
     models = whole_images.candidates(classifiers.patch_classifier(spec, 0), case.tops, case.config.images, 0)
     config, workers = case.config, Workers(checkpointing=case.checkpointing)
     run = BankRun(config.image_training, case.stage, models, np.array([1, 1]), cpu, workers, 0)

@@ -160,7 +160,6 @@ class Seed:
             tests.patches,
             "test",
             made.config.compute,
-            precision=made.config.trunks[0].training.precision,
             ensemble=outcome.load_ensemble(tests),
         )
         return float(found["balanced_accuracy"])

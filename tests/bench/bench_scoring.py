@@ -28,7 +28,6 @@ import numpy as np
 import psutil
 import ray
 import torch
-import whole_images
 from bench_classifiers import show
 from mlflow import MlflowClient
 
@@ -62,8 +61,8 @@ def register(root: Path, images: ImageConfig, tops: dict[str, str], side: int) -
     made = made_lake.make(root / "lake")
     folders, members = {}, []
     for backbone, top in tops.items():
-        spec = PatchSpec(backbone=backbone, classes=CLASSES, side=side, mean_grey=52.0, weights=None)
-        model = whole_images.whole_image(classifiers.patch_classifier(spec, 0), top, images, 0).model
+        spec = PatchSpec(precision="bf16", backbone=backbone, classes=CLASSES, side=side, mean_grey=52.0, weights=None)
+        model = classifiers.whole_image(classifiers.patch_classifier(spec, 0), parse(top), images, 0, "bf16").model
         name = classifiers.candidate_name(backbone, parse(top))
         folders[name] = str(root / name)
         lake.write_folder(folders[name], model_files.to_files(model.eval()))

@@ -35,7 +35,7 @@ SEED = 0
 TRAINING = PatchTrainingConfig(
     stages=(StageConfig(trained="all", lr=1e-3, epochs=1000),), batch=BATCH, precision="fp32"
 )
-SPEC = PatchSpec(backbone="resnet10_narrow", classes=CLASSES, mean_grey=60.0, side=SIDE, weights=None)
+SPEC = PatchSpec(precision="fp32", backbone="resnet10_narrow", classes=CLASSES, mean_grey=60.0, side=SIDE, weights=None)
 DEVICE = torch.device("cpu")
 
 

@@ -75,7 +75,7 @@ class Epochs:
 
     def __init__(self, backbone: str, tops: Sequence[str], images: ImageConfig) -> None:
         """Build the pack on a trunk of random weights."""
-        spec = PatchSpec(backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
+        spec = PatchSpec(precision="fp32", backbone=backbone, classes=CLASSES, mean_grey=50.0, side=SIDE, weights=None)
         self.models = whole_images.candidates(classifiers.patch_classifier(spec, 0), tops, images, 0)
         counts = np.array([1, 1])
         self.run = BankRun(TRAINING, 0, self.models, counts, CPU, Workers(), 0)

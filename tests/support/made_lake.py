@@ -145,7 +145,14 @@ def _write_rows(artefact: Artefact, name: str, rows: list[dict], fields: pa.Sche
 
 def _write_models(made: MadeLake) -> None:
     mean = 60.0
-    spec = PatchSpec(backbone=BACKBONE, classes=made.config.patches.classes, mean_grey=mean, side=SIDE, weights=None)
+    spec = PatchSpec(
+        precision="fp32",
+        backbone=BACKBONE,
+        classes=made.config.patches.classes,
+        mean_grey=mean,
+        side=SIDE,
+        weights=None,
+    )
     trunk = classifiers.patch_classifier(spec, seed=1)
     _write_model(made.trunk.file("best"), model_files.to_files(trunk))
     history = [_epoch(n, val_accuracy=0.2 + 0.1 * n) for n in range(4)]
@@ -155,7 +162,7 @@ def _write_models(made: MadeLake) -> None:
     for index, top in enumerate(TOP_LAYERS):
         spec = parse(top)
         name = classifiers.candidate_name(BACKBONE, spec)
-        model = classifiers.whole_image(trunk, spec, made.config.images, seed=index).model
+        model = classifiers.whole_image(trunk, spec, made.config.images, seed=index, precision="fp32").model
         survived = index < 2
         _write_model(made.search.file("candidates", name, "best"), model_files.to_files(model))
         history = [_epoch(n, val_auc=0.5 + 0.05 * n) for n in range(4 if survived else 2)]

@@ -75,7 +75,7 @@ def image_config(first: int = 2, second: int = 2, batch: int = 8, lr: float = 1e
 
 def patch_model(backbone: str = "resnet10_narrow", side: int = 32, classes: int = 3) -> PatchClassifier:
     names = ("background", "dot", "ring")[:classes]
-    spec = PatchSpec(backbone=backbone, classes=names, mean_grey=90.0, side=side, weights=None)
+    spec = PatchSpec(precision="fp32", backbone=backbone, classes=names, mean_grey=90.0, side=side, weights=None)
     return classifiers.patch_classifier(spec, seed=1)
 
 

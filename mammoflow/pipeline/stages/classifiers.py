@@ -108,10 +108,9 @@ def _build_two_step(a: "Artefacts") -> Built:
 
     out, backbone, compute = a.one("two_step"), two_step_backbone(a.config), a.config.compute
     folder, settings = a.classifiers[backbone].file("best"), a.config.two_step
-    (precision,) = (trunk.training.precision for trunk in a.config.trunks if trunk.backbone == backbone)
-    fitted = two_step.fit(folder, a.images, settings, compute, precision=precision, seed=a.config.seed)
+    fitted = two_step.fit(folder, a.images, settings, compute, seed=a.config.seed)
     lake.write_bytes(out.file("forest.safetensors"), forest.to_bytes(fitted))
-    score = partial(two_step.score_split, fitted, folder, a.images, precision=precision)
+    score = partial(two_step.score_split, fitted, folder, a.images)
     val = score("val", settings, compute)
     frozen = two_step.choose(val, backbone, a.config.ensemble)  # before the first test image is read
     test = score("test", settings, compute, frozen=frozen)

@@ -25,9 +25,7 @@ def _build_external(a: "Artefacts") -> Built:
     out, (begun, model) = a.one("external"), a.begun
     folders = starting_points.fetch(begun, out)
     for split in ("val", "test"):
-        scores = evaluation.score_split(
-            folders, a.images, split, a.config.compute, precision=model.precision, ensemble=model.ensemble
-        )
+        scores = evaluation.score_split(folders, a.images, split, a.config.compute, ensemble=model.ensemble)
         lake.write_table(out.file(f"{split}.parquet"), scores)
     yield out, ExternalFacts(model=begun.name)
 
@@ -82,8 +80,8 @@ def _build_ensemble(a: "Artefacts") -> Built:
     from mammoflow.ensemble import ensemble, evaluation, selection
     from mammoflow.pipeline import outcome
 
-    precision, out = a.config.image_training.precision, a.ensemble
-    scores = evaluation.score_split(outcome.finished(a), a.images, "val", a.config.compute, precision=precision)
+    out = a.ensemble
+    scores = evaluation.score_split(outcome.finished(a), a.images, "val", a.config.compute)
     by_rule = selection.choose_each(scores, outcome.ranking(a), a.config.ensemble)
     chosen = by_rule[a.config.ensemble.rule]
     lake.write_table(out.file("val.parquet"), scores)
@@ -139,16 +137,11 @@ def _build_evaluation(a: "Artefacts") -> Built:
     from mammoflow.pipeline import outcome
 
     chosen = outcome.load_ensemble(a)
-    compute, precision = a.config.compute, a.config.image_training.precision
-    scores = evaluation.score_split(
-        outcome.finished(a), a.images, "test", compute, precision=precision, ensemble=chosen
-    )
+    compute = a.config.compute
+    scores = evaluation.score_split(outcome.finished(a), a.images, "test", compute, ensemble=chosen)
     lake.write_table(a.evaluation.file("test.parquet"), scores)
-    precisions = {trunk.backbone: trunk.training.precision for trunk in a.config.trunks}
     accuracy = {
-        name: evaluation.patch_accuracy(
-            item.file("best"), a.patches, "test", compute, precision=precisions[name], ensemble=chosen
-        )
+        name: evaluation.patch_accuracy(item.file("best"), a.patches, "test", compute, ensemble=chosen)
         for name, item in a.classifiers.items()
     }
     yield a.evaluation, EvaluationFacts(patch_accuracy=accuracy)

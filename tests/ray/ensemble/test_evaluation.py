@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def val_scores(made, ray_cluster):
-    return evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision="fp32")
+    return evaluation.score_split(made.folders, made.images, "val", made.config.compute)
 
 
 def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
@@ -47,15 +47,19 @@ def test_scores_are_those_of_the_model_on_each_image(made, val_scores):
 
 
 def test_bf16_scores_are_those_of_the_predictor_in_bf16(made, val_scores, ray_cluster, tmp_path):
-    images, precision = made.config.images, "bf16"
-    scores = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision=precision)
+    folders = {name: str(tmp_path / "members" / name) for name in made.folders}
+    for name, folder in made.folders.items():
+        model = model_files.from_files(lake.read_folder(folder))
+        model.spec = replace(model.spec, precision="bf16")
+        lake.write_folder(folders[name], model_files.to_files(model))
+    scores = evaluation.score_split(folders, made.images, "val", made.config.compute)
     frozen = selection.choose(scores, made.ranking, EnsembleConfig())
     seen = evaluation.training_profile(made.images, made.config.compute)
     judged = model_card.validation(scores, frozen, "youden")
     code = tracking.code_tags()
     card = model_card.write(made.config, made.images, code=code, started_from=None, validation=judged, artefacts={})
-    about = predictor.About(ensemble=frozen, images=images, precision=precision, profile=seen, card=card)
-    predictor.write_folder(str(tmp_path), about, made.folders, ensemble.average(scores, frozen))
+    about = predictor.About(ensemble=frozen, images=made.config.images, precision="bf16", profile=seen, card=card)
+    predictor.write_folder(str(tmp_path), about, folders, ensemble.average(scores, frozen))
     films = lake.read_table(made.images.file("shards"), ["image_id", "split", "pixels"]).sort_by("image_id")
     films = films.filter(pc.equal(films["split"], "val"))
     members = predictor.read_folder(str(tmp_path)).score(films["pixels"].combine_chunks().to_numpy_ndarray())
@@ -71,13 +75,11 @@ def test_the_test_split_stays_closed_until_the_ensemble_is_frozen(made, val_scor
     compute = made.config.compute
     for locked in (None, val_scores, {"cutoff": 0.5}):
         with pytest.raises(SplitError, match="stays closed until members and cut-off are frozen"):
-            evaluation.score_split(made.folders, made.images, "test", compute, precision="fp32", ensemble=locked)
+            evaluation.score_split(made.folders, made.images, "test", compute, ensemble=locked)
         with pytest.raises(SplitError, match="stays closed"):
-            evaluation.patch_accuracy(
-                made.trunk.file("best"), made.patches, "test", compute, precision="fp32", ensemble=locked
-            )
+            evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "test", compute, ensemble=locked)
     frozen = selection.choose(val_scores, made.ranking, EnsembleConfig())
-    scores = evaluation.score_split(made.folders, made.images, "test", compute, precision="fp32", ensemble=frozen)
+    scores = evaluation.score_split(made.folders, made.images, "test", compute, ensemble=frozen)
     assert set(scores["split"].to_pylist()) == {"test"}
     assert scores.num_rows == 2 * FILMS["test"]
 
@@ -88,13 +90,11 @@ def test_the_choice_is_the_same_where_no_test_image_exists(made, val_scores, tmp
     for shard in (tmp_path / "images" / "shards").glob("test-*"):
         shard.unlink()
     without = replace(made.images, url=str(tmp_path / "images"))
-    scores = evaluation.score_split(made.folders, without, "val", made.config.compute, precision="fp32")
+    scores = evaluation.score_split(made.folders, without, "val", made.config.compute)
     choice = selection.choose_each(scores, made.ranking, EnsembleConfig())
     assert choice == selection.choose_each(val_scores, made.ranking, EnsembleConfig())
     with pytest.raises(LakeError, match="no shard of split 'test'"):
-        evaluation.score_split(
-            made.folders, without, "test", made.config.compute, precision="fp32", ensemble=choice["greedy"]
-        )
+        evaluation.score_split(made.folders, without, "test", made.config.compute, ensemble=choice["greedy"])
 
 
 def test_facts_of_images_stand_beside_their_scores(made, val_scores):
@@ -109,9 +109,7 @@ def test_facts_of_images_stand_beside_their_scores(made, val_scores):
 
 
 def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
-    figures = evaluation.patch_accuracy(
-        made.trunk.file("best"), made.patches, "val", made.config.compute, precision="fp32"
-    )
+    figures = evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "val", made.config.compute)
     confusion = np.array(figures["confusion"])
     assert confusion.sum() == figures["patches"] == 2 * FILMS["val"] - 1  # one background is unverified
     assert confusion.sum(axis=1).tolist() == [FILMS["val"] - 1, 5, 5, 0, 0]
@@ -130,6 +128,6 @@ def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
 def test_what_is_not_there_is_named(made, ray_cluster):
     compute = made.config.compute
     with pytest.raises(SplitError, match="'validation' is unknown"):
-        evaluation.score_split(made.folders, made.images, "validation", compute, precision="fp32")
+        evaluation.score_split(made.folders, made.images, "validation", compute)
     with pytest.raises(LakeError, match="no shard of split 'val'"):
-        evaluation.score_split(made.folders, made.trunk, "val", compute, precision="fp32")
+        evaluation.score_split(made.folders, made.trunk, "val", compute)

@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def registry(made, ray_cluster, tmp_path_factory):
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow/mlflow.db"
-    val = evaluation.score_split(made.folders, made.images, "val", made.config.compute, precision="fp32")
+    val = evaluation.score_split(made.folders, made.images, "val", made.config.compute)
     frozen = selection.choose(val, made.ranking, EnsembleConfig())
     register(made, uri, frozen, NAME, val)
     return uri

@@ -72,7 +72,14 @@ def job(made, tmp_path):
     training = PatchTrainingConfig(
         stages=(StageConfig(trained="all", lr=1e-3, epochs=EPOCHS),), batch=8, precision="fp32"
     )
-    spec = PatchSpec(backbone=BACKBONE, classes=made.config.patches.classes, mean_grey=60.0, side=SIDE, weights=None)
+    spec = PatchSpec(
+        precision="fp32",
+        backbone=BACKBONE,
+        classes=made.config.patches.classes,
+        mean_grey=60.0,
+        side=SIDE,
+        weights=None,
+    )
     out = Lake(str(tmp_path)).artefact("trunks", "one")
     return PatchJob(
         name="one", spec=spec, training=training, patches=made.patches, trained_on=made.patches, out=out, seed=0

@@ -18,7 +18,7 @@ both_trunks = pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_n
 
 
 def patch_spec(backbone: str, side: int = 64) -> PatchSpec:
-    return PatchSpec(backbone=backbone, classes=CLASSES, mean_grey=48.0, side=side, weights=None)
+    return PatchSpec(precision="fp32", backbone=backbone, classes=CLASSES, mean_grey=48.0, side=side, weights=None)
 
 
 def patch_model(backbone: str) -> PatchClassifier:
@@ -39,6 +39,7 @@ def test_the_papers_shapes(backbone: str, channels: int) -> None:
         patches = PatchClassifier(patch_spec(backbone, 224))
         model = WholeImageClassifier(
             ImageSpec(
+                precision="fp32",
                 backbone=backbone,
                 top_layers=parse(spec),
                 classes=CLASSES,
@@ -157,7 +158,7 @@ def test_damaged_files_are_refused() -> None:
         ({"model.json": files["model.json"]}, LakeError, "model.safetensors is missing"),
         (files | {"model.json": b"{"}, LakeError, "model.json is damaged"),
         (with_about(kind="pickle"), LakeError, "model.json is damaged"),
-        (with_about(format=1), LakeError, "format 1; this version reads 2"),
+        (with_about(format=1), LakeError, "format 1, but this version of mammoflow reads 3"),
         (with_about(backbone="resnet5"), ConfigError, "'resnet5', but must be one of"),
         (with_about(classes=["background", "lesion"]), LakeError, r"2 of 74 weights .* don't fit .* top\.bias"),
         (with_about(backbone="vgg9_bn_narrow"), LakeError, "weights in model.safetensors don't fit"),
@@ -227,3 +228,14 @@ def test_a_heatmap_cell_is_that_of_a_crop_with_a_margin_of_the_receptive_field(b
 def test_heatmap_of_the_papers_size() -> None:
     model = PatchClassifier(patch_spec("resnet10_narrow", side=224)).eval()
     assert classifiers.heatmap(model, torch.zeros(1152, 896, dtype=torch.uint16)).shape == (30, 22, 5)
+
+
+def test_a_model_folder_holds_its_precision_and_other_formats_are_refused() -> None:
+    whole = whole_images.candidates(patch_model("resnet10_narrow"), ["8x1"], IMAGES, seed=0, precision="bf16")
+    (model,) = whole.values()
+    files = model_files.to_files(model)
+    assert model_files.read_spec(files["model.json"]) == model.spec
+    assert model.spec.precision == "bf16"
+    older = json.dumps({**json.loads(files["model.json"]), "format": 2}).encode()
+    with pytest.raises(LakeError, match="has format 2, but this version of mammoflow reads 3; train the model again"):
+        model_files.read_spec(older)

@@ -50,7 +50,7 @@ def images(n: int = 2, height: int = 96, width: int = 64) -> Tensor:
 
 
 def patch_spec(name: str, weights: str | None = None) -> PatchSpec:
-    return PatchSpec(backbone=name, classes=CLASSES, mean_grey=50.0, side=64, weights=weights)
+    return PatchSpec(precision="fp32", backbone=name, classes=CLASSES, mean_grey=50.0, side=64, weights=weights)
 
 
 @pytest.mark.parametrize("name", FACTS)

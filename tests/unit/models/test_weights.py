@@ -68,7 +68,9 @@ def test_files_of_several_makes_are_read(make: str, tmp_path: Path) -> None:
     own = {name: value.clone() for name, value in made.layers.state_dict().items()}
     file = tmp_path / ("model.safetensors" if make.endswith("safetensors") else "model.pth")
     if make.startswith("ours"):
-        spec = PatchSpec(backbone="resnet10_narrow", classes=CLASSES, mean_grey=50.0, side=64, weights=None)
+        spec = PatchSpec(
+            precision="fp32", backbone="resnet10_narrow", classes=CLASSES, mean_grey=50.0, side=64, weights=None
+        )
         model = classifiers.patch_classifier(spec, seed=1)
         own = dict(model.trunk.layers.state_dict())
         if make.endswith("safetensors"):

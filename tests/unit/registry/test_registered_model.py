@@ -195,7 +195,7 @@ def test_a_member_on_a_net_of_timm_asks_for_timm(made, frozen, registry, tmp_pat
     pytest.importorskip("timm", reason="the package timm is not installed")
     about = json.loads(lake.read_bytes(made.folders[frozen.names[0]] + "/model.json"))
     kept = {field: about[field] for field in ("mean_grey", "side", "weights")}
-    spec = classifiers.PatchSpec(backbone="timm:resnet10t", classes=tuple(about["classes"]), **kept)
+    spec = classifiers.PatchSpec(precision="fp32", backbone="timm:resnet10t", classes=tuple(about["classes"]), **kept)
     model = whole_images.whole_image(classifiers.patch_classifier(spec, 0), "8x1,8x1", made.config.images, 0).model
     name = "timm-resnet10t-8x1-8x1"
     lake.write_folder(str(tmp_path / name), model_files.to_files(model))

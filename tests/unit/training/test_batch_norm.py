@@ -54,7 +54,14 @@ def test_a_recalibrated_model_is_judged_as_it_was_trained() -> None:
     data = OneBatch(batch(pixels))
     stage = StageConfig(trained="all", lr=1e-2, epochs=1)
     config = PatchTrainingConfig(stages=(stage,), batch=16, augment=STILL, precision="fp32")
-    spec = PatchSpec(backbone="vgg9_bn_narrow", classes=("background", "dot"), mean_grey=90.0, side=32, weights=None)
+    spec = PatchSpec(
+        precision="fp32",
+        backbone="vgg9_bn_narrow",
+        classes=("background", "dot"),
+        mean_grey=90.0,
+        side=32,
+        weights=None,
+    )
     apart = {}
     for batches in (0, 1):
         run = PatchRun(
@@ -80,7 +87,14 @@ def test_frozen_statistics_stay_while_weights_learn() -> None:
     data = OneBatch(batch(pixels))
     stage = StageConfig(trained="all", lr=1e-3, epochs=1, batch_norm="frozen")
     config = PatchTrainingConfig(stages=(stage,), batch=16, augment=STILL, precision="fp32", recalibrate=1)
-    spec = PatchSpec(backbone="vgg9_bn_narrow", classes=("background", "dot"), mean_grey=90.0, side=32, weights=None)
+    spec = PatchSpec(
+        precision="fp32",
+        backbone="vgg9_bn_narrow",
+        classes=("background", "dot"),
+        mean_grey=90.0,
+        side=32,
+        weights=None,
+    )
     model = classifiers.patch_classifier(spec, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     PatchRun(config, model, torch.device("cpu"), Workers(), seed=2).train_epoch(data)

@@ -20,7 +20,12 @@ NAME = "resnet10_narrow-8x1-8x1"
 @pytest.fixture(scope="module")
 def model() -> classifiers.WholeImageClassifier:
     spec = classifiers.PatchSpec(
-        backbone="resnet10_narrow", classes=("background", "mass"), mean_grey=60.0, side=32, weights=None
+        precision="fp32",
+        backbone="resnet10_narrow",
+        classes=("background", "mass"),
+        mean_grey=60.0,
+        side=32,
+        weights=None,
     )
     patches = classifiers.patch_classifier(spec, 0)
     return whole_images.candidates(patches, ["8x1,8x1"], ImageConfig(height=128, width=128), 0)[NAME]

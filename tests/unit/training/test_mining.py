@@ -95,10 +95,10 @@ def test_background_that_may_show_a_lesion_stays_as_drawn() -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow"])
 def test_a_scan_has_the_heatmaps_scores_at_the_heatmaps_positions(backbone: str) -> None:
-    spec = PatchSpec(backbone=backbone, classes=CONFIG.classes, mean_grey=60.0, side=40, weights=None)
+    spec = PatchSpec(precision="fp32", backbone=backbone, classes=CONFIG.classes, mean_grey=60.0, side=40, weights=None)
     model = classifiers.patch_classifier(spec, seed=0).eval()
     pixels = np.random.default_rng(0).integers(0, 65536, (150, 130)).astype(np.uint16)
-    found = mining.scan(model, pixels, "fp32")
+    found = mining.scan(model, pixels)
     assert (found.corners >= 0).all()
     assert (found.corners + 40 <= pixels.shape).all()
     assert len({*map(tuple, found.corners.tolist())}) == len(found.corners)
@@ -113,14 +113,16 @@ def test_a_scan_has_the_heatmaps_scores_at_the_heatmaps_positions(backbone: str)
 @pytest.mark.parametrize("backbone", ["resnet10_narrow", "vgg9_bn_narrow", "timm:tf_efficientnet_lite0"])
 def test_a_scan_names_the_place_that_it_scored(backbone: str) -> None:
     """What moves with the image by 16 px has its scores 16 px on, far from the borders."""
-    spec = PatchSpec(backbone=backbone, classes=CONFIG.classes, mean_grey=128.0, side=64, weights=None)
+    spec = PatchSpec(
+        precision="fp32", backbone=backbone, classes=CONFIG.classes, mean_grey=128.0, side=64, weights=None
+    )
     model = classifiers.patch_classifier(spec, seed=0)
     pixels = np.random.default_rng(0).integers(0, 65536, (448, 448)).astype(np.uint16)
     model.train()(classifiers.to_input(torch.from_numpy(pixels[None, :192, :192])))  # BatchNorm sees something
     model.eval()
 
     def at(image: np.ndarray, row: int, column: int) -> np.ndarray:
-        found = mining.scan(model, image, "fp32")
+        found = mining.scan(model, image)
         (place,) = np.flatnonzero((found.corners == (row, column)).all(axis=1))
         return found.scores[place]
 
