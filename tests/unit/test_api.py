@@ -92,7 +92,7 @@ def test_a_heatmap_shows_the_image_beside_its_map(model, film) -> None:
     assert picture.shape[2] == 3
     assert picture.shape[1] > picture.shape[0] / 2
     np.testing.assert_array_equal(picture, model.heatmap(pixels))
-    assert model.card["phantoms"]
+    assert model.card.phantoms
     assert model.uri == f"models:/{NAME}/1"
 
 

@@ -110,19 +110,19 @@ def test_facts_of_images_stand_beside_their_scores(made, val_scores):
 
 def test_patch_accuracy_counts_every_certain_patch(made, ray_cluster):
     figures = evaluation.patch_accuracy(made.trunk.file("best"), made.patches, "val", made.config.compute)
-    confusion = np.array(figures["confusion"])
-    assert confusion.sum() == figures["patches"] == 2 * FILMS["val"] - 1  # one background is unverified
+    confusion = np.array(figures.confusion)
+    assert confusion.sum() == figures.patches == 2 * FILMS["val"] - 1  # one background is unverified
     assert confusion.sum(axis=1).tolist() == [FILMS["val"] - 1, 5, 5, 0, 0]
-    assert figures["accuracy"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    assert figures.accuracy == pytest.approx(np.trace(confusion) / confusion.sum())
     recalls = [confusion[c, c] / confusion[c].sum() for c in range(3)]
-    assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert figures.balanced_accuracy == pytest.approx(np.mean(recalls))
     model = model_files.from_files(lake.read_folder(made.trunk.file("best")))
     shard = lake.read_table(made.patches.file("shards", "val-000000000000.parquet"))
     pixels = torch.from_numpy(np.array(shard["pixels"].combine_chunks().to_numpy_ndarray()))
     with torch.inference_mode():
         named = model(classifiers.to_input(pixels)).argmax(1).numpy()
     certain = ~shard["unverified"].to_numpy()
-    assert (named == shard["label"].to_numpy())[certain].mean() == pytest.approx(figures["accuracy"])
+    assert (named == shard["label"].to_numpy())[certain].mean() == pytest.approx(figures.accuracy)
 
 
 def test_what_is_not_there_is_named(made, ray_cluster):

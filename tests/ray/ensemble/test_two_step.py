@@ -6,7 +6,7 @@ import pytest
 from made_lake import FILMS, make
 
 from mammoflow.config import EnsembleConfig, TwoStepConfig
-from mammoflow.ensemble import ensemble, evaluation, two_step
+from mammoflow.ensemble import performance, split_door, two_step
 from mammoflow.errors import SplitError
 from mammoflow.lake.schema import SCORES
 
@@ -27,9 +27,9 @@ def test_images_are_scored_and_test_stays_closed_until_the_baseline_is_frozen(tm
     frozen = two_step.choose(val, "resnet10_narrow", EnsembleConfig())
     test = two_step.score_split(*asked, frozen=frozen)
     assert test.num_rows == FILMS["test"]
-    point = ensemble.performance(test, frozen)
+    point = performance.measure(test, frozen).at_cutoff
     assert point.cutoff == frozen.cutoff
     # The same in one task a shard as in one for all; flips change the heatmap, so the mean is another score.
     again = two_step.score_split(*asked, frozen=replace(frozen, cutoff=0.1))
     assert again.equals(test)
-    assert evaluation.open_shards(made.images, "test", frozen)
+    assert split_door.open_split(made.images, "test", frozen)
