@@ -17,6 +17,15 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_code_spans_exist(page: Path) -> None:
+    paths = re.findall(
+        r"`((?:mammoflow|tests|jobs|deploy|docs|dashboards)/[\w./-]+)`", page.read_text(encoding="utf-8")
+    )
+    missing = [path for path in paths if "<" not in path and not (ROOT / path).exists()]
+    assert missing == []
+
+
 def test_the_readme_names_every_job() -> None:
     assert set(re.findall(r"`jobs/(\w+)\.py`", README)) == {path.stem for path in (ROOT / "jobs").glob("*.py")}
 
