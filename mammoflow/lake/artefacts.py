@@ -183,14 +183,6 @@ class Artefact:
         _check_versions([(self, record.schema)])
         return codec.from_plain(record.facts, kind, self.file(DONE))
 
-    def summary(self) -> dict[str, Any]:
-        """Return the stage's facts as plain values.
-
-        Raises:
-            LakeError: the artefact is not complete, or `done.json` is damaged.
-        """
-        return dict(self.record().facts)
-
 
 @dataclass(frozen=True, slots=True)
 class Lake:
@@ -277,13 +269,18 @@ def check_versions(artefacts: Iterable[Artefact]) -> None:
 
 
 def _check_versions(versions: Sequence[tuple[Artefact, int]]) -> None:
-    other = [(item, version) for item, version in versions if version not in schema.READABLE]
+    other = [
+        (item, version) for item, version in versions if not schema.oldest(item.stage) <= version <= schema.VERSION
+    ]
     if other:
         listed = ", ".join(f"{item.key} (version {version})" for item, version in other)
         newer = "use a newer mammoflow, or " if any(version > schema.VERSION for _, version in other) else ""
+        reads = ", ".join(
+            f"{' or '.join(map(str, range(schema.oldest(stage), schema.VERSION + 1)))} of {stage}"
+            for stage in dict.fromkeys(item.stage for item, _ in other)
+        )
         raise LakeError(
-            f"{listed}: made by another version of the lake's layout, this mammoflow reads versions "
-            f"{' and '.join(map(str, schema.READABLE))}; "
+            f"{listed}: made by another version of the lake's layout, this mammoflow reads version {reads}; "
             f"{newer}remove them ({removal([item for item, _ in other])}), or use another --lake"
         )
 

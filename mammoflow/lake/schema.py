@@ -13,14 +13,20 @@ VERSION = 3
 """Version of the lake's layout: raised whenever an earlier version would not read, or would misread, what this writes.
 
 1: before versions were recorded. 2: `done.json` records the version, the inputs and the time. 3: its facts stand apart
-from these, beside the settings.
+from these, beside the settings; models record their precision, and ensembles are written with their version.
 """
 
 TABLES = 2
 """Version of the tables, part of the names of shards: raised whenever the same settings make another shard."""
 
-READABLE = (2, VERSION)
-"""Versions whose artefacts are used."""
+_MODELS = ("trunks", "retrained", "search", "two_step", "ensemble", "registered", "recalibrated")
+_FIGURES = ("transfer", "reproduction")
+
+
+def oldest(stage: str) -> int:
+    """Return the oldest version of a stage's artefacts that this mammoflow reads."""
+    return 3 if stage in (*_MODELS, *_FIGURES) else 2
+
 
 BENIGN, MALIGNANT = 0, 1
 SPLITS = ("train", "val", "test")

@@ -35,6 +35,7 @@ from mammoflow import lake, recipes
 from mammoflow.config import Config, StageConfig, TrunkConfig
 from mammoflow.ensemble import ensemble, evaluation
 from mammoflow.ensemble.ensemble import ENSEMBLE
+from mammoflow.facts.stages import PatchesFacts, RankingRow, SearchFacts, TrunkFacts
 from mammoflow.metrics import roc
 from mammoflow.pipeline import build, outcome
 from mammoflow.pipeline.graph import Artefacts
@@ -162,33 +163,33 @@ class Seed:
             made.config.compute,
             ensemble=outcome.load_ensemble(tests),
         )
-        return float(found["balanced_accuracy"])
+        return found.balanced_accuracy
 
     def best_epoch(self, variant: str, backbone: str) -> float:
         """Return the epoch, from 1, of the best validation accuracy of a patch classifier."""
-        return float(self._done[variant].classifiers[backbone].summary()["best_epoch"])
+        return float(self._done[variant].classifiers[backbone].facts(TrunkFacts).best_epoch or 0)
 
     def gap(self, top_layers: str) -> float:
         """Return validation loss less training loss in the last epoch: how far a model overfits."""
         made = self._done["base"]
-        (name,) = [row["name"] for row in made.search.summary()["ranking"] if _is(row, VGG, top_layers)]
+        (name,) = [row.name for row in made.search.facts(SearchFacts).ranking if _is(row, VGG, top_layers)]
         last = lake.read_json(made.search.file("candidates", name, "history.json"))[-1]
         return float(last["val_loss"] - last["loss"])
 
     def patches(self, variant: str) -> float:
         """Return how many patches there are to train on."""
-        return float(sum(self._done[variant].patches.summary()["patches"]["train"].values()))
+        return float(sum(self._done[variant].patches.facts(PatchesFacts).patches["train"].values()))
 
 
-def _is(row: dict, backbone: str, top_layers: str) -> bool:
-    return bool(row["backbone"] == backbone and row["top_layers"] == top_layers)
+def _is(row: RankingRow, backbone: str, top_layers: str) -> bool:
+    return row.backbone == backbone and row.top_layers == top_layers
 
 
 def _scores(done: Artefacts) -> pa.Table:
     """Return the rows of every candidate, under `backbone top layers`, and the ensemble's."""
     scores = lake.read_table(done.evaluation.file("test.parquet"))
     average = ensemble.average(scores, outcome.load_ensemble(done))
-    named = {row["name"]: f"{row['backbone']} {row['top_layers']}" for row in done.search.summary()["ranking"]}
+    named = {row.name: f"{row.backbone} {row.top_layers}" for row in done.search.facts(SearchFacts).ranking}
     models = pa.array([named[name] for name in scores["model"].to_pylist()])
     renamed = scores.set_column(scores.schema.get_field_index("model"), "model", models)
     return pa.concat_tables([renamed, average])

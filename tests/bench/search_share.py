@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.metrics import roc
 from mammoflow.pipeline import build
 from mammoflow.pipeline.graph import Artefacts
@@ -89,7 +90,7 @@ def report(whole: Config, done: Artefacts, alone: dict[str, float]) -> None:
     full = sum(FIRST * value for value in alone.values()) + sum(second.values())
     about = {"search_s": round(search), "full_s": round(full), "packs_s": [round(value) for value in packs.values()]}
     show("search_compute_share", search / full, "share", "<= 0.333", "both stages of all 12, one by one", **about)
-    films = done.images.summary()["images"]["val"]
+    films = done.images.facts(ImagesFacts).images["val"]
     if films < LEAST_FILMS:
         raise SystemExit(f"{films} validation films, at least {LEAST_FILMS} are wanted; raise VAL_WOMEN")
     chosen, overall = max(kept, key=lambda name: best[name]), max(best, key=lambda name: best[name])

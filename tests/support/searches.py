@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mammoflow import cli, lake
+from mammoflow.facts.stages import SearchFacts
 from mammoflow.lake import Artefact
 from mammoflow.pipeline import build
 
@@ -23,7 +24,7 @@ def ensure(stage: str, words: list[str], folder: Path) -> Artefact:
 
 def finished(search: Artefact) -> dict[str, int]:
     """Return the epochs of each candidate at its end."""
-    return {row["name"]: row["epochs"] for row in search.summary()["ranking"]}
+    return {row.name: row.epochs for row in search.facts(SearchFacts).ranking}
 
 
 def curves(search: Artefact) -> dict[str, list[list[Any]]]:
@@ -42,19 +43,21 @@ def runs(folder: Path) -> tuple[MlflowClient, list[Run]]:
 
 def check(folder: Path, search: Artefact, expected: Artefact) -> None:
     """Hold a killed search against the undisturbed one: ranking, epochs, runs."""
-    found, wanted = ([[row[key] for key in FIGURES] for row in one.summary()["ranking"]] for one in (search, expected))
+    found, wanted = (
+        [[getattr(row, key) for key in FIGURES] for row in one.facts(SearchFacts).ranking] for one in (search, expected)
+    )
     assert found == wanted
-    assert search.summary()["failed"] == {}
+    assert search.facts(SearchFacts).failed == {}
     assert curves(search) == curves(expected), "each epoch once, with the same figures"
     client, opened = runs(folder)
     assert len(opened) == len(found) + 1, "one for each candidate and the parent's"
     assert {run.info.status for run in opened} == {"FINISHED"}
     ids = {run.info.run_id: run for run in opened}
-    last = max(row["epochs"] for row in search.summary()["ranking"])
-    for row in search.summary()["ranking"]:
-        run = ids[row["run_id"]]
-        state = "finished" if row["epochs"] == last else f"pruned at epoch {row['epochs']}"
-        assert (run.info.run_name, run.data.tags["state"]) == (row["name"], state)
-        logged = [(point.step, point.value) for point in client.get_metric_history(row["run_id"], "val_auc")]
-        history = lake.read_json(search.file("candidates", row["name"], "history.json"))
+    last = max(row.epochs for row in search.facts(SearchFacts).ranking)
+    for row in search.facts(SearchFacts).ranking:
+        run = ids[row.run_id]
+        state = "finished" if row.epochs == last else f"pruned at epoch {row.epochs}"
+        assert (run.info.run_name, run.data.tags["state"]) == (row.name, state)
+        logged = [(point.step, point.value) for point in client.get_metric_history(row.run_id, "val_auc")]
+        history = lake.read_json(search.file("candidates", row.name, "history.json"))
         assert sorted(logged) == [(epoch["epoch"], epoch["val_auc"]) for epoch in history], "each epoch once"

@@ -9,6 +9,7 @@ from small_dicom import release
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config
 from mammoflow.errors import QuarantineError
+from mammoflow.facts.stages import PatchesFacts
 from mammoflow.pipeline import build
 from mammoflow.pipeline.graph import Artefacts
 
@@ -47,19 +48,19 @@ def test_what_became_readable_is_decoded_again_and_other_patches_follow(film, tm
         build.ensure("patches", config(tmp_path, max_bad=0))
     first = build.ensure("patches", config(tmp_path))
     assert len(used(first)) == 23
-    before, summary = written(first), first.patches.summary()
+    before, summary = written(first), first.patches.facts(PatchesFacts)
 
     unchanged = build.ensure("patches", config(tmp_path, again=True))
     assert (unchanged.images.url, unchanged.patches.url) == (first.images.url, first.patches.url)
     assert "1 shard(s)" in capsys.readouterr().out
-    assert first.patches.summary() == summary, "nothing else was found, so nothing else follows"
+    assert first.patches.facts(PatchesFacts) == summary, "nothing else was found, so nothing else follows"
 
     film.write_bytes(good)
     mended = build.ensure("patches", config(tmp_path, max_bad=0, again=True))
     assert len(used(mended)) == 24
     assert mended.images.url == first.images.url
     assert mended.patches.url != first.patches.url
-    assert first.patches.summary() == summary, "what was made of 23 images stays what it was"
+    assert first.patches.facts(PatchesFacts) == summary, "what was made of 23 images stays what it was"
     after = written(mended)
     assert sum(before[name] != after[name] for name in before) == 1
     assert lake.read_table(mended.images.file("quarantine.parquet")).num_rows == 0

@@ -15,6 +15,7 @@ from mammoflow.config import ComputeConfig, Config, EnsembleConfig, ImageConfig,
 from mammoflow.ensemble.ensemble import Ensemble
 from mammoflow.errors import ConfigError, LakeError, SpecError, TrackingError
 from mammoflow.facts.results import Interval
+from mammoflow.facts.stages import ImagesFacts
 from mammoflow.lake import Lake
 from mammoflow.models import classifiers, model_files
 from mammoflow.pipeline import build, graph, stages
@@ -166,7 +167,7 @@ def test_each_goes_on_with_all_its_layers_and_a_frozen_trunk_where_asked(made, s
             model_files.from_files(lake.read_folder(folder))
             for folder in (made.folders[row.name], out.file("candidates", row.name, "last"))
         )
-        assert after.spec.mean_grey == made.images.summary()["mean_grey"]
+        assert after.spec.mean_grey == made.images.facts(ImagesFacts).mean_grey
         moved = {
             name.split(".")[0]
             for name, value in before.named_parameters()
@@ -178,10 +179,10 @@ def test_each_goes_on_with_all_its_layers_and_a_frozen_trunk_where_asked(made, s
 def test_a_search_follows_what_could_not_be_used_and_names_its_images(made, store, tmp_path) -> None:
     config = replace(asking(made, f"models:/{NAME}/1"), trunks=())
     images = graph.locate(config, store).images
-    summary = made.images.summary()
+    facts = made.images.facts(ImagesFacts)
     found = []
     for left_out in (None, "a", "b", "a"):
-        images.finish(summary | {"left_out": left_out})
+        images.finish(replace(facts, left_out=left_out))
         artefacts = graph.locate(config, store)
         found.append((artefacts.search.fingerprint, artefacts.evaluation.fingerprint))
     assert found[1] == found[3]

@@ -25,7 +25,7 @@ def test_every_row_of_the_papers_tables_is_planned(plan):
     assert {(row.patch_set, row.backbone, row.top_layers) for row in paper_tables.ROWS} == planned
     rows = [(config.trunks[0], config.patches.set) for config in plan.patch_classifiers]
     patches = {(trunk.backbone, trunk.weights, patch_set) for trunk, patch_set in rows}
-    assert {row[:3] for row in paper_tables.PATCH_ROWS} == patches
+    assert {(row.backbone, row.weights, row.patch_set) for row in paper_tables.PATCH_ROWS} == patches
     assert plan.transfer.transfer == tuple(patients for patients, *_ in paper_tables.TRANSFER)
     assert plan.transfer.source == "/data/INbreast"
     for config in (plan.main, plan.other_set, *plan.patch_classifiers):
@@ -71,8 +71,8 @@ def test_phantoms_stand_for_all_of_it(scale):
 
 
 def test_a_release_whose_films_nobody_counted_is_not_costed_as_another(plan):
-    for dataset in ("vindr", "auto"):
+    for dataset in ("csv_folder", "auto"):
         with pytest.raises(
-            ConfigError, match=rf"dataset is '{dataset}', but .*cbis_ddsm, inbreast; decode the release"
+            ConfigError, match=rf"dataset is '{dataset}', but .*cbis_ddsm, inbreast, vindr, cmmd, rsna; decode"
         ):
             estimates.of_config("a row", replace(plan.main, dataset=dataset))
