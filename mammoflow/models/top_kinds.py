@@ -266,7 +266,8 @@ def parse(text: str) -> TopSpec:
             return spec
     _, parts = _block_texts(text.strip())
     fault = next((part for part in parts if read_block(part) is None), text)
-    grammar = "; ".join(kind.GRAMMAR for kind in KINDS.values())
+    likeliest_first = sorted(KINDS.values(), key=lambda kind: kind is not Blocks)
+    grammar = "; ".join(kind.GRAMMAR for kind in likeliest_first)
     raise SpecError(f"top layers {text!r}: can't read block {fault!r}; write {grammar}")
 
 

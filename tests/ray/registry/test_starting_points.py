@@ -120,7 +120,7 @@ def test_a_registered_ensemble_scores_images_reduced_as_its_own(made, store) -> 
 def test_a_model_goes_to_other_sizes_with_its_weights_and_the_new_mean(made) -> None:
     model = model_files.from_files(lake.read_folder(next(iter(made.folders.values()))))
     images = ImageConfig(height=192, width=160, fit="pad")
-    new = classifiers.adapt(model, images, mean_grey=44.33)
+    new = classifiers.adapt(model, images, mean_grey=44.33, precision="fp32")
     assert (new.spec.height, new.spec.width, new.spec.fit, new.spec.mean_grey) == (192, 160, "pad", 44.33)
     assert new.trunk.mean_grey == 44.33
     state, before = new.state_dict(), model.state_dict()
