@@ -233,7 +233,7 @@ def test_real_films_beside_their_real_csv_are_ingested(real_release: Path, tmp_p
     words = ["--source", str(real_release), "--splits.protocol", "official", "--lake", str(tmp_path)]
     done = job("jobs/ingest.py", "smoke", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"test +│ +8 │ +2 │ +2 │ +20 │", done.stdout), done.stdout
+    assert re.search(r"test +│ +8 │ +2 │ +25% │ +2 │ +20 │", done.stdout), done.stdout
     assert "quarantined: 0 image(s) left out, 0 without patches; 10 lesion(s) without an outline" in done.stdout
     (sheet,) = tmp_path.glob("patches/*/contact_sheet.jpg")
     assert f"contact sheet: {sheet}" in done.stdout
@@ -323,11 +323,12 @@ def test_sigterm_ends_a_job_that_waits_for_ray(wait: str) -> None:
     """Ray's waiting calls are C code, which an exception of a signal handler does not pass by itself."""
     code = f"""
 import time, ray, ray.data
-from mammoflow import cli, cluster
+from mammoflow import cli
+from mammoflow.cluster import session
 def rest(row):
     time.sleep(60)
 def main():
-    cluster.start()
+    session.start()
     task = ray.remote(rest).remote(None)
     print("up", flush=True)
     {wait}
@@ -342,7 +343,7 @@ cli.run(main)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait(30) == 143, said
-    assert "stopped by SIGTERM; the same command goes on from here\n" in said  # Ray's own words may follow
+    assert "stopped by SIGTERM; run the same command again to continue\n" in said  # Ray's own words may follow
     assert "Traceback" not in said
 
 
@@ -363,7 +364,7 @@ def test_ray_job_stop_closes_the_runs(cluster: Cluster, lake: Path) -> None:
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert "was stopped" in cluster.job("status", "stopped").stdout
     said = cluster.job("logs", "stopped").stdout
-    assert "stopped by SIGTERM; the same command goes on from here" in said
+    assert "stopped by SIGTERM; run the same command again to continue" in said
     assert "Traceback" not in said, said[said.index("Traceback") - 500 :]
     found = statuses(lake, "top-layers")
     assert "RUNNING" not in found
