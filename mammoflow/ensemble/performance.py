@@ -27,6 +27,8 @@ class Judged:
     """Means of the members' flip-averaged scores (N,) [0-1]."""
     probabilities: FloatArray
     """Calibrated scores (N,) [0-1]."""
+    cutoff: float
+    """An image is called malignant at a score of at least this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ METRICS = (
     ),
     Metric(name="Brier score", compute=lambda judged: calibration.brier(judged.labels, judged.probabilities)),
 )
-"""Beside AUC, sensitivity and specificity. A further entry is shown everywhere, to three digits."""
+"""Beside AUC, sensitivity and specificity. A further entry is shown in report.json, the comparison of ensembles, the
+tables of sites and of the baseline, and the model card."""
 
 
 def measure(scores: pa.Table, chosen: Ensemble) -> Performance:
@@ -62,7 +65,8 @@ def measure(scores: pa.Table, chosen: Ensemble) -> Performance:
     """
     means = ensembles.average(scores, chosen)
     labels_N, scores_N = ensembles.columns(means)
-    judged = Judged(labels=labels_N, scores=scores_N, probabilities=chosen.calibration.apply(scores_N))
+    probabilities_N = chosen.calibration.apply(scores_N)
+    judged = Judged(labels=labels_N, scores=scores_N, probabilities=probabilities_N, cutoff=chosen.cutoff)
     return Performance(
         score=ensembles.summarise(means)[ENSEMBLE],
         at_cutoff=operating_points.at_cutoff(labels_N, scores_N, chosen.cutoff),

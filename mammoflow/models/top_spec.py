@@ -55,10 +55,11 @@ class TopSpec(Protocol):
     GRAMMAR: ClassVar[str]
     """How the kind is written, with an example, for error messages."""
     ROUTES: ClassVar[dict[str, str]]
-    """Family -> which of the paper's routes from a patch classifier to a whole-image one it takes; only those that the
-    paper has."""
+    """Family -> which of the paper's routes from a patch classifier to a whole-image one it takes; only the paper's own
+    families. A family without a route joins greedy ensembles; `best_of_kinds` takes it only where no all-convolutional
+    candidate was scored, and the report's best single models leave it out."""
     rectified: ClassVar[bool]
-    """Whether a heatmap passes a ReLU first."""
+    """Whether a heatmap passes a ReLU first; without effect on the trunk's feature map."""
 
     def __hash__(self) -> int:
         """Return the same for equal specs, as frozen dataclasses do."""
@@ -77,7 +78,7 @@ class TopSpec(Protocol):
 
     @property
     def family(self) -> str:
-        """Return the family that the ranking and the ensemble group it by, such as `VGG`."""
+        """Return the family that the ranking and the ensemble group it by, such as `VGG`; without a dash."""
 
     @property
     def blocks(self) -> Sequence[BlockSpec]:

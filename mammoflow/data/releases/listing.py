@@ -46,7 +46,10 @@ class Listing:
 def listing(
     files: "SourceFiles", exams: list[dict[str, Any]], problems: Iterable[Quarantined], counts: Mapping[str, int]
 ) -> Listing:
-    """Return the listing of these exams; images and patients are added to `counts`."""
+    """Return the listing of these exams; images and patients are added to `counts`.
+
+    An exam is a row of `schema.EXAMS` without `split`; unknown values are None, `lesions` are rows of `lesion`.
+    """
     patients = len({exam["patient_id"] for exam in exams})
     return Listing(
         exams=exams_table(exams),
@@ -67,7 +70,7 @@ class Release:
     roots: tuple[str, ...] = ("",)
     """Folders of the source that may hold them."""
     films: int | None = None
-    """Films of the published release, for cost estimates; None for users' own folders."""
+    """Films of the published release, for cost estimates; None only for users' own folders."""
 
 
 @dataclass(frozen=True, slots=True)
