@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mammoflow import lake, recipes
 from mammoflow.config import ComputeConfig, Config, PatchConfig, added, renamed
 from mammoflow.errors import LakeError
-from mammoflow.facts.stages import EnsembleFacts, ImagesFacts
+from mammoflow.facts.stages import EnsembleFacts, ImagesFacts, PhantomsFacts
 from mammoflow.lake import schema
 from mammoflow.pipeline import graph
 
@@ -80,15 +80,15 @@ def test_done_json_records_version_inputs_settings_and_times_beside_the_facts(tm
 
 
 def test_done_json_of_version_2_is_read_as_it_was_meant(tmp_path: Path) -> None:
-    item = lake.Lake(str(tmp_path)).artefact("ensemble", "x", 1)
-    flat = {"members": ["a"], "val_auc": 0.7, "seconds": 3.5}
-    flat |= {"schema": 2, "inputs": ["search/x-0123456789ab"], "finished": "2026-01-01T00:00:00+00:00"}
-    lake.write_json(item.file(lake.DONE), flat)
-    assert item.facts(EnsembleFacts) == EnsembleFacts(rule="", members=("a",), val_auc=0.7)
+    item = lake.Lake(str(tmp_path)).artefact("phantoms", "x", 1)
+    facts = {"patients": 1, "files": 2, "bytes": 3}
+    flat = facts | {"seconds": 3.5, "schema": 2, "inputs": ["images/x-0123456789ab"]}
+    lake.write_json(item.file(lake.DONE), flat | {"finished": "2026-01-01T00:00:00+00:00"})
+    assert item.facts(PhantomsFacts) == PhantomsFacts(patients=1, files=2, bytes=3)
     record = item.record()
     assert (record.schema, record.seconds, record.settings) == (2, 3.5, {})
-    assert record.inputs == ("search/x-0123456789ab",)
-    assert record.facts == {"members": ["a"], "val_auc": 0.7}
+    assert record.inputs == ("images/x-0123456789ab",)
+    assert record.facts == facts
     with pytest.raises(LakeError, match=r"no ImagesFacts that this version .*remove its artefact"):
         item.facts(ImagesFacts)
 
