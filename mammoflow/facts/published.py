@@ -280,4 +280,4 @@ class LeaderboardRow:
     aliases: tuple[str, ...] = ()
     """Of that version, e.g. champion."""
     page: str = ""
-    """Relative URL of its run's page; empty where there is none."""
+    """Relative URL of its run's page; empty without one."""

@@ -54,7 +54,7 @@ class Move:
 
 
 def promote(registry: Registry, name: str, version: str | None = None, *, force: bool = False) -> Move:
-    """Make a version the champion: unconditionally if there is none, else only if it is not worse.
+    """Make a version the champion: unconditionally if it is the first, else only if it is not worse.
 
     Args:
         registry: where the model is registered.

@@ -85,5 +85,5 @@ def artefacts(found: Sequence[Artefact]) -> Table:
 
 
 def words(name: str) -> str:
-    """Return a class's name as it is read."""
+    """Return a class's name in words."""
     return name.replace("_", " ")

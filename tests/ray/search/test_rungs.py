@@ -22,7 +22,7 @@ POISONED = "resnet10_narrow-16x1-8x1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poisoned(BankJob):
-    """A job of which one candidate has a weight that is no number."""
+    """A job with a candidate that has a NaN weight."""
 
     def open(self, workers, device):
         run, training, validation = BankJob.open(self, workers, device)

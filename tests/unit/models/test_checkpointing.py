@@ -1,4 +1,4 @@
-"""What takes less memory changes no number: activations computed anew, micro-batches."""
+"""Options that save memory change no number: recomputed activations, micro-batches."""
 
 import shutil
 from dataclasses import replace
